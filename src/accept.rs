@@ -1,0 +1,181 @@
+//! The accept loop: listeners, limits, timers, and each connection's HTTP/1.1.
+//!
+//! `axum::serve` has no header timer and no way to a connection's stream; both are needed here.
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum::{body::Body, response::IntoResponse};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream, lookup_host},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt};
+use tracing::{debug, warn};
+
+use crate::{
+    config::ListenAddr,
+    metrics::Counter,
+    stream::{Stream, Streams},
+};
+
+/// Connections that the kernel completes for us while we are busy: a reconnect storm.
+const BACKLOG: i32 = 4096;
+/// For a request's head to arrive whole, and for a kept-alive connection to send its next one.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a request's head; more is answered 431.
+const MAX_HEAD: usize = 32 << 10;
+/// Unsent bytes in the kernel above which it takes no more: its own buffers, megabytes on a fast
+/// network, would hide for long that a viewer is slow.
+#[cfg(target_os = "linux")]
+const NOT_SENT: u32 = 64 << 10;
+/// How long to wait when the process has no file left for a new connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Answers 503 under way at once; further connections above the limit are closed without one.
+const MAX_REFUSALS: usize = 64;
+/// For such an answer to be taken.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Listens; an error names the setting.
+pub async fn bind(setting: &str, addr: &ListenAddr) -> anyhow::Result<TcpListener> {
+    let bound = match &addr.host {
+        // Both families in one socket; IPv4 alone only where the machine has no IPv6.
+        None => match listen(SocketAddr::from(([0u16; 8], addr.port))) {
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                listen(SocketAddr::from(([0u8; 4], addr.port)))
+            }
+            bound => bound,
+        },
+        Some(host) => match lookup_host((host.as_str(), addr.port)).await {
+            Ok(mut found) => {
+                found.next().ok_or_else(|| io::ErrorKind::NotFound.into()).and_then(listen)
+            }
+            Err(error) => Err(error),
+        },
+    };
+    bound.with_context(|| {
+        format!("cannot listen at {addr}: set {setting} to an address that is free here")
+    })
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.ip().is_unspecified() && addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // A restart must not wait for the old connections' TIME_WAIT.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// What a listener does with its connections.
+#[derive(Clone)]
+pub struct Accept<S> {
+    /// Answers requests; each carries its connection's [`crate::stream::Control`] as an extension.
+    pub service: S,
+    /// Where the connections are registered.
+    pub streams: Arc<Streams>,
+    /// How many may be open.
+    pub max_connections: usize,
+    /// When a stream's peer is too far behind.
+    pub slow_after: Duration,
+    /// Counts those that were one too many.
+    pub refused: Counter,
+}
+
+impl<S> Accept<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    /// Accepts until `stop`. Connections go on; they end through their [`Streams`].
+    pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
+        let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+        while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+            let (io, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // One that vanished while it waited is nothing to wait for.
+                    if error.kind() != io::ErrorKind::ConnectionAborted {
+                        warn!("cannot accept a connection: {error}");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                    continue;
+                }
+            };
+            if let Err(error) = tune(&io) {
+                debug!(%peer, "gone before it was served: {error}");
+            } else if self.streams.count() < self.max_connections {
+                tokio::spawn(self.clone().serve(io, peer));
+            } else {
+                self.refused.inc();
+                if let Ok(permit) = refusals.clone().try_acquire_owned() {
+                    tokio::spawn(async move {
+                        refuse(io).await;
+                        drop(permit);
+                    });
+                }
+            }
+        }
+    }
+
+    async fn serve(self, io: TcpStream, peer: SocketAddr) {
+        let stream = Stream::new(io, peer, self.slow_after, &self.streams);
+        let control = stream.control().clone();
+        debug!(%peer, "connected");
+        let service = service_fn(|request: Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(control.clone());
+            self.service.clone().oneshot(request)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        tokio::pin!(connection);
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = control.finishing().cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        // After an upgrade the stream lives on, in the engine.
+        control.set_upgraded();
+        match result {
+            Ok(()) => debug!(%peer, "HTTP is over"),
+            Err(error) => debug!(%peer, "HTTP is over: {error}"),
+        }
+    }
+}
+
+async fn refuse(io: TcpStream) {
+    let service = service_fn(|_| async {
+        let text = "The server holds as many connections as it may (MAX_CONNECTIONS).\n";
+        let mut response = (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        Ok::<_, Infallible>(response)
+    });
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(io), service);
+    let _ = timeout(REFUSAL_TIMEOUT, connection).await;
+}
+
+fn tune(io: &TcpStream) -> io::Result<()> {
+    io.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    SockRef::from(io).set_tcp_notsent_lowat(NOT_SENT)?;
+    Ok(())
+}

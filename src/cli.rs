@@ -1,0 +1,49 @@
+//! The commands: serve, which is what happens without one, and a file for each other.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use roomcast::config::{Config, Settings};
+use tokio_util::sync::CancellationToken;
+
+mod demo;
+mod healthcheck;
+mod publish;
+mod serve;
+
+/// Shows what is published on Redis, live, in browsers.
+///
+/// Every Redis channel is a Socket.IO room: whoever joins `device01` sees what
+/// `redis-cli publish device01 hello` sends. Without a command, the server runs.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Publish simulated telemetry of five devices, with a server in this process if none answers
+    Demo,
+    /// Publish on a channel and print how many subscribers Redis counted
+    Publish(publish::Publish),
+    /// Ask the server on this machine how it is: exit code 0 or 1
+    Healthcheck(healthcheck::Healthcheck),
+}
+
+/// Runs a command until its end or `stop`.
+pub async fn run(
+    command: Option<Command>,
+    config: Config,
+    stop: CancellationToken,
+) -> anyhow::Result<ExitCode> {
+    match command {
+        None => serve::run(config, stop).await,
+        Some(Command::Demo) => demo::run(config, stop).await,
+        Some(Command::Publish(publish)) => publish.run(&config, stop).await,
+        Some(Command::Healthcheck(healthcheck)) => healthcheck.run(&config).await,
+    }
+}

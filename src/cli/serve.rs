@@ -1,0 +1,52 @@
+//! Without a command: the server, and a few lines about where it is.
+
+use std::process::ExitCode;
+
+use roomcast::{
+    Server,
+    config::{Config, LogFormat},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// Binds, says where, and serves until `stop`.
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+    let format = config.log_format;
+    let server = Server::bind(config).await?;
+    announce(&server, format)?;
+    server.run(stop).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A few lines for a person; one record for a program.
+pub fn announce(server: &Server, format: LogFormat) -> anyhow::Result<()> {
+    let page = page(server)?;
+    let admin =
+        server.admin_addr().map_or("off".to_owned(), |addr| format!("http://{addr}/status"));
+    let (redis, embedded) = (server.redis(), server.is_embedded());
+    if format == LogFormat::Json {
+        info!(page, %redis, embedded, admin, max_connections = server.max_connections(), "serving");
+        return Ok(());
+    }
+    println!("Roomcast {}", env!("CARGO_PKG_VERSION"));
+    println!("  Page    {page}");
+    if embedded {
+        println!("  Redis   {redis}, the embedded broker for development: no other Redis is used");
+    } else {
+        println!("  Redis   {redis}");
+    }
+    println!("  Status  {admin}");
+    println!("  Next    redis-cli publish device01 hello");
+    println!("          or, without redis-cli: roomcast publish device01 hello");
+    Ok(())
+}
+
+/// The page's address as one types it on this machine.
+pub fn page(server: &Server) -> anyhow::Result<String> {
+    let addr = server.local_addr()?;
+    Ok(if addr.ip().is_unspecified() {
+        format!("http://localhost:{}", addr.port())
+    } else {
+        format!("http://{addr}")
+    })
+}

@@ -1,0 +1,367 @@
+//! Flags and environment → one plain, already valid [`Config`]; every mistake is named at once.
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+mod redis_address;
+mod settings;
+
+pub use redis_address::{RedisAddress, Transport};
+pub use settings::Settings;
+
+const HTTP_ADDR: &str = ":8080";
+const ADMIN_ADDR: &str = "127.0.0.1:8081";
+const REDIS_CHANNELS: &str = "*";
+const HELLO: &str = "false";
+const SLOW_AFTER: &str = "10s";
+const GRACE: &str = "10s";
+const LOG_FORMAT: &str = "text";
+const LOG_LEVEL: &str = "info";
+
+/// Redis' own port, where the embedded broker listens too.
+pub const REDIS_PORT: u16 = 6379;
+/// Below the engine's ping timeout of 20 s, so that a slow viewer is told apart from a dead one.
+const SLOW_AFTER_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(19));
+/// Container platforms kill after minutes at most.
+const GRACE_MAX: Duration = Duration::from_secs(600);
+
+/// Everything the server has to know to run. Plain values, all of them valid.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where page and sockets are served.
+    pub http_addr: ListenAddr,
+    /// Where health and metrics are served; `None` = nowhere.
+    pub admin_addr: Option<ListenAddr>,
+    /// Public host name, as the demo's `RTHOST`.
+    pub rthost: Option<String>,
+    /// Where messages come from.
+    pub source: Source,
+    /// Redis glob patterns, without duplicates, at least one.
+    pub channels: Vec<String>,
+    /// A folder to serve instead of the built-in page.
+    pub assets: Option<PathBuf>,
+    /// Whether a join is told to the room's others.
+    pub hello: bool,
+    /// After how long behind a viewer is ended.
+    pub slow_after: Duration,
+    /// `None` = as many as the open-file limit allows, at most 20,000.
+    pub max_connections: Option<usize>,
+    /// Over how long connections are closed at the end.
+    pub grace: Duration,
+    /// How the log is written.
+    pub log_format: LogFormat,
+    /// From which level on the log is written.
+    pub log_level: tracing::Level,
+}
+
+/// Where messages come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// The Redis at localhost:6379 if one answers there, else the embedded broker; with the
+    /// credentials that are set.
+    Detect(RedisAddress),
+    /// The development broker in this process, on this loopback port (0 = any free one).
+    Embedded(u16),
+    /// This Redis, always.
+    Redis(RedisAddress),
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LogFormat {
+    /// One line for a person.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenAddr {
+    /// `None` = all interfaces.
+    pub host: Option<String>,
+    /// 0 = any free port.
+    pub port: u16,
+}
+
+impl fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.as_deref() {
+            Some(host) if host.contains(':') => write!(f, "[{host}]:{}", self.port),
+            host => write!(f, "{}:{}", host.unwrap_or_default(), self.port),
+        }
+    }
+}
+
+impl FromStr for ListenAddr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (host, port) = split_host_port(text).map_err(|problem| {
+            format!("{problem}; write host:port, or :port for all interfaces, e.g. {HTTP_ADDR}")
+        })?;
+        let port =
+            port.ok_or_else(|| format!("`{text}` has no port; write e.g. {text}:8080 or :8080"))?;
+        Ok(Self { host: (!host.is_empty()).then_some(host), port })
+    }
+}
+
+/// A value that must not be shown.
+#[derive(Clone, PartialEq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value itself, for the one who has to send it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(value: String) -> Self {
+        Self(value)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// Every setting that is wrong, each with what to do about it.
+#[derive(Debug, PartialEq)]
+pub struct BadSettings(Vec<String>);
+
+impl fmt::Display for BadSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        write!(f, "{count} setting{} wrong:", if count == 1 { " is" } else { "s are" })?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for BadSettings {}
+
+impl TryFrom<Settings> for Config {
+    type Error = BadSettings;
+
+    fn try_from(settings: Settings) -> Result<Self, BadSettings> {
+        let mut check = Check(Vec::new());
+        let http_addr = check.value("HTTP_ADDR", &settings.http_addr, HTTP_ADDR, str::parse);
+        let admin_addr = check.value("ADMIN_ADDR", &settings.admin_addr, ADMIN_ADDR, |text| {
+            if text == "off" { Ok(None) } else { text.parse().map(Some) }
+        });
+        let rthost = given(settings.rthost);
+        let username = check.value_or_file(
+            "REDIS_USERNAME",
+            settings.redis_username,
+            settings.redis_username_file,
+        );
+        let password = check.value_or_file(
+            "REDIS_PASSWORD",
+            settings.redis_password,
+            settings.redis_password_file,
+        );
+        let redishost = given(settings.redishost);
+        let source = check.take("REDISHOST", source(redishost.as_deref(), rthost.is_some()));
+        let source = source.map(|source| source.with_credentials(username, password));
+        let channels =
+            check.value("REDIS_CHANNELS", &settings.redis_channels, REDIS_CHANNELS, patterns);
+        let assets = given(settings.assets).map(PathBuf::from);
+        if let Some(dir) = assets.as_deref().filter(|dir| !dir.join("index.html").is_file()) {
+            check.problem("ASSETS", format!("`{}` has no index.html to serve", dir.display()));
+        }
+        let hello = check.value("HELLO", &settings.hello, HELLO, boolean);
+        let slow_after = check.value("SLOW_AFTER", &settings.slow_after, SLOW_AFTER, |text| {
+            duration(text, SLOW_AFTER_RANGE)
+        });
+        let max_connections = given(settings.max_connections)
+            .and_then(|text| check.take("MAX_CONNECTIONS", count(&text)));
+        let grace = check.value("GRACE", &settings.grace, GRACE, |text| {
+            duration(text, (Duration::ZERO, GRACE_MAX))
+        });
+        let log_format =
+            check.value("LOG_FORMAT", &settings.log_format, LOG_FORMAT, |text| match text {
+                "text" => Ok(LogFormat::Text),
+                "json" => Ok(LogFormat::Json),
+                _ => Err(format!("`{text}` is no format; write text or json")),
+            });
+        let log_level = check.value("LOG_LEVEL", &settings.log_level, LOG_LEVEL, |text| {
+            text.parse().map_err(|_| {
+                format!("`{text}` is no level; write error, warn, info, debug or trace")
+            })
+        });
+
+        let config = (|| {
+            Some(Self {
+                http_addr: http_addr?,
+                admin_addr: admin_addr?,
+                rthost,
+                source: source?,
+                channels: channels?,
+                assets,
+                hello: hello?,
+                slow_after: slow_after?,
+                max_connections,
+                grace: grace?,
+                log_format: log_format?,
+                log_level: log_level?,
+            })
+        })();
+        match config {
+            Some(config) if check.0.is_empty() => Ok(config),
+            _ => Err(BadSettings(check.0)),
+        }
+    }
+}
+
+/// Collects what is wrong, by the setting's name, and never a value that could be secret.
+struct Check(Vec<String>);
+
+impl Check {
+    fn problem(&mut self, name: &str, problem: String) {
+        self.0.push(format!("{name}: {problem}"));
+    }
+
+    fn take<T>(&mut self, name: &str, result: Result<T, String>) -> Option<T> {
+        result.map_err(|problem| self.problem(name, problem)).ok()
+    }
+
+    /// An empty text counts as unset: container templates often leave one.
+    fn value<T>(
+        &mut self,
+        name: &str,
+        text: &str,
+        default: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = text.trim();
+        self.take(name, parse(if text.is_empty() { default } else { text }))
+    }
+
+    fn value_or_file(
+        &mut self,
+        name: &str,
+        value: Option<String>,
+        file: Option<String>,
+    ) -> Option<Secret> {
+        let value = value.filter(|value| !value.is_empty());
+        match (value, given(file)) {
+            (Some(_), Some(_)) => {
+                self.problem(name, format!("both {name} and {name}_FILE are set; keep one"));
+                None
+            }
+            (Some(value), None) => Some(value.into()),
+            (None, Some(file)) => {
+                let content = std::fs::read_to_string(&file)
+                    .map_err(|error| format!("cannot read `{file}`: {error}"));
+                // Editors and `kubectl create secret` leave a line end that is not meant.
+                self.take(&format!("{name}_FILE"), content)
+                    .map(|content| content.trim_end_matches(['\r', '\n']).to_owned().into())
+            }
+            (None, None) => None,
+        }
+    }
+}
+
+impl Source {
+    fn with_credentials(self, username: Option<Secret>, password: Option<Secret>) -> Self {
+        let add = |address: RedisAddress| RedisAddress {
+            username: username.map(|name| name.expose().to_owned()).or(address.username),
+            password: password.or(address.password),
+            ..address
+        };
+        match self {
+            Self::Detect(address) => Self::Detect(add(address)),
+            Self::Redis(address) => Self::Redis(add(address)),
+            embedded @ Self::Embedded(_) => embedded,
+        }
+    }
+}
+
+fn given(value: Option<String>) -> Option<String> {
+    value.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+fn source(redishost: Option<&str>, public: bool) -> Result<Source, String> {
+    match redishost {
+        None if public => Ok(Source::Redis(RedisAddress::default())),
+        None => Ok(Source::Detect(RedisAddress::default())),
+        Some("embedded") => Ok(Source::Embedded(REDIS_PORT)),
+        Some(text) => match text.strip_prefix("embedded:") {
+            Some(port) => port.parse().map(Source::Embedded).map_err(|_| {
+                format!("`{port}` is no port; write embedded or embedded:{REDIS_PORT}")
+            }),
+            None => text.parse().map(Source::Redis),
+        },
+    }
+}
+
+fn patterns(text: &str) -> Result<Vec<String>, String> {
+    let mut patterns: Vec<String> = Vec::new();
+    for pattern in text.split(',').map(str::trim).filter(|pattern| !pattern.is_empty()) {
+        if !patterns.iter().any(|known| known == pattern) {
+            patterns.push(pattern.to_owned());
+        }
+    }
+    if patterns.is_empty() {
+        return Err("names no pattern; write e.g. * or device:*,alarm:*".to_owned());
+    }
+    Ok(patterns)
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err(format!("`{text}` is neither true nor false")),
+    }
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|&count| count > 0)
+        .ok_or_else(|| format!("`{text}` is no positive whole number"))
+}
+
+/// A bare number counts as seconds.
+fn duration(text: &str, (min, max): (Duration, Duration)) -> Result<Duration, String> {
+    let seconds = text.parse::<u64>().ok().map(Duration::from_secs);
+    let value = seconds
+        .or_else(|| humantime::parse_duration(text).ok())
+        .ok_or_else(|| format!("`{text}` is no time; write e.g. 10s or 500ms"))?;
+    if value < min || value > max {
+        let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
+        return Err(format!("`{text}` is out of range; {min} to {max} is possible"));
+    }
+    Ok(value)
+}
+
+/// `host:port`, `[v6]:port`, `host` or `:port`.
+fn split_host_port(text: &str) -> Result<(String, Option<u16>), String> {
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) =
+            rest.split_once(']').ok_or_else(|| format!("`{text}` lacks the closing ]"))?;
+        (host, rest.strip_prefix(':').or(if rest.is_empty() { None } else { Some(rest) }))
+    } else {
+        match text.split_once(':') {
+            Some((_, rest)) if rest.contains(':') => {
+                return Err(format!("`{text}` is ambiguous; write an IPv6 address in [brackets]"));
+            }
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        }
+    };
+    let port = match port {
+        None => None,
+        Some(port) => Some(port.parse().map_err(|_| format!("`{text}` has no valid port"))?),
+    };
+    if host.contains(['/', ' ', '@', '?', '#']) {
+        return Err(format!("`{text}` is no address"));
+    }
+    Ok((host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests;

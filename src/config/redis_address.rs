@@ -1,0 +1,125 @@
+//! The address of a Redis: `host:port`, `redis://`, `rediss://` or `unix:`.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use super::{REDIS_PORT, Secret, split_host_port};
+
+/// Where a Redis is, and who we are there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RedisAddress {
+    /// How to reach it.
+    pub transport: Transport,
+    /// `None` = Redis' `default` user.
+    pub username: Option<String>,
+    /// `None` = no AUTH is sent.
+    pub password: Option<Secret>,
+}
+
+/// How to reach a Redis.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Transport {
+    /// TCP, plain or with TLS.
+    Tcp {
+        /// Name or address.
+        host: String,
+        /// TCP port.
+        port: u16,
+        /// `rediss://`.
+        tls: bool,
+    },
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl Default for RedisAddress {
+    fn default() -> Self {
+        Self::tcp("localhost", REDIS_PORT)
+    }
+}
+
+impl RedisAddress {
+    /// A plain TCP address without credentials.
+    pub fn tcp(host: &str, port: u16) -> Self {
+        let transport = Transport::Tcp { host: host.to_owned(), port, tls: false };
+        Self { transport, username: None, password: None }
+    }
+
+    /// Whether it is reached by TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.transport, Transport::Tcp { tls: true, .. })
+    }
+}
+
+/// Without credentials: this is what logs and `/status` show.
+impl fmt::Display for RedisAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.transport {
+            Transport::Tcp { host, port, tls } => {
+                let scheme = if *tls { "rediss://" } else { "" };
+                if host.contains(':') {
+                    write!(f, "{scheme}[{host}]:{port}")
+                } else {
+                    write!(f, "{scheme}{host}:{port}")
+                }
+            }
+            Transport::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for RedisAddress {
+    type Err = String;
+
+    /// Errors never repeat a URL, because it may hold a password.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
+            if path.as_os_str().is_empty() {
+                return Err("names no socket; write unix:/path/to/redis.sock".to_owned());
+            }
+            return Ok(Self { transport: Transport::Unix(path), username: None, password: None });
+        }
+        if text.contains("://") {
+            return from_url(text);
+        }
+        let (host, port) = split_host_port(text).map_err(|problem| {
+            format!("{problem}; write host:port, redis://…, rediss://… or unix:/path")
+        })?;
+        if host.is_empty() {
+            return Err("names no host; write e.g. localhost:6379".to_owned());
+        }
+        Ok(Self::tcp(&host, port.unwrap_or(REDIS_PORT)))
+    }
+}
+
+fn from_url(text: &str) -> Result<RedisAddress, String> {
+    let url = url::Url::parse(text).map_err(|error| format!("is no valid URL: {error}"))?;
+    let tls = match url.scheme() {
+        "redis" => false,
+        "rediss" => true,
+        other => return Err(format!("`{other}://` is unknown; write redis:// or rediss://")),
+    };
+    if !matches!(url.path(), "" | "/" | "/0") {
+        return Err("names a database, but Pub/Sub ignores databases; leave it out".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(
+            "has a ? or # part; a password with such characters belongs into REDIS_PASSWORD"
+                .to_owned(),
+        );
+    }
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or("names no host")?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = url.port().unwrap_or(REDIS_PORT);
+    Ok(RedisAddress {
+        transport: Transport::Tcp { host, port, tls },
+        username: decoded(url.username()),
+        password: decoded(url.password().unwrap_or_default()).map(Secret::from),
+    })
+}
+
+/// Not as in forms: a + stays a plus, which Azure's keys need.
+fn decoded(part: &str) -> Option<String> {
+    let text = percent_encoding::percent_decode_str(part).decode_utf8_lossy();
+    (!text.is_empty()).then(|| text.into_owned())
+}

@@ -1,0 +1,74 @@
+//! Every flag and variable of the server, as text; [`super::Config`] is what they mean.
+
+use clap::Args;
+
+/// The settings, each a flag and an environment variable. An empty variable counts as unset.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Settings {
+    /// Where the page and the sockets are served, `host:port` or `:port` (all interfaces)
+    #[arg(long, env, global = true, value_name = "ADDR", default_value = super::HTTP_ADDR)]
+    pub http_addr: String,
+
+    /// Where health and metrics are served, or `off`
+    #[arg(long, env, global = true, value_name = "ADDR", default_value = super::ADMIN_ADDR)]
+    pub admin_addr: String,
+
+    /// Public host name of this server; set, it rules out the embedded broker
+    #[arg(long, env, global = true, value_name = "HOST")]
+    pub rthost: Option<String>,
+
+    /// The Redis to watch: `host:port`, `redis://…`, `rediss://…` (TLS), `unix:/path`, or
+    /// `embedded[:port]` for the development broker in this process
+    /// [default: localhost:6379; the embedded broker is started there if no Redis answers and RTHOST is unset]
+    #[arg(long, env, global = true, value_name = "ADDR", hide_env_values = true)]
+    pub redishost: Option<String>,
+
+    /// User name for Redis' AUTH [default: the one in REDISHOST, else Redis' `default` user]
+    #[arg(long, env, global = true, value_name = "NAME")]
+    pub redis_username: Option<String>,
+
+    /// File that holds the user name
+    #[arg(long, env, global = true, value_name = "FILE")]
+    pub redis_username_file: Option<String>,
+
+    /// Password for Redis' AUTH, taken literally (`=`, `+` and `/` are fine)
+    #[arg(long, env, global = true, value_name = "PASSWORD", hide_env_values = true)]
+    pub redis_password: Option<String>,
+
+    /// File that holds the password
+    #[arg(long, env, global = true, value_name = "FILE")]
+    pub redis_password_file: Option<String>,
+
+    /// Channel patterns to subscribe to, comma-separated, in Redis' glob syntax
+    #[arg(long, env, global = true, value_name = "PATTERNS", default_value = super::REDIS_CHANNELS)]
+    pub redis_channels: String,
+
+    /// Folder to serve instead of the built-in page
+    #[arg(long, env, global = true, value_name = "DIR")]
+    pub assets: Option<String>,
+
+    /// Tell a room's others about each join by the event `hello`: true or false
+    #[arg(long, env, global = true, value_name = "BOOL", default_value = super::HELLO)]
+    pub hello: String,
+
+    /// A viewer that has not taken its bytes for this long is disconnected, 1s to 19s
+    #[arg(long, env, global = true, value_name = "TIME", default_value = super::SLOW_AFTER)]
+    pub slow_after: String,
+
+    /// How many connections are held; one more is answered 503
+    /// [default: 20000, or the open-file limit less 512 if that is lower]
+    #[arg(long, env, global = true, value_name = "COUNT")]
+    pub max_connections: Option<String>,
+
+    /// Over how long connections are closed on SIGTERM or Ctrl-C, 0s to 10m
+    #[arg(long, env, global = true, value_name = "TIME", default_value = super::GRACE)]
+    pub grace: String,
+
+    /// How the log is written to standard error: text or json
+    #[arg(long, env, global = true, value_name = "FORMAT", default_value = super::LOG_FORMAT)]
+    pub log_format: String,
+
+    /// What is logged: error, warn, info, debug (each connection) or trace
+    #[arg(long, env, global = true, value_name = "LEVEL", default_value = super::LOG_LEVEL)]
+    pub log_level: String,
+}

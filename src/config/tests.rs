@@ -1,0 +1,154 @@
+use super::*;
+
+fn settings(change: impl FnOnce(&mut Settings)) -> Result<Config, String> {
+    let mut settings = Settings::default();
+    change(&mut settings);
+    Config::try_from(settings).map_err(|problems| problems.to_string())
+}
+
+fn source_of(redishost: &str) -> Result<Source, String> {
+    settings(|settings| settings.redishost = Some(redishost.to_owned())).map(|config| config.source)
+}
+
+fn address_of(redishost: &str) -> RedisAddress {
+    match source_of(redishost) {
+        Ok(Source::Redis(address)) => address,
+        other => panic!("{redishost}: {other:?}"),
+    }
+}
+
+#[test]
+fn nothing_set_is_valid() {
+    let config = settings(|_| ()).expect("valid");
+    assert_eq!(config.http_addr, ListenAddr { host: None, port: 8080 });
+    assert_eq!(config.admin_addr, Some(ListenAddr { host: Some("127.0.0.1".into()), port: 8081 }));
+    assert_eq!(config.source, Source::Detect(RedisAddress::default()));
+    assert_eq!(config.channels, ["*"]);
+    assert_eq!(config.slow_after, Duration::from_secs(10));
+    assert!(!config.hello);
+}
+
+#[test]
+fn every_mistake_is_named_and_no_secret_is() {
+    let message = settings(|settings| {
+        settings.http_addr = "8080x".into();
+        settings.redishost = Some("redis://user:hunter2@/".into());
+        settings.redis_password = Some("hunter2".into());
+        settings.redis_password_file = Some("/nowhere".into());
+        settings.slow_after = "30s".into();
+        settings.max_connections = Some("-1".into());
+        settings.hello = "maybe".into();
+        settings.log_format = "xml".into();
+        settings.assets = Some("/nowhere".into());
+        settings.redis_channels = ",".into();
+    });
+    let message = message.map(|_| ()).expect_err("wrong");
+    let names = [
+        "HTTP_ADDR",
+        "REDISHOST",
+        "REDIS_PASSWORD",
+        "SLOW_AFTER",
+        "MAX_CONNECTIONS",
+        "HELLO",
+        "LOG_FORMAT",
+        "ASSETS",
+        "REDIS_CHANNELS",
+    ];
+    for name in names {
+        assert!(message.contains(&format!("\n  {name}: ")), "{name} in {message}");
+    }
+    assert!(message.starts_with("9 settings are wrong:"), "{message}");
+    assert!(!message.contains("hunter2"), "{message}");
+}
+
+#[test]
+fn redishost_in_all_its_forms() {
+    assert_eq!(address_of("cache:7000"), RedisAddress::tcp("cache", 7000));
+    assert_eq!(address_of("cache"), RedisAddress::tcp("cache", 6379));
+    assert_eq!(address_of("[::1]:7000"), RedisAddress::tcp("::1", 7000));
+    assert_eq!(address_of("redis://cache"), RedisAddress::tcp("cache", 6379));
+    assert_eq!(address_of("redis://[::1]:7000/0"), RedisAddress::tcp("::1", 7000));
+    assert!(address_of("rediss://cache.example:6380").is_tls());
+    assert_eq!(
+        address_of("unix:/run/redis.sock").transport,
+        Transport::Unix("/run/redis.sock".into())
+    );
+    assert_eq!(
+        address_of("unix:///run/redis.sock").transport,
+        Transport::Unix("/run/redis.sock".into())
+    );
+    assert_eq!(source_of("embedded"), Ok(Source::Embedded(6379)));
+    assert_eq!(source_of("embedded:0"), Ok(Source::Embedded(0)));
+    for bad in [
+        "http://cache",
+        "::1:6379",
+        "cache:port",
+        "redis://cache/3",
+        ":6379",
+        "embedded:x",
+        "unix:",
+    ] {
+        assert!(source_of(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn credentials_come_from_the_url_or_from_their_own_settings() {
+    let address = address_of("redis://me:a%2Bb+c%3D@cache:6379");
+    assert_eq!(address.username.as_deref(), Some("me"));
+    assert_eq!(address.password.as_ref().map(Secret::expose), Some("a+b+c="));
+    assert_eq!(address.to_string(), "cache:6379");
+    assert!(!format!("{address:?}").contains("a+b"));
+
+    let azure = "kT3/pL+9w==";
+    let config = settings(|settings| {
+        settings.redishost = Some("redis://me:old@cache".into());
+        settings.redis_password = Some(azure.into());
+    });
+    let Ok(Source::Redis(address)) = config.map(|config| config.source) else { panic!() };
+    assert_eq!(address.password.as_ref().map(Secret::expose), Some(azure));
+    assert_eq!(address.username.as_deref(), Some("me"));
+}
+
+#[test]
+fn a_secret_may_come_from_a_file() {
+    let file = std::env::temp_dir().join(format!("roomcast-secret-{}", std::process::id()));
+    std::fs::write(&file, "top=secret/\n").expect("temporary file");
+    let config = settings(|settings| {
+        settings.redis_password_file = Some(file.to_string_lossy().into_owned());
+    });
+    std::fs::remove_file(&file).expect("was there");
+    let Ok(Source::Detect(address)) = config.map(|config| config.source) else { panic!() };
+    assert_eq!(address.password.as_ref().map(Secret::expose), Some("top=secret/"));
+}
+
+#[test]
+fn a_public_host_rules_out_the_embedded_broker() {
+    let config = settings(|settings| settings.rthost = Some("rt.example.com".into()));
+    assert_eq!(config.map(|config| config.source), Ok(Source::Redis(RedisAddress::default())));
+}
+
+#[test]
+fn times_have_units_or_are_seconds() {
+    let range = (Duration::ZERO, Duration::from_secs(60));
+    assert_eq!(duration("10s", range), Ok(Duration::from_secs(10)));
+    assert_eq!(duration("1500ms", range), Ok(Duration::from_millis(1500)));
+    assert_eq!(duration("7", range), Ok(Duration::from_secs(7)));
+    assert!(duration("61s", range).is_err_and(|problem| problem.contains("0s to 1m")));
+    assert!(duration("soon", range).is_err());
+}
+
+#[test]
+fn patterns_are_a_list_without_doubles() {
+    assert_eq!(patterns(" a:*, b:? ,a:*,"), Ok(vec!["a:*".to_owned(), "b:?".to_owned()]));
+}
+
+#[test]
+fn addresses_read_as_they_are_written() {
+    for text in [":8080", "127.0.0.1:0", "[::1]:8080", "localhost:80"] {
+        assert_eq!(text.parse::<ListenAddr>().map(|addr| addr.to_string()), Ok(text.to_owned()));
+    }
+    for bad in ["8080", "localhost", "::1:80", ":99999", "http://localhost:80", "[::1"] {
+        assert!(bad.parse::<ListenAddr>().is_err(), "{bad}");
+    }
+}

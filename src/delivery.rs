@@ -1,0 +1,60 @@
+//! A message at its place in a room, encoded at most once however many members take it.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::broker::Message;
+
+/// What a room's members get.
+pub struct Delivery {
+    place: Place,
+    payload: Bytes,
+    text: OnceLock<Option<Box<RawValue>>>,
+    meta: OnceLock<Box<RawValue>>,
+}
+
+/// Where a message stands; this is the second argument of `message` for those who asked for it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Place {
+    /// The room, named like the message's channel.
+    pub room: Arc<str>,
+    /// The unbroken run of offsets that the next line belongs to.
+    pub epoch: Arc<str>,
+    /// Counts a room's messages from 1 within an epoch.
+    pub offset: u64,
+    /// When the message arrived, in ms since the Unix epoch by the server's clock.
+    pub at: u64,
+}
+
+impl Delivery {
+    /// A message at the next place of its room.
+    pub fn new(room: Arc<str>, epoch: Arc<str>, offset: u64, message: Message) -> Self {
+        let place = Place { room, epoch, offset, at: message.at };
+        Self { place, payload: message.payload, text: OnceLock::new(), meta: OnceLock::new() }
+    }
+
+    /// The publisher's bytes.
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// Where the message stands.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The payload as a JSON string; `None` if it is not UTF-8.
+    pub fn text(&self) -> Option<&RawValue> {
+        let encode = || to_raw_value(std::str::from_utf8(&self.payload).ok()?).ok();
+        self.text.get_or_init(encode).as_deref()
+    }
+
+    /// The place as a JSON object.
+    pub fn meta(&self) -> &RawValue {
+        // Strings and numbers alone: encoding cannot fail.
+        self.meta.get_or_init(|| to_raw_value(&self.place).unwrap_or_default())
+    }
+}

@@ -1,0 +1,131 @@
+//! What `/readyz` and `/status` tell: whether the source is there, and whether we are draining.
+
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+/// The state of the subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceState {
+    /// Not subscribed yet since the start.
+    Connecting,
+    /// Messages arrive.
+    Subscribed,
+    /// The subscription was lost and is being made again.
+    Down,
+}
+
+/// A look at the source.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceReport {
+    /// The state now.
+    pub state: SourceState,
+    /// Where the source is, without credentials.
+    pub address: String,
+    /// The patterns subscribed to.
+    pub channels: Vec<String>,
+    /// For how many seconds the state has lasted.
+    pub seconds: u64,
+    /// Subscriptions after the first.
+    pub reconnects: u64,
+    /// What went wrong last; `null` while subscribed.
+    pub error: Option<String>,
+}
+
+/// Shared by those who know (the source, the drain) and those who are asked (the admin listener).
+pub struct Health {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    report: SourceReport,
+    since: Instant,
+    subscribed_once: bool,
+    draining: bool,
+}
+
+impl Health {
+    /// Of a source that is yet to be reached.
+    pub fn new(address: String, channels: Vec<String>) -> Self {
+        let report = SourceReport {
+            state: SourceState::Connecting,
+            address,
+            channels,
+            seconds: 0,
+            reconnects: 0,
+            error: None,
+        };
+        let inner =
+            Inner { report, since: Instant::now(), subscribed_once: false, draining: false };
+        Self { inner: Mutex::new(inner) }
+    }
+
+    /// The subscription stands.
+    pub fn subscribed(&self) {
+        self.change(|inner| {
+            if inner.subscribed_once {
+                inner.report.reconnects += 1;
+            }
+            inner.subscribed_once = true;
+            inner.enter(SourceState::Subscribed);
+            inner.report.error = None;
+        });
+    }
+
+    /// The subscription does not stand, for this reason; `true` if that is news.
+    pub fn failed(&self, error: &str) -> bool {
+        self.change(|inner| {
+            if inner.report.state == SourceState::Subscribed {
+                inner.enter(SourceState::Down);
+            }
+            let news = inner.report.error.as_deref() != Some(error);
+            inner.report.error = Some(error.to_owned());
+            news
+        })
+    }
+
+    /// The server is stopping.
+    pub fn drain(&self) {
+        self.change(|inner| inner.draining = true);
+    }
+
+    /// Whether the server is stopping.
+    pub fn draining(&self) -> bool {
+        self.change(|inner| inner.draining)
+    }
+
+    /// Whether traffic may be sent here: subscribed once since the start and not draining. A later
+    /// outage of Redis does not count, or a platform would cut off every viewer because of it.
+    pub fn ready(&self) -> bool {
+        self.change(|inner| inner.subscribed_once && !inner.draining)
+    }
+
+    /// A look at the source now.
+    pub fn source(&self) -> SourceReport {
+        self.change(|inner| {
+            let seconds = inner.since.elapsed().as_secs();
+            SourceReport { seconds, ..inner.report.clone() }
+        })
+    }
+
+    /// For how long the present state has lasted.
+    pub fn since(&self) -> Duration {
+        self.change(|inner| inner.since.elapsed())
+    }
+
+    fn change<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {
+        let mut inner = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        f(&mut inner)
+    }
+}
+
+impl Inner {
+    fn enter(&mut self, state: SourceState) {
+        self.report.state = state;
+        self.since = Instant::now();
+    }
+}

@@ -1,0 +1,120 @@
+//! Health and metrics: what operators and platforms ask.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
+use serde::Serialize;
+
+use crate::{
+    broker,
+    health::{Health, SourceReport, SourceState},
+    metrics::{Drop, Metrics},
+};
+
+/// Prometheus' name for what [`Metrics::text`] writes.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What is told about.
+pub struct Admin {
+    /// Source and drain.
+    pub health: Arc<Health>,
+    /// Counters and gauges.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Routes of the admin listener.
+pub fn routes(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/status", get(status))
+        .route("/metrics", get(metrics))
+        .with_state(admin)
+}
+
+/// The process runs.
+pub async fn livez() -> &'static str {
+    "live\n"
+}
+
+/// Traffic may come.
+pub async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    if admin.health.ready() {
+        (StatusCode::OK, "ready\n")
+    } else if admin.health.draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not subscribed yet\n")
+    }
+}
+
+/// The whole truth.
+#[derive(Serialize)]
+struct Status {
+    ok: bool,
+    version: &'static str,
+    live: bool,
+    ready: bool,
+    draining: bool,
+    redis: Part<SourceReport>,
+    queue: Part<Queue>,
+    connections: i64,
+    sockets: i64,
+    rooms: i64,
+}
+
+#[derive(Serialize)]
+struct Part<T> {
+    ok: bool,
+    #[serde(flatten)]
+    report: T,
+}
+
+#[derive(Serialize)]
+struct Queue {
+    messages: i64,
+    messages_max: usize,
+    bytes: i64,
+    bytes_max: usize,
+    dropped: u64,
+}
+
+async fn status(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    let Admin { health, metrics } = &*admin;
+    let source = health.source();
+    let redis = Part { ok: source.state == SourceState::Subscribed, report: source };
+    let queue = Queue {
+        messages: metrics.queue_messages.get(),
+        messages_max: broker::MAX_MESSAGES,
+        bytes: metrics.queue_bytes.get(),
+        bytes_max: broker::MAX_BYTES,
+        dropped: metrics.dropped(Drop::QueueFull).get(),
+    };
+    let full =
+        queue.messages as usize >= queue.messages_max || queue.bytes as usize >= queue.bytes_max;
+    let queue = Part { ok: !full, report: queue };
+    let status = Status {
+        ok: redis.ok && queue.ok,
+        version: env!("CARGO_PKG_VERSION"),
+        live: true,
+        ready: health.ready(),
+        draining: health.draining(),
+        redis,
+        queue,
+        connections: metrics.connections.get(),
+        sockets: metrics.sockets.get(),
+        rooms: metrics.rooms.get(),
+    };
+    let code = if status.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(status))
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, OPENMETRICS)], admin.metrics.text())
+}

@@ -1,0 +1,209 @@
+//! Requests on their way to the engine: which session they belong to, small copies, limits, and
+//! the ends of polls.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{body::Body, response::IntoResponse};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_KEY, UPGRADE},
+    request::Parts,
+};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::upgrade::OnUpgrade;
+use tokio::time::timeout;
+use tower::ServiceExt;
+
+use super::engine_io3;
+use crate::{
+    sockets::{
+        Service,
+        session::{Session, Sessions},
+    },
+    stream::Control,
+};
+
+/// Bytes of a polling POST; Node's default.
+const MAX_BODY: usize = 1 << 20;
+/// For a polling POST's body to arrive whole.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// What clients take for “begin again with a new session”, in the protocol's words.
+const UNKNOWN_SESSION: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
+
+/// The engine behind its door.
+#[derive(Clone)]
+pub struct Engine {
+    service: Service,
+    sessions: Arc<Sessions>,
+}
+
+impl Engine {
+    /// The engine, and where its sessions are kept.
+    pub fn new(service: Service, sessions: Arc<Sessions>) -> Self {
+        Self { service, sessions }
+    }
+
+    /// Answers a request to `/socket.io/`.
+    pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        self.admit(request).await.unwrap_or_else(|refused| refused)
+    }
+
+    async fn admit(&self, request: Request<Body>) -> Result<Response<Body>, Response<Body>> {
+        let (mut parts, body) = request.into_parts();
+        let asked = Asked::new(&parts);
+        let stream = parts.extensions.remove::<Arc<Control>>().ok_or_else(internal_error)?;
+        if asked.websocket && !is_upgrade(&parts.headers) {
+            let text = "transport=websocket wants a WebSocket handshake\n";
+            return Err((StatusCode::BAD_REQUEST, text).into_response());
+        }
+        let session = self.session(&asked, &stream)?;
+        let body = collect(body).await?;
+        let request = small_copy(parts, body, &session)?;
+        let answer = self.service.clone().oneshot(request);
+
+        if asked.websocket || asked.method != Method::GET {
+            return answer.await.map_err(|never| match never {});
+        }
+        let poll = session.poll();
+        let response = tokio::select! {
+            // An answer that is there goes out, also when the stream is to finish.
+            biased;
+            response = answer => response.map_err(|never| match never {})?,
+            () = stream.finishing().cancelled() => return Err(stopping()),
+        };
+        drop(poll);
+        if asked.sid.is_some() && !asked.is_engine_io3 {
+            return Ok(response);
+        }
+        let (mut head, body) = response.into_parts();
+        let body = body.collect().await.map_err(|_| internal_error())?.to_bytes();
+        if asked.sid.is_none()
+            && let Some(sid) = sid_of(&body)
+        {
+            session.named(sid);
+        }
+        if !asked.is_engine_io3 || head.status != StatusCode::OK {
+            return Ok(Response::from_parts(head, body.into()));
+        }
+        let framed = engine_io3::reframe(&body, asked.base64_only);
+        let kind = if asked.base64_only {
+            "text/plain; charset=UTF-8"
+        } else {
+            "application/octet-stream"
+        };
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        head.headers.remove(http::header::CONTENT_LENGTH);
+        Ok(Response::from_parts(head, framed.into()))
+    }
+
+    /// A new session for a handshake, else the one that is named; an unknown one is the engine's
+    /// to refuse, unless we ended it ourselves.
+    fn session(
+        &self,
+        asked: &Asked,
+        stream: &Arc<Control>,
+    ) -> Result<Arc<Session>, Response<Body>> {
+        let Some(sid) = &asked.sid else {
+            return Ok(if asked.websocket {
+                self.sessions.open_websocket(stream.clone())
+            } else {
+                self.sessions.open_polling()
+            });
+        };
+        let session = self.sessions.find(sid).filter(|session| !session.is_ended());
+        let session = session.ok_or_else(unknown_session)?;
+        if asked.websocket {
+            session.upgrade(stream.clone());
+        }
+        Ok(session)
+    }
+}
+
+/// What a request's query says.
+struct Asked {
+    method: Method,
+    sid: Option<Box<str>>,
+    websocket: bool,
+    is_engine_io3: bool,
+    base64_only: bool,
+}
+
+impl Asked {
+    fn new(parts: &Parts) -> Self {
+        let query = parts.uri.query().unwrap_or_default();
+        let value = |name: &str| {
+            query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+        };
+        Self {
+            method: parts.method.clone(),
+            sid: value("sid").map(Into::into),
+            websocket: value("transport") == Some("websocket"),
+            is_engine_io3: value("EIO") == Some("3"),
+            base64_only: matches!(value("b64"), Some("1" | "true")),
+        }
+    }
+}
+
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    let is_websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+    headers.get(UPGRADE).is_some_and(is_websocket) && headers.contains_key(SEC_WEBSOCKET_KEY)
+}
+
+/// The engine keeps a session's request for life. What we got shares hyper's read buffer of 16 KiB,
+/// twice after an upgrade; so the engine gets copies of just what it reads.
+fn small_copy(
+    mut parts: Parts,
+    body: Bytes,
+    session: &Arc<Session>,
+) -> Result<Request<Full<Bytes>>, Response<Body>> {
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = parts.method;
+    *request.uri_mut() = parts.uri.to_string().parse().map_err(|_| internal_error())?;
+    for name in [CONTENT_TYPE, SEC_WEBSOCKET_KEY] {
+        let copy = parts.headers.get(&name).map(|value| HeaderValue::from_bytes(value.as_bytes()));
+        if let Some(Ok(copy)) = copy {
+            request.headers_mut().insert(name, copy);
+        }
+    }
+    request.extensions_mut().insert(session.clone());
+    if let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() {
+        request.extensions_mut().insert(upgrade);
+    }
+    Ok(request)
+}
+
+async fn collect(body: Body) -> Result<Bytes, Response<Body>> {
+    let body = Limited::new(body, MAX_BODY).collect();
+    match timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let text = format!("a polling request has {MAX_BODY} bytes at most\n");
+            Err((StatusCode::PAYLOAD_TOO_LARGE, text).into_response())
+        }
+        Ok(Err(_)) => Err(StatusCode::BAD_REQUEST.into_response()),
+        Err(_) => Err(StatusCode::REQUEST_TIMEOUT.into_response()),
+    }
+}
+
+/// The name of the session that a polling handshake has opened.
+fn sid_of(body: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(body).ok()?;
+    let (_, rest) = text.split_once(r#""sid":""#)?;
+    rest.split_once('"').map(|(sid, _)| sid)
+}
+
+fn unknown_session() -> Response<Body> {
+    let json = [(CONTENT_TYPE, "application/json")];
+    (StatusCode::BAD_REQUEST, json, UNKNOWN_SESSION).into_response()
+}
+
+fn stopping() -> Response<Body> {
+    let close = [(CONNECTION, "close")];
+    (StatusCode::SERVICE_UNAVAILABLE, close, "the server is stopping\n").into_response()
+}
+
+fn internal_error() -> Response<Body> {
+    tracing::error!("a request to the engine could not be prepared");
+    StatusCode::INTERNAL_SERVER_ERROR.into_response()
+}

@@ -1,0 +1,220 @@
+//! Roomcast shows what is published on Redis, live, in browsers: it subscribes to patterns and
+//! hands every message to the Socket.IO room named like its channel.
+//!
+//! Three flows run through the house, each from left to right:
+//!
+//! ```text
+//! data     Redis ─► broker::redis ─[queue: full = drop + count]─► fanout ─► rooms ─► outlets ─► engine ─► stream ─► kernel
+//! control  flags + env ─► config ─► accept ─► http ─► sockets
+//! stop     stop ─► not ready ─► stop accepting ─► stop broker ─► flush and end the streams over the grace
+//! ```
+//!
+//! This file is the only place where the parts are put together.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
+
+pub mod broker;
+pub mod config;
+pub mod glob;
+pub mod health;
+pub mod metrics;
+
+mod accept;
+mod delivery;
+mod fanout;
+mod http;
+mod rooms;
+mod sockets;
+mod stream;
+
+use accept::Accept;
+use broker::{embedded::Embedded, redis::Subscription};
+use config::{Config, RedisAddress, Source};
+use health::Health;
+use http::{admin::Admin, polling::Engine};
+use metrics::{Close, Counter, Gauge, Metrics};
+use rooms::Rooms;
+use sockets::{Shared, session::Sessions};
+use stream::Streams;
+
+/// More viewers than this want several instances.
+const MAX_CONNECTIONS: usize = 20_000;
+/// Open files that are not viewers: listeners, Redis, a socket a time for what is being refused.
+const SPARE_FILES: usize = 512;
+/// Connections of the admin listener.
+const MAX_ADMIN_CONNECTIONS: usize = 64;
+/// Connections are ended at least this far apart, unless the grace is too short for it: clients
+/// come back at once, and not all of them should come back at the same moment.
+const END_EVERY: Duration = Duration::from_millis(10);
+/// The part of the grace in which connections are asked to end; the rest is for their last bytes.
+const ASKING: f64 = 0.8;
+/// For what is left after the grace to notice that it has been ended.
+const AFTER_GRACE: Duration = Duration::from_secs(2);
+
+/// A server whose ports are bound and whose source is chosen, ready to run.
+pub struct Server {
+    config: Config,
+    listener: TcpListener,
+    admin: Option<TcpListener>,
+    embedded: Option<Embedded>,
+    redis: RedisAddress,
+    max_connections: usize,
+}
+
+impl Server {
+    /// Binds all ports and decides where messages come from. Errors name the setting.
+    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+        // The second call of a process finds the first one's provider, which is the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let max_connections = max_connections(config.max_connections);
+        let listener = accept::bind("HTTP_ADDR", &config.http_addr).await?;
+        let admin = match &config.admin_addr {
+            Some(addr) => Some(accept::bind("ADMIN_ADDR", addr).await?),
+            None => None,
+        };
+        let (redis, embedded) = choose_source(&config.source).await?;
+        if config.rthost.is_some() {
+            warn!("RTHOST is set, but this version gets no certificates yet: plain HTTP is served");
+        }
+        Ok(Self { config, listener, admin, embedded, redis, max_connections })
+    }
+
+    /// Where page and sockets are served.
+    pub fn local_addr(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.listener.local_addr()?)
+    }
+
+    /// Where health and metrics are served, if they are.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref()?.local_addr().ok()
+    }
+
+    /// The Redis that is watched.
+    pub fn redis(&self) -> &RedisAddress {
+        &self.redis
+    }
+
+    /// Whether that is the embedded broker.
+    pub fn is_embedded(&self) -> bool {
+        self.embedded.is_some()
+    }
+
+    /// How many connections are held.
+    pub fn max_connections(&self) -> usize {
+        self.max_connections
+    }
+
+    /// Serves until `stop`, then drains. Returns when all is closed, or the grace is over.
+    pub async fn run(self, stop: CancellationToken) {
+        let config = &self.config;
+        let metrics = Arc::new(Metrics::default());
+        let health = Arc::new(Health::new(self.redis.to_string(), config.channels.clone()));
+        let rooms = Arc::new(Rooms::new(metrics.clone()));
+        let streams = Streams::new(metrics.connections.clone(), metrics.clone());
+        let tasks = TaskTracker::new();
+
+        // data
+        let (queue, events) =
+            broker::queue(broker::MAX_MESSAGES, broker::MAX_BYTES, metrics.clone());
+        let subscription = Subscription {
+            address: self.redis,
+            patterns: config.channels.clone(),
+            queue,
+            health: health.clone(),
+            metrics: metrics.clone(),
+        };
+        tasks.spawn(subscription.run(stop.clone()));
+        tasks.spawn(fanout::run(events, rooms.clone(), metrics.clone()));
+        if let Some(embedded) = self.embedded {
+            tasks.spawn(embedded.run(stop.clone()));
+        }
+
+        // control
+        let shared = Shared { rooms, metrics: metrics.clone(), hello: config.hello };
+        let sessions = Sessions::new(config.slow_after, metrics.clone());
+        let engine = Engine::new(sockets::service(Arc::new(shared)), sessions);
+        let admin = Arc::new(Admin { health: health.clone(), metrics: metrics.clone() });
+        let public = Accept {
+            service: http::public(config, engine, admin.clone()),
+            streams: streams.clone(),
+            max_connections: self.max_connections,
+            slow_after: config.slow_after,
+            refused: metrics.refused.clone(),
+        };
+        tasks.spawn(public.run(self.listener, stop.clone()));
+        // The admin listener answers until the end: it is where one looks during a drain.
+        let closed = CancellationToken::new();
+        if let Some(listener) = self.admin {
+            let accept = Accept {
+                service: http::admin::routes(admin),
+                streams: Streams::new(Gauge::default(), metrics.clone()),
+                max_connections: MAX_ADMIN_CONNECTIONS,
+                slow_after: config.slow_after,
+                refused: Counter::default(),
+            };
+            tokio::spawn(accept.run(listener, closed.clone()));
+        }
+
+        stop.cancelled().await;
+        health.drain();
+        // What has arrived is handed on before anything is closed.
+        tasks.close();
+        tasks.wait().await;
+        drain(&streams, config.grace).await;
+        closed.cancel();
+    }
+}
+
+/// Ends all streams after what waits for them has been sent, spread over the grace.
+async fn drain(streams: &Arc<Streams>, grace: Duration) {
+    let open = streams.all();
+    let pause = grace.mul_f64(ASKING).checked_div(open.len() as u32).unwrap_or_default();
+    let end = async {
+        for stream in open {
+            stream.finish();
+            tokio::time::sleep(pause.min(END_EVERY)).await;
+        }
+        streams.none().await;
+    };
+    if timeout(grace, end).await.is_err() {
+        warn!(connections = streams.count(), "the grace is over; ending what is still open");
+        streams.all().iter().for_each(|stream| stream.end(Close::Drain));
+        let _ = timeout(AFTER_GRACE, streams.none()).await;
+    }
+}
+
+async fn choose_source(source: &Source) -> anyhow::Result<(RedisAddress, Option<Embedded>)> {
+    let port = match source {
+        Source::Redis(address) => return Ok((address.clone(), None)),
+        Source::Detect(address) if broker::redis::answers(address).await => {
+            return Ok((address.clone(), None));
+        }
+        Source::Detect(_) => config::REDIS_PORT,
+        Source::Embedded(port) => *port,
+    };
+    let embedded = Embedded::bind(port).await.with_context(|| {
+        format!("cannot start the embedded broker at localhost:{port}: set REDISHOST to a Redis, or to embedded:PORT with a free port")
+    })?;
+    Ok((RedisAddress::tcp("127.0.0.1", embedded.port()), Some(embedded)))
+}
+
+/// Raises the soft limit of open files as far as it goes, and fits the connections to it.
+fn max_connections(asked: Option<usize>) -> usize {
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024) as usize;
+    let possible = files.saturating_sub(SPARE_FILES).max(1);
+    match asked {
+        Some(asked) if asked > possible => {
+            warn!(
+                "MAX_CONNECTIONS is {asked}, but the open-file limit of {files} allows {possible}; raise it (ulimit -n)"
+            );
+            possible
+        }
+        Some(asked) => asked,
+        None => possible.min(MAX_CONNECTIONS),
+    }
+}

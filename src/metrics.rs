@@ -1,0 +1,176 @@
+//! Counters and gauges, and Prometheus' text of them. Knows nobody of the house.
+
+pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{family::Family, info::Info},
+    registry::Registry,
+};
+
+type Label = [(&'static str, &'static str); 1];
+
+/// Why a message that arrived was not handed on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Drop {
+    /// Our queue between Redis and the rooms was full.
+    QueueFull,
+    /// Its channel is not UTF-8, so nobody can have joined a room of that name.
+    BadChannel,
+}
+
+/// Why the server ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Close {
+    /// Its peer had not taken a byte's successor for longer than `SLOW_AFTER`.
+    Slow,
+    /// So many messages waited for it that its queue was full.
+    QueueFull,
+    /// The server is stopping.
+    Drain,
+}
+
+impl Close {
+    /// The reason as logs and metrics name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Slow => "slow",
+            Self::QueueFull => "queue_full",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+/// How a session's bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Transport {
+    /// HTTP long-polling.
+    Polling,
+    /// A WebSocket, direct or after an upgrade.
+    WebSocket,
+}
+
+/// All of the server's metrics; every instance has its own, so that tests do not share them.
+pub struct Metrics {
+    registry: Registry,
+    /// Open TCP connections on the public listener.
+    pub connections: Gauge,
+    /// Connections answered 503 because `MAX_CONNECTIONS` were open.
+    pub refused: Counter,
+    sessions: Family<Label, Gauge>,
+    /// Sockets connected to the namespace.
+    pub sockets: Gauge,
+    /// Rooms with at least one member.
+    pub rooms: Gauge,
+    /// Memberships, over all rooms.
+    pub members: Gauge,
+    /// Messages that came from the source.
+    pub messages: Counter,
+    /// Messages handed to a socket's queue.
+    pub deliveries: Counter,
+    drops: Family<Label, Counter>,
+    closes: Family<Label, Counter>,
+    /// 1 while the subscription stands.
+    pub source_up: Gauge,
+    /// Subscriptions after the first.
+    pub reconnects: Counter,
+    /// Messages that wait between source and rooms.
+    pub queue_messages: Gauge,
+    /// Their bytes: channels and payloads.
+    pub queue_bytes: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("roomcast");
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        registry.register("build", "The version that runs", Info::new(version));
+        let mut metrics = Self {
+            registry,
+            connections: Gauge::default(),
+            refused: Counter::default(),
+            sessions: Family::default(),
+            sockets: Gauge::default(),
+            rooms: Gauge::default(),
+            members: Gauge::default(),
+            messages: Counter::default(),
+            deliveries: Counter::default(),
+            drops: Family::default(),
+            closes: Family::default(),
+            source_up: Gauge::default(),
+            reconnects: Counter::default(),
+            queue_messages: Gauge::default(),
+            queue_bytes: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("connections", "Open public TCP connections", self.connections.clone());
+        registry.register(
+            "connections_refused",
+            "Connections answered 503 because MAX_CONNECTIONS were open",
+            self.refused.clone(),
+        );
+        registry.register("sessions", "Engine.IO sessions by transport", self.sessions.clone());
+        registry.register("sockets", "Sockets in the namespace", self.sockets.clone());
+        registry.register("rooms", "Rooms with at least one member", self.rooms.clone());
+        registry.register("members", "Memberships over all rooms", self.members.clone());
+        registry.register("messages", "Messages from the source", self.messages.clone());
+        registry.register("deliveries", "Messages queued for a socket", self.deliveries.clone());
+        registry.register("drops", "Messages not handed on, by reason", self.drops.clone());
+        registry.register("closes", "Connections the server ended, by reason", self.closes.clone());
+        registry.register("source_up", "1 while subscribed", self.source_up.clone());
+        registry.register("source_reconnects", "Subscriptions made again", self.reconnects.clone());
+        registry.register(
+            "queue_messages",
+            "Messages between source and rooms",
+            self.queue_messages.clone(),
+        );
+        registry.register("queue_bytes", "Their bytes", self.queue_bytes.clone());
+        // A series that is there from the start can be alerted on before its first event.
+        for transport in [Transport::Polling, Transport::WebSocket] {
+            self.sessions(transport);
+        }
+        for reason in [Drop::QueueFull, Drop::BadChannel] {
+            self.dropped(reason);
+        }
+        for reason in [Close::Slow, Close::QueueFull, Close::Drain] {
+            self.closed(reason);
+        }
+    }
+
+    /// Engine.IO sessions on a transport.
+    pub fn sessions(&self, transport: Transport) -> Gauge {
+        let name = match transport {
+            Transport::Polling => "polling",
+            Transport::WebSocket => "websocket",
+        };
+        self.sessions.get_or_create_owned(&[("transport", name)])
+    }
+
+    /// Messages dropped for a reason.
+    pub fn dropped(&self, reason: Drop) -> Counter {
+        let name = match reason {
+            Drop::QueueFull => "queue_full",
+            Drop::BadChannel => "bad_channel",
+        };
+        self.drops.get_or_create_owned(&[("reason", name)])
+    }
+
+    /// Connections ended for a reason.
+    pub fn closed(&self, reason: Close) -> Counter {
+        self.closes.get_or_create_owned(&[("reason", reason.as_str())])
+    }
+
+    /// All of them in the OpenMetrics text format.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

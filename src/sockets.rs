@@ -1,0 +1,109 @@
+//! All of Socket.IO: the engine's settings, and what becomes of a client that connects.
+//!
+//! Facts about socketioxide 0.18 and engineioxide 0.17 that this module is built around:
+//! - A fast client's first event can come before the connect handler has run. So the event
+//!   handlers are registered in a middleware, before the client hears that it is connected, and a
+//!   request that comes before the engine lets us emit waits in [`viewer`].
+//! - Only the synchronous part of an event handler runs in the order of the events. So joins and
+//!   leaves happen there, whole; the futures that we return are empty.
+//! - The engine's PING shares the packet queue with the messages, and ends the session when the
+//!   queue is full. So the queue is long, and one that is full is ours to end.
+//! - A session keeps its request's parts for life: see `http/polling.rs` for what is in them.
+
+use std::{convert::Infallible, future::ready, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use socketioxide::{SocketIo, extract::SocketRef, handler::ConnectHandler};
+use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
+
+use crate::{metrics::Metrics, rooms::Rooms};
+
+mod outlet;
+mod request;
+pub mod session;
+mod viewer;
+
+use request::Request;
+use session::Session;
+use viewer::{Ask, Viewer};
+
+/// Packets that may wait for one client.
+const QUEUE: usize = 4096;
+/// How often the engine asks a client for a sign of life; Node's default.
+const PING_INTERVAL: Duration = Duration::from_secs(25);
+/// How long that sign may take; Node's default.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// A message from a client: rooms' names and options, later a token.
+const MAX_INBOUND: usize = 64 << 10;
+/// The most that goes out in one polling answer. Above all that can be queued: a packet that the
+/// engine has looked at but not sent for its size is lost when the session upgrades.
+const MAX_OUTBOUND: u64 = 1 << 40;
+
+/// What all sockets share.
+pub struct Shared {
+    /// Who is in which room.
+    pub rooms: Arc<Rooms>,
+    /// Who counts.
+    pub metrics: Arc<Metrics>,
+    /// Whether joins are told to a room's others.
+    pub hello: bool,
+}
+
+/// The engine as a service for requests to `/socket.io/`; each needs a [`Session`] in its
+/// extensions.
+pub type Service = BoxCloneSyncService<http::Request<Full<Bytes>>, Response<Body>, Infallible>;
+
+/// Builds the engine.
+pub fn service(shared: Arc<Shared>) -> Service {
+    let (service, io) = SocketIo::builder()
+        .max_buffer_size(QUEUE)
+        .ping_interval(PING_INTERVAL)
+        .ping_timeout(PING_TIMEOUT)
+        .max_payload(MAX_OUTBOUND)
+        .ws_max_message_size(MAX_INBOUND)
+        .ws_max_frame_size(MAX_INBOUND)
+        .build_with_inner_svc(Router::new());
+    let welcome = move |socket: SocketRef| {
+        register(&socket, shared);
+        ready(Ok::<_, Infallible>(()))
+    };
+    io.ns("/", connected.with(welcome));
+    BoxCloneSyncService::new(service_fn(move |request: http::Request<Full<Bytes>>| {
+        let answer = service.clone().oneshot(request);
+        async { Ok(answer.await?.map(Body::new)) }
+    }))
+}
+
+/// Runs before the client hears that it is connected.
+fn register(socket: &SocketRef, shared: Arc<Shared>) {
+    let Some(session) = socket.req_parts().extensions.get::<Arc<Session>>() else { return };
+    let viewer = Viewer::new(shared, session.clone());
+    socket.extensions.insert(viewer.clone());
+    for (event, ask) in [("channel", Ask::Join), ("leave", Ask::Leave)] {
+        let viewer = viewer.clone();
+        socket.on(event, move |socket: SocketRef, request: Request| {
+            viewer.request(&socket, ask, request);
+            ready(())
+        });
+    }
+    let asked = viewer.clone();
+    socket.on_fallback(move |socket: SocketRef, request: Request| {
+        asked.request(&socket, Ask::Unknown, request);
+        ready(())
+    });
+    socket.on_disconnect(move || {
+        viewer.gone();
+        ready(())
+    });
+}
+
+/// Runs as soon as the engine lets us emit.
+fn connected(socket: SocketRef) -> std::future::Ready<()> {
+    if let Some(viewer) = socket.extensions.get::<Arc<Viewer>>() {
+        viewer.connected(&socket);
+    }
+    ready(())
+}

@@ -1,0 +1,268 @@
+//! The byte stream under HTTP and WebSocket: since when its peer is behind, and how to end it.
+//!
+//! The engine cannot end a connection whose peer has stopped reading: its writer waits inside a
+//! flush for ever. Ending the stream underneath frees it.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::task::AtomicWaker;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
+    time::{Instant, Sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::metrics::{Close, Gauge, Metrics};
+
+/// All streams of a listener, so that they can be counted and ended.
+pub struct Streams {
+    live: Mutex<HashMap<u64, Weak<Control>>>,
+    next_id: AtomicU64,
+    changed: Notify,
+    open: Gauge,
+    metrics: Arc<Metrics>,
+}
+
+impl Streams {
+    /// None yet; `open` counts those that are.
+    pub fn new(open: Gauge, metrics: Arc<Metrics>) -> Arc<Self> {
+        let (live, next_id, changed) = Default::default();
+        Arc::new(Self { live, next_id, changed, open, metrics })
+    }
+
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// All that are open.
+    pub fn all(&self) -> Vec<Arc<Control>> {
+        self.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Waits until none is open.
+    pub async fn none(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.count() == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Weak<Control>>> {
+        self.live.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// What others may ask of a stream. It does not keep the stream open.
+pub struct Control {
+    id: u64,
+    peer: SocketAddr,
+    streams: Arc<Streams>,
+    /// HTTP is over, the bytes are WebSocket frames.
+    upgraded: AtomicBool,
+    finishing: CancellationToken,
+    ended: OnceLock<Close>,
+    reader: AtomicWaker,
+    writer: AtomicWaker,
+}
+
+impl Control {
+    /// The peer's address.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// HTTP has handed the stream over to a WebSocket.
+    pub fn set_upgraded(&self) {
+        self.upgraded.store(true, Ordering::Release);
+        self.reader.wake();
+    }
+
+    /// Asks for an end after all that waits has been sent. HTTP sees [`Self::finishing`]; a
+    /// WebSocket reads the end of the stream, on which the engine sends what waits and closes.
+    pub fn finish(&self) {
+        self.finishing.cancel();
+        self.reader.wake();
+    }
+
+    /// Is cancelled when the stream shall end as soon as it can.
+    pub fn finishing(&self) -> &CancellationToken {
+        &self.finishing
+    }
+
+    /// Ends the stream now, counts it and logs it, once.
+    pub fn end(&self, reason: Close) {
+        if self.ended.set(reason).is_ok() {
+            self.streams.metrics.closed(reason).inc();
+            if reason != Close::Drain {
+                info!(peer = %self.peer, reason = reason.as_str(), "ended a connection");
+            }
+            self.reader.wake();
+            self.writer.wake();
+        }
+    }
+
+    /// Whether [`Self::end`] was called.
+    pub fn is_ended(&self) -> bool {
+        self.ended.get().is_some()
+    }
+
+    fn reads_the_end(&self) -> bool {
+        self.upgraded.load(Ordering::Acquire) && self.finishing.is_cancelled()
+    }
+}
+
+/// A byte stream with a stall clock.
+///
+/// The clock starts when the kernel takes no more of what there is to send, and stops when all of
+/// it has been taken (a flush succeeds): then nothing that the peer has not taken is older than
+/// the kernel's own buffers, which `TCP_NOTSENT_LOWAT` keeps short. When it reaches `slow_after`,
+/// the stream ends.
+pub struct Stream<T> {
+    io: T,
+    control: Arc<Control>,
+    slow_after: Duration,
+    behind: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> Stream<T> {
+    /// Registers a stream.
+    pub fn new(io: T, peer: SocketAddr, slow_after: Duration, streams: &Arc<Streams>) -> Self {
+        let id = streams.next_id.fetch_add(1, Ordering::Relaxed);
+        let control = Arc::new(Control {
+            id,
+            peer,
+            streams: streams.clone(),
+            upgraded: AtomicBool::new(false),
+            finishing: CancellationToken::new(),
+            ended: OnceLock::new(),
+            reader: AtomicWaker::new(),
+            writer: AtomicWaker::new(),
+        });
+        streams.lock().insert(id, Arc::downgrade(&control));
+        streams.open.inc();
+        Self { io, control, slow_after, behind: None }
+    }
+
+    /// What others may ask of this stream.
+    pub fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// Called when the kernel takes no more: starts or asks the clock.
+    fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let after = self.slow_after;
+        let clock = self
+            .behind
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + after)));
+        ready!(clock.as_mut().poll(cx));
+        self.control.end(Close::Slow);
+        Poll::Ready(ended())
+    }
+}
+
+impl<T> Drop for Stream<T> {
+    fn drop(&mut self) {
+        // Not when the control is dropped: a session may keep that for longer.
+        let streams = &self.control.streams;
+        streams.lock().remove(&self.control.id);
+        streams.open.dec();
+        streams.changed.notify_waiters();
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "ended by the server")
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.control.reader.register(cx.waker());
+        if self.control.is_ended() {
+            return Poll::Ready(Err(ended()));
+        }
+        // What the peer has sent is read first: bytes left unread would turn our close into a
+        // reset, and a reset makes the peer forget what we sent last.
+        match Pin::new(&mut self.io).poll_read(cx, buf) {
+            Poll::Pending if self.control.reads_the_end() => Poll::Ready(Ok(())),
+            poll => poll,
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.control.writer.register(cx.waker());
+        if self.control.is_ended() {
+            return Poll::Ready(Err(ended()));
+        }
+        match Pin::new(&mut self.io).poll_write(cx, buf) {
+            Poll::Pending => self.poll_behind(cx).map(Err),
+            poll => poll,
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.control.writer.register(cx.waker());
+        if self.control.is_ended() {
+            return Poll::Ready(Err(ended()));
+        }
+        match Pin::new(&mut self.io).poll_write_vectored(cx, bufs) {
+            Poll::Pending => self.poll_behind(cx).map(Err),
+            poll => poll,
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.control.writer.register(cx.waker());
+        if self.control.is_ended() {
+            return Poll::Ready(Err(ended()));
+        }
+        match Pin::new(&mut self.io).poll_flush(cx) {
+            Poll::Pending => self.poll_behind(cx).map(Err),
+            Poll::Ready(result) => {
+                self.behind = None;
+                Poll::Ready(result)
+            }
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.control.is_ended() {
+            return Poll::Ready(Err(ended()));
+        }
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,37 @@
+// Times and numbers as the page writes them: always English, 24 hours, the viewer's time zone.
+
+const two = n => String(n).padStart(2, '0')
+
+export function clock(ms) {
+  const date = new Date(ms)
+  return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`
+}
+
+export const clockMillis = ms => `${clock(ms)}.${String(new Date(ms).getMilliseconds()).padStart(3, '0')}`
+
+export function ago(ms) {
+  const seconds = Math.max(0, Math.floor(ms / 1000))
+  if (seconds < 3) return 'just now'
+  if (seconds < 60) return `${seconds} s ago`
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`
+  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ago`
+  return `${Math.floor(seconds / 86_400)} d ago`
+}
+
+export const count = n => n.toLocaleString('en')
+
+export const plural = (n, word) => `${count(n)} ${word}${n === 1 ? '' : 's'}`
+
+// Below ten a second, one decimal tells a slow room from a dead one.
+export const rate = perSecond => perSecond < 10 ? perSecond.toFixed(1) : count(Math.round(perSecond))
+
+const MOST_DECIMALS = 3
+
+export const decimalsOf = value => Math.min(MOST_DECIMALS, String(value).split('.')[1]?.length ?? 0)
+
+// A column of numbers stays aligned when all have the same decimals; the far ends get an exponent.
+export function number(value, decimals) {
+  const size = Math.abs(value)
+  if (size >= 1e9 || (size > 0 && size < 10 ** -MOST_DECIMALS)) return value.toExponential(2)
+  return value.toLocaleString('en', { minimumFractionDigits: decimals, maximumFractionDigits: decimals })
+}

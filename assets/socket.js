@@ -1,0 +1,47 @@
+// The page's one Socket.IO connection, and what to tell people about it.
+
+import { io } from './vendor/socket.io.esm.min.js'
+import { ref, shallowReactive } from './vendor/vue.runtime.esm-browser.prod.js'
+import { forget } from './clock.js'
+
+const AFTER_KICK = 2_000 // ms; a server that ends connections on purpose is not hammered
+const AFTER_REFUSAL = 30_000 // ms; nobody stands at a wall to press reload
+
+export const socket = io()
+
+export const connection = shallowReactive({
+  state: 'connecting', // until the first connection; then connected or disconnected
+  since: Date.now(),
+  transport: '',
+  refusal: '', // why the server let nobody in
+})
+
+// What the server had against a request, until somebody has read it.
+export const complaint = ref('')
+
+function change(state, refusal = '') {
+  if (connection.state !== state) connection.since = Date.now()
+  Object.assign(connection, { state, refusal })
+}
+
+socket.on('connect', () => {
+  forget()
+  change('connected')
+  const { engine } = socket.io
+  connection.transport = engine.transport.name
+  engine.once('upgrade', transport => { connection.transport = transport.name })
+})
+
+socket.on('disconnect', reason => {
+  change('disconnected')
+  // The stock client comes back from everything but this.
+  if (reason === 'io server disconnect') setTimeout(() => socket.connect(), AFTER_KICK)
+})
+
+socket.on('connect_error', error => {
+  if (socket.active) return // not reached, and tried again by itself
+  change('disconnected', error.message)
+  setTimeout(() => socket.connect(), AFTER_REFUSAL)
+})
+
+socket.on('error', ({ code, message }) => { complaint.value = `${message} (${code})` })

@@ -1,0 +1,34 @@
+// How much a room hears: a count, the last time, and the messages of each recent second.
+
+import { Ring } from './ring.js'
+
+export const SECONDS = 60 // shown as bars
+const WINDOW = 10 // seconds the rate is taken over
+
+export class Tally {
+  count = 0
+  last = null // ms, server clock
+  first = null // second
+  ring = new Ring(SECONDS + 1) // the running second is not complete and not counted yet
+
+  add(at) {
+    const second = Math.floor(at / 1000)
+    this.count++
+    this.last = Math.max(this.last, at)
+    this.first ??= second
+    this.ring.set(second, (this.ring.get(second) ?? 0) + 1)
+  }
+
+  // Messages in each complete second, oldest first.
+  seconds(now) {
+    const running = Math.floor(now / 1000)
+    return Array.from({ length: SECONDS }, (_, i) => this.ring.get(running - SECONDS + i) ?? 0)
+  }
+
+  // Messages a second. A room that has only begun to talk is not averaged with its silence before.
+  rate(now) {
+    if (this.count === 0) return 0
+    const window = Math.min(WINDOW, Math.max(1, Math.floor(now / 1000) - this.first))
+    return this.seconds(now).slice(-window).reduce((sum, n) => sum + n, 0) / window
+  }
+}

@@ -1,0 +1,117 @@
+// One chart a field, one line a room, and beside it the latest values in words for every reader.
+
+import { onBeforeUnmount, onMounted, ref, shallowRef, watch } from '../vendor/vue.runtime.esm-browser.prod.js'
+import uPlot from '../vendor/uPlot.esm.js'
+import { stroke, swatch, variable } from '../colours.js'
+import { clock, decimalsOf, number } from '../format.js'
+import { html } from '../html.js'
+import { selected } from '../rooms.js'
+import { charts, columns, crowded, span } from '../series.js'
+
+const root = () => getComputedStyle(document.documentElement)
+const colour = name => () => root().getPropertyValue(name) // asked at each drawing: the theme may change
+
+// A dot ends each unbroken stretch of a line, and is all there is of a lonely value.
+function ends(plot, series) {
+  const found = []
+  let last
+  for (const [index, y] of [...plot.data[series], null].entries()) {
+    if (y === null && last !== undefined) found.push(last)
+    if (y !== undefined) last = y === null ? undefined : index
+  }
+  return found
+}
+
+function options(field, lines, onCursor) {
+  const rem = parseFloat(root().fontSize)
+  const axis = {
+    stroke: colour('--muted'),
+    font: `${Math.round(rem * 0.75)}px ${root().fontFamily}`,
+    grid: { stroke: colour('--hairline'), width: 1 },
+    ticks: { show: false },
+  }
+  return {
+    width: 1, height: 1, // until the box is measured
+    legend: { show: false },
+    padding: [rem * 0.5, rem, 0, 0],
+    focus: { alpha: 0.15 },
+    cursor: { y: false, drag: { x: false, y: false }, sync: { key: 'charts' } },
+    hooks: { setCursor: [plot => onCursor(plot.cursor.idx)] },
+    scales: { x: { range: (_, from, to) => [from, to] } },
+    axes: [
+      { ...axis, size: rem * 1.6, gap: rem * 0.3, space: rem * 7, values: (_, seconds) => seconds.map(s => clock(s * 1000)) },
+      {
+        ...axis, gap: rem * 0.4, space: rem * 2.4,
+        size: (_, labels) => rem * Math.max(3.6, 1.2 + 0.45 * Math.max(...(labels ?? []).map(label => label.length))),
+        values: (_, ticks, axis, space, step) => ticks.map(tick => number(tick, decimalsOf(step))),
+      },
+    ],
+    series: [{}, ...lines.map(({ room }) => ({
+      label: room.name,
+      stroke: colour(variable(room.colour)),
+      dash: stroke(room.colour).dash,
+      width: 2,
+      points: { show: true, filter: ends, size: 7, fill: colour(variable(room.colour)) },
+    }))],
+  }
+}
+
+const Chart = {
+  props: ['field'],
+  setup({ field }) {
+    const lines = [...field.lines.values()]
+    const box = ref(null)
+    const latest = shallowRef([])
+    let plot, data, cursor
+
+    // The value under the cursor, else the latest: a line's last one up to there.
+    const read = () => {
+      const end = (cursor ?? data[0].length - 1) + 1
+      latest.value = data.slice(1).map(ys => ys.slice(0, end).findLast(y => y != null))
+    }
+    const focus = () => {
+      const index = lines.findIndex(({ room }) => room.name === selected.value)
+      plot.setSeries(index < 0 ? null : index + 1, { focus: index >= 0 })
+    }
+    const draw = () => {
+      data = columns(field, span.value)
+      plot.setData(data)
+      read()
+    }
+    const observer = new ResizeObserver(([{ contentRect: { width, height } }]) => plot.setSize({ width, height }))
+
+    data = columns(field, span.value)
+    onMounted(() => {
+      plot = new uPlot(options(field, lines, index => { cursor = index; read() }), data, box.value)
+      observer.observe(box.value)
+      focus()
+      read()
+    })
+    watch(span, draw)
+    watch(selected, focus)
+    onBeforeUnmount(() => {
+      observer.disconnect()
+      plot.destroy()
+    })
+
+    return () => html`
+      <figure class="chart" data-testid="chart" data-field=${field.name}>
+        <figcaption><bdi>${field.name}</bdi></figcaption>
+        <div class="plot" ref=${box} role="img" aria-label=${`${field.name} over the last minutes, a line for each room`}></div>
+        <dl>${lines.map(({ room }, i) => html`
+          <div key=${room.name} style=${swatch(room.colour)} class=${{ dim: selected.value && selected.value !== room.name }}>
+            <dt><bdi>${room.name}</bdi></dt>
+            <dd>${latest.value[i] === undefined ? '–' : number(latest.value[i], field.decimals)}</dd>
+          </div>`)}
+        </dl>
+      </figure>`
+  },
+}
+
+export const Charts = {
+  setup: () => () => html`
+    <section class="charts" aria-label="Charts">
+      <div class="grid">${charts.value.map(field => html`<${Chart} key=${field.key} field=${field} />`)}</div>
+      ${crowded.value && html`<p class="note">Payloads hold more fields; the first ${charts.value.length} are drawn.</p>`}
+    </section>`,
+}

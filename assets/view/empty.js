@@ -1,0 +1,50 @@
+// While there is nothing to show: how to publish something.
+
+import { computed, ref } from '../vendor/vue.runtime.esm-browser.prod.js'
+import { html } from '../html.js'
+import { rooms, selected } from '../rooms.js'
+
+// Links of strangers name rooms, and people paste these lines into shells of all kinds:
+// only a name that means nothing to any of them is written out.
+const HARMLESS = /^[\p{L}\p{N}_][\p{L}\p{N}_.:/-]*$/u
+
+const COPIED = 2_000 // ms to say so
+
+const Command = {
+  props: ['text'],
+  setup(props) {
+    const copied = ref(false)
+    const code = ref(null)
+    const copy = async () => {
+      try {
+        await navigator.clipboard.writeText(props.text)
+        copied.value = true
+        setTimeout(() => { copied.value = false }, COPIED)
+      } catch {
+        // Over plain HTTP there is no clipboard: select the line, for the reader's own copy key.
+        getSelection().selectAllChildren(code.value)
+      }
+    }
+    return () => html`
+      <div class="command">
+        <code ref=${code}>${props.text}</code>
+        <button onClick=${copy} aria-label=${`Copy: ${props.text}`}>${copied.value ? 'Copied' : 'Copy'}</button>
+      </div>`
+  },
+}
+
+export const Empty = {
+  setup() {
+    const room = computed(() => {
+      const name = selected.value ?? rooms.keys().next().value
+      return name !== undefined && HARMLESS.test(name) ? name : 'ROOM'
+    })
+    return () => html`
+      <div class="empty" data-testid="empty">
+        <p>Nothing here yet. Publish something${rooms.size === 0 && ', after joining a room'}:</p>
+        <${Command} text=${`redis-cli publish ${room.value} hello`} />
+        <${Command} text=${`roomcast publish ${room.value} '{"temperature": 21.5}'`} />
+        <p>Numbers in JSON objects are drawn as charts.</p>
+      </div>`
+  },
+}

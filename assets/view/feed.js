@@ -1,0 +1,47 @@
+// The list of messages, its pause and clear, and what to do while it is empty.
+
+import { swatch } from '../colours.js'
+import { clear, paused, togglePause, visible, waiting } from '../feed.js'
+import { clock, clockMillis, count } from '../format.js'
+import { html } from '../html.js'
+import { select, selected } from '../rooms.js'
+import { Empty } from './empty.js'
+
+// A component, so that Vue skips the rows that were there before.
+const Row = {
+  props: ['entry'],
+  setup({ entry }) {
+    const { room, at, text, note, gap } = entry
+    return () => html`
+      <li class="row" style=${swatch(room.colour)} data-testid=${gap ? 'gap' : 'message'}>
+        <bdi class="from">${room.name}</bdi>
+        <time>${clockMillis(at)}</time>
+        ${gap
+          ? html`<p class="gap">Messages may be missing from ${clock(gap.from)} to ${clock(gap.to)}: ${gap.reason}</p>`
+          : html`<div class="payload" data-testid="payload">${text}</div>`}
+        ${note && html`<p class="note">${note}</p>`}
+      </li>`
+  },
+}
+
+export const Feed = {
+  setup: () => () => html`
+    <section class="feed" aria-labelledby="feed-title">
+      <div class="bar">
+        <h2 id="feed-title">Messages</h2>
+        ${selected.value !== null && html`
+          <button class="filter" data-testid="filter" onClick=${() => select(selected.value)}>
+            only <bdi>${selected.value}</bdi> <span aria-hidden="true">×</span>
+          </button>`}
+        <button data-testid="pause" aria-pressed=${paused.value} onClick=${togglePause} title="Space">
+          ${paused.value ? `Resume, ${count(waiting.value)} waiting` : 'Pause'}
+        </button>
+        <button data-testid="clear" onClick=${clear}>Clear</button>
+      </div>
+      <div class="log" role="log" aria-live="off" aria-label="Messages, newest first" tabindex="0">
+        ${visible.value.length > 0
+          ? html`<ol>${visible.value.map(entry => html`<${Row} key=${entry.id} entry=${entry} />`)}</ol>`
+          : html`<${Empty} />`}
+      </div>
+    </section>`,
+}

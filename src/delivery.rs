@@ -10,8 +10,10 @@ use crate::broker::Message;
 
 /// What a room's members get.
 pub struct Delivery {
-    place: Place,
-    payload: Bytes,
+    /// Where the message stands.
+    pub place: Place,
+    /// The publisher's bytes.
+    pub payload: Bytes,
     text: OnceLock<Option<Box<RawValue>>>,
     meta: OnceLock<Box<RawValue>>,
 }
@@ -34,16 +36,6 @@ impl Delivery {
     pub fn new(room: Arc<str>, epoch: Arc<str>, offset: u64, message: Message) -> Self {
         let place = Place { room, epoch, offset, at: message.at };
         Self { place, payload: message.payload, text: OnceLock::new(), meta: OnceLock::new() }
-    }
-
-    /// The publisher's bytes.
-    pub fn payload(&self) -> &Bytes {
-        &self.payload
-    }
-
-    /// Where the message stands.
-    pub fn place(&self) -> &Place {
-        &self.place
     }
 
     /// The payload as a JSON string; `None` if it is not UTF-8.

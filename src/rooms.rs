@@ -121,10 +121,18 @@ impl Rooms {
         }
     }
 
-    /// Tells a room's position to somebody who is in it already.
-    pub fn revisit(&self, name: &str, welcome: impl FnOnce(&Position)) {
+    /// Joins a room again that one is in: other options, the same membership.
+    pub fn rejoin(
+        &self,
+        name: &str,
+        member: Member,
+        outlet: Arc<dyn Outlet>,
+        welcome: impl FnOnce(&Position),
+    ) {
         if let Some(room) = lock(&self.index).get(name) {
-            welcome(&lock(room).position);
+            let mut room = lock(room);
+            welcome(&room.position);
+            Arc::make_mut(&mut room.members).insert(member, outlet);
         }
     }
 
@@ -180,8 +188,8 @@ mod tests {
     impl Outlet for Seen {
         fn deliver(&self, batch: &[Delivery]) -> usize {
             let seen = batch.iter().map(|delivery| {
-                let payload = String::from_utf8_lossy(delivery.payload()).into_owned();
-                (delivery.place().offset, payload)
+                let payload = String::from_utf8_lossy(&delivery.payload).into_owned();
+                (delivery.place.offset, payload)
             });
             lock(&self.0).extend(seen);
             batch.len()
@@ -196,7 +204,9 @@ mod tests {
 
     fn publish(rooms: &Rooms, payload: &str) {
         if let Some((members, deliveries)) = rooms.place("room", vec![message(payload)]) {
-            members.values().for_each(|member| drop(member.deliver(&deliveries)));
+            for member in members.values() {
+                member.deliver(&deliveries);
+            }
         }
     }
 
@@ -234,12 +244,14 @@ mod tests {
     fn a_break_starts_a_new_epoch_at_the_next_message() {
         let rooms = Rooms::new(Arc::default());
         let mut before = None;
-        rooms.join("room", Arc::new(Seen::default()), |position| before = Some(position.clone()));
+        let member = rooms.join("room", Arc::new(Seen::default()), |position| {
+            before = Some(position.clone());
+        });
         publish(&rooms, "a");
         rooms.break_all();
         publish(&rooms, "b");
         publish(&rooms, "c");
-        rooms.revisit("room", |position| {
+        rooms.rejoin("room", member, Arc::new(Seen::default()), |position| {
             assert_eq!(position.offset, 2);
             assert_ne!(Some(&position.epoch), before.as_ref().map(|before| &before.epoch));
         });

@@ -36,6 +36,9 @@ const QUEUE: usize = 4096;
 const PING_INTERVAL: Duration = Duration::from_secs(25);
 /// How long that sign may take; Node's default.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// For a client to enter the namespace after its handshake, a round trip later. The engine keeps
+/// a session that does not for as long, even after its connection is gone.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A message from a client: rooms' names and options, later a token.
 const MAX_INBOUND: usize = 64 << 10;
 /// The most that goes out in one polling answer. Above all that can be queued: a packet that the
@@ -62,6 +65,7 @@ pub fn service(shared: Arc<Shared>) -> Service {
         .max_buffer_size(QUEUE)
         .ping_interval(PING_INTERVAL)
         .ping_timeout(PING_TIMEOUT)
+        .connect_timeout(CONNECT_TIMEOUT)
         .max_payload(MAX_OUTBOUND)
         .ws_max_message_size(MAX_INBOUND)
         .ws_max_frame_size(MAX_INBOUND)

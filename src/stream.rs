@@ -83,11 +83,6 @@ pub struct Control {
 }
 
 impl Control {
-    /// The peer's address.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
     /// HTTP has handed the stream over to a WebSocket.
     pub fn set_upgraded(&self) {
         self.upgraded.store(true, Ordering::Release);

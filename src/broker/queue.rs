@@ -164,7 +164,9 @@ mod tests {
     async fn bounds_messages_and_marks_where_some_are_missing() {
         let metrics = Arc::new(Metrics::default());
         let (sender, mut receiver) = queue(2, 1000, metrics.clone());
-        ["1", "2", "3", "4"].map(|payload| sender.message(message(payload)));
+        for payload in ["1", "2", "3", "4"] {
+            sender.message(message(payload));
+        }
         sender.down();
         assert_eq!(drain(&mut receiver).await, ["1", "2", "Dropped", "Down"]);
         sender.message(message("5"));
@@ -178,7 +180,9 @@ mod tests {
     async fn bounds_bytes_exactly() {
         let (sender, mut receiver) = queue(100, 8, Arc::default());
         // Channel and payload count: 4 + 4 bytes fit, one more byte does not.
-        ["abc", "abc", "", "x"].map(|payload| sender.message(message(payload)));
+        for payload in ["abc", "abc", "", "x"] {
+            sender.message(message(payload));
+        }
         assert_eq!(drain(&mut receiver).await, ["abc", "abc", "Dropped"]);
     }
 

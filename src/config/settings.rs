@@ -18,12 +18,12 @@ pub struct Settings {
     pub rthost: Option<String>,
 
     /// The Redis to watch: `host:port`, `redis://…`, `rediss://…` (TLS), `unix:/path`, or
-    /// `embedded[:port]` for the development broker in this process
-    /// [default: localhost:6379; the embedded broker is started there if no Redis answers and RTHOST is unset]
+    /// `embedded[:port]`, the development broker in this process. Unset: localhost:6379, where the
+    /// embedded broker is started if no Redis answers and RTHOST is unset
     #[arg(long, env, global = true, value_name = "ADDR", hide_env_values = true)]
     pub redishost: Option<String>,
 
-    /// User name for Redis' AUTH [default: the one in REDISHOST, else Redis' `default` user]
+    /// User name for Redis' AUTH. Unset: the one in REDISHOST, else Redis' `default` user
     #[arg(long, env, global = true, value_name = "NAME")]
     pub redis_username: Option<String>,
 
@@ -31,7 +31,7 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "FILE")]
     pub redis_username_file: Option<String>,
 
-    /// Password for Redis' AUTH, taken literally (`=`, `+` and `/` are fine)
+    /// Password for Redis' AUTH, taken literally: `=`, `+` and `/` are fine
     #[arg(long, env, global = true, value_name = "PASSWORD", hide_env_values = true)]
     pub redis_password: Option<String>,
 
@@ -55,8 +55,8 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "TIME", default_value = super::SLOW_AFTER)]
     pub slow_after: String,
 
-    /// How many connections are held; one more is answered 503
-    /// [default: 20000, or the open-file limit less 512 if that is lower]
+    /// How many connections are held; one more is answered 503. Unset: 20000, or the open-file
+    /// limit less 512 if that is lower
     #[arg(long, env, global = true, value_name = "COUNT")]
     pub max_connections: Option<String>,
 

@@ -5,8 +5,10 @@
 //! reads an answer to a browser only as binary, later ones read both; so everybody gets binary,
 //! except who asked for base64 only (`b64=1`).
 //!
-//! engineioxide 0.17 also writes a binary message as `b` and base64 where version 3 of the
-//! protocol wants the packet's type between the two; it is mended on the way.
+//! Two more things are mended on the way. engineioxide 0.17 writes a binary message as `b` and
+//! base64 where version 3 of the protocol wants the packet's type between the two. And
+//! socket.io-client 1.x expects the text framing's text to be encoded as UTF-8 twice, 2.x once;
+//! JSON escapes instead of anything but ASCII are the same to both.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
@@ -99,10 +101,24 @@ fn write_binary(packet: &Packet<'_>, framed: &mut Vec<u8>) {
 
 fn write_text(packet: &Packet<'_>, framed: &mut Vec<u8>) {
     let text = match packet {
-        Packet::Text(text) => (*text).to_owned(),
+        Packet::Text(text) => ascii(text),
         Packet::Binary(bytes) => format!("b{MESSAGE}{}", BASE64_STANDARD.encode(bytes)),
     };
-    framed.extend_from_slice(format!("{}:{text}", text.encode_utf16().count()).as_bytes());
+    framed.extend_from_slice(format!("{}:{text}", text.len()).as_bytes());
+}
+
+/// What is not ASCII stands inside JSON strings, where it may be escaped.
+fn ascii(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_ascii() {
+            escaped.push(char);
+        } else {
+            let units = char.encode_utf16(&mut [0; 2]).to_vec();
+            escaped.extend(units.iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -117,15 +133,8 @@ mod tests {
     fn text_becomes_binary_by_bytes() {
         assert_eq!(binary("2:4a".as_bytes()), b"\x00\x02\xff4a");
         // 😀 is two UTF-16 units and four bytes; ü one and two.
-        assert_eq!(
-            binary("4:4😀ü2:40".as_bytes()),
-            "\0\x07\u{0}4😀ü\0\x02\u{0}40"
-                .as_bytes()
-                .iter()
-                .enumerate()
-                .map(|(at, &byte)| if at == 2 || at == 12 { 255 } else { byte })
-                .collect::<Vec<_>>()
-        );
+        let expected = ["\0\u{7}".as_bytes(), b"\xff", "4😀ü".as_bytes(), b"\x00\x02\xff40"];
+        assert_eq!(binary("4:4😀ü2:40".as_bytes()), expected.concat());
         let long = "x".repeat(123);
         let framed = binary(format!("{}:{long}", long.len()).as_bytes());
         assert_eq!(&framed[..5], b"\x00\x01\x02\x03\xff");
@@ -137,6 +146,11 @@ mod tests {
         assert_eq!(binary(b"5:bAP8="), b"\x01\x03\xff\x04\x00\xff");
         assert_eq!(binary(b"\x00\x05\xffbAP8="), b"\x01\x03\xff\x04\x00\xff");
         assert_eq!(reframe(b"5:bAP8=", true), b"6:b4AP8=");
+    }
+
+    #[test]
+    fn text_stays_text_for_who_asked_for_base64_and_is_ascii() {
+        assert_eq!(reframe("8:4[\"ü😀\"]".as_bytes(), true), br#"23:4["\u00fc\ud83d\ude00"]"#);
     }
 
     #[test]

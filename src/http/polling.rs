@@ -31,6 +31,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// What clients take for “begin again with a new session”, in the protocol's words.
 const UNKNOWN_SESSION: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
 
+/// What a request is answered that does not get to the engine; boxed, because it is rare and large.
+type Refused = Box<Response<Body>>;
+
 /// The engine behind its door.
 #[derive(Clone)]
 pub struct Engine {
@@ -46,16 +49,16 @@ impl Engine {
 
     /// Answers a request to `/socket.io/`.
     pub async fn answer(&self, request: Request<Body>) -> Response<Body> {
-        self.admit(request).await.unwrap_or_else(|refused| refused)
+        self.admit(request).await.unwrap_or_else(|refused| *refused)
     }
 
-    async fn admit(&self, request: Request<Body>) -> Result<Response<Body>, Response<Body>> {
+    async fn admit(&self, request: Request<Body>) -> Result<Response<Body>, Refused> {
         let (mut parts, body) = request.into_parts();
         let asked = Asked::new(&parts);
         let stream = parts.extensions.remove::<Arc<Control>>().ok_or_else(internal_error)?;
         if asked.websocket && !is_upgrade(&parts.headers) {
             let text = "transport=websocket wants a WebSocket handshake\n";
-            return Err((StatusCode::BAD_REQUEST, text).into_response());
+            return Err(refused((StatusCode::BAD_REQUEST, text)));
         }
         let session = self.session(&asked, &stream)?;
         let body = collect(body).await?;
@@ -63,13 +66,14 @@ impl Engine {
         let answer = self.service.clone().oneshot(request);
 
         if asked.websocket || asked.method != Method::GET {
-            return answer.await.map_err(|never| match never {});
+            let Ok(response) = answer.await;
+            return Ok(response);
         }
         let poll = session.poll();
-        let response = tokio::select! {
+        let Ok(response) = tokio::select! {
             // An answer that is there goes out, also when the stream is to finish.
             biased;
-            response = answer => response.map_err(|never| match never {})?,
+            response = answer => response,
             () = stream.finishing().cancelled() => return Err(stopping()),
         };
         drop(poll);
@@ -99,11 +103,7 @@ impl Engine {
 
     /// A new session for a handshake, else the one that is named; an unknown one is the engine's
     /// to refuse, unless we ended it ourselves.
-    fn session(
-        &self,
-        asked: &Asked,
-        stream: &Arc<Control>,
-    ) -> Result<Arc<Session>, Response<Body>> {
+    fn session(&self, asked: &Asked, stream: &Arc<Control>) -> Result<Arc<Session>, Refused> {
         let Some(sid) = &asked.sid else {
             return Ok(if asked.websocket {
                 self.sessions.open_websocket(stream.clone())
@@ -156,7 +156,7 @@ fn small_copy(
     mut parts: Parts,
     body: Bytes,
     session: &Arc<Session>,
-) -> Result<Request<Full<Bytes>>, Response<Body>> {
+) -> Result<Request<Full<Bytes>>, Refused> {
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = parts.method;
     *request.uri_mut() = parts.uri.to_string().parse().map_err(|_| internal_error())?;
@@ -173,16 +173,16 @@ fn small_copy(
     Ok(request)
 }
 
-async fn collect(body: Body) -> Result<Bytes, Response<Body>> {
+async fn collect(body: Body) -> Result<Bytes, Refused> {
     let body = Limited::new(body, MAX_BODY).collect();
     match timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             let text = format!("a polling request has {MAX_BODY} bytes at most\n");
-            Err((StatusCode::PAYLOAD_TOO_LARGE, text).into_response())
+            Err(refused((StatusCode::PAYLOAD_TOO_LARGE, text)))
         }
-        Ok(Err(_)) => Err(StatusCode::BAD_REQUEST.into_response()),
-        Err(_) => Err(StatusCode::REQUEST_TIMEOUT.into_response()),
+        Ok(Err(_)) => Err(refused(StatusCode::BAD_REQUEST)),
+        Err(_) => Err(refused(StatusCode::REQUEST_TIMEOUT)),
     }
 }
 
@@ -193,17 +193,21 @@ fn sid_of(body: &[u8]) -> Option<&str> {
     rest.split_once('"').map(|(sid, _)| sid)
 }
 
-fn unknown_session() -> Response<Body> {
+fn refused(answer: impl IntoResponse) -> Refused {
+    Box::new(answer.into_response())
+}
+
+fn unknown_session() -> Refused {
     let json = [(CONTENT_TYPE, "application/json")];
-    (StatusCode::BAD_REQUEST, json, UNKNOWN_SESSION).into_response()
+    refused((StatusCode::BAD_REQUEST, json, UNKNOWN_SESSION))
 }
 
-fn stopping() -> Response<Body> {
+fn stopping() -> Refused {
     let close = [(CONNECTION, "close")];
-    (StatusCode::SERVICE_UNAVAILABLE, close, "the server is stopping\n").into_response()
+    refused((StatusCode::SERVICE_UNAVAILABLE, close, "the server is stopping\n"))
 }
 
-fn internal_error() -> Response<Body> {
+fn internal_error() -> Refused {
     tracing::error!("a request to the engine could not be prepared");
-    StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    refused(StatusCode::INTERNAL_SERVER_ERROR)
 }

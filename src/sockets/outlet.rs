@@ -27,9 +27,9 @@ impl SocketOutlet {
         match (delivery.text(), self.meta) {
             (Some(text), false) => self.socket.emit("message", text),
             (Some(text), true) => self.socket.emit("message", &(text, delivery.meta())),
-            (None, false) => self.socket.emit("message", &Binary(delivery.payload())),
+            (None, false) => self.socket.emit("message", &Binary(&delivery.payload)),
             (None, true) => {
-                self.socket.emit("message", &(Binary(delivery.payload()), delivery.meta()))
+                self.socket.emit("message", &(Binary(&delivery.payload), delivery.meta()))
             }
         }
     }

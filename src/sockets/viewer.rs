@@ -52,7 +52,7 @@ pub struct Viewer {
 
 struct State {
     phase: Phase,
-    rooms: HashMap<Arc<str>, Membership>,
+    rooms: HashMap<Arc<str>, Member>,
 }
 
 enum Phase {
@@ -61,12 +61,6 @@ enum Phase {
     Connecting(Vec<(Ask, Request)>),
     Connected,
     Gone,
-}
-
-#[derive(Clone, Copy)]
-struct Membership {
-    member: Member,
-    meta: bool,
 }
 
 #[derive(Serialize)]
@@ -134,8 +128,8 @@ impl Viewer {
         if matches!(mem::replace(&mut state.phase, Phase::Gone), Phase::Connected) {
             self.shared.metrics.sockets.dec();
         }
-        for (room, membership) in state.rooms.drain() {
-            self.shared.rooms.leave(&room, membership.member);
+        for (room, member) in state.rooms.drain() {
+            self.shared.rooms.leave(&room, member);
         }
     }
 
@@ -171,22 +165,20 @@ impl Viewer {
         let welcome = |position: &Position| {
             request.accept(InRoom { room: &room, position: Some(position) });
         };
-        match state.rooms.get(&room) {
-            Some(membership) if membership.meta == meta => return rooms.revisit(&room, welcome),
-            Some(membership) => rooms.leave(&room, membership.member),
-            None => {}
+        let outlet = Arc::new(SocketOutlet::new(socket.clone(), self.clone(), meta));
+        if let Some(&member) = state.rooms.get(&room) {
+            return rooms.rejoin(&room, member, outlet, welcome);
         }
         let others = self.shared.hello.then(|| rooms.members(&room));
-        let outlet = SocketOutlet::new(socket.clone(), self.clone(), meta);
-        let member = rooms.join(&room, Arc::new(outlet), welcome);
-        state.rooms.insert(room, Membership { member, meta });
+        let member = rooms.join(&room, outlet, welcome);
+        state.rooms.insert(room, member);
         others.iter().flat_map(|others| others.values()).for_each(|other| other.hello());
     }
 
     /// Leaving a room that one is not in is no mistake: the wish is fulfilled.
     fn leave(&self, state: &mut State, request: Request, room: &str) {
-        if let Some(membership) = state.rooms.remove(room) {
-            self.shared.rooms.leave(room, membership.member);
+        if let Some(member) = state.rooms.remove(room) {
+            self.shared.rooms.leave(room, member);
         }
         request.accept(InRoom { room, position: None });
     }
@@ -205,10 +197,7 @@ fn room(request: &Request) -> Result<Arc<str>, Refusal> {
 }
 
 /// The room to join, and whether with meta data.
-fn wish(
-    request: &Request,
-    rooms: &HashMap<Arc<str>, Membership>,
-) -> Result<(Arc<str>, bool), Refusal> {
+fn wish(request: &Request, rooms: &HashMap<Arc<str>, Member>) -> Result<(Arc<str>, bool), Refusal> {
     let room = room(request)?;
     let meta = match request.args.get(1) {
         None | Some(Json::Null) => false,

@@ -1,0 +1,197 @@
+//! What clients say and ask about themselves and the server: `HELLO`, `CLIENT`, `COMMAND`, `INFO`.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+
+use super::{Answer, COMMANDS, Session};
+use crate::broker::embedded::hub::{self, Client};
+use crate::broker::embedded::wire::{self, Reply, RespVersion};
+use crate::broker::embedded::words::{self, ECHOED, check_name, lossy, lower};
+
+/// The Redis whose commands these are. Clients choose what they may send by it.
+const REDIS_VERSION: &str = "7.2.0";
+
+impl Session {
+    /// `HELLO [version [AUTH user password] [SETNAME name]]`: changes nothing unless all of it is
+    /// good.
+    pub(super) fn hello(&self, options: &[Bytes]) -> Answer {
+        let (version, mut options) = match options {
+            [] => (self.outbox.version(), options),
+            [version, rest @ ..] => match version.as_ref() {
+                b"2" => (RespVersion::RESP2, rest),
+                b"3" => (RespVersion::RESP3, rest),
+                other if is_number(other) => {
+                    return Err("NOPROTO unsupported protocol version".into());
+                }
+                _ => return Err("ERR Protocol version is not an integer or out of range".into()),
+            },
+        };
+        let mut new_name = None;
+        while let [option, rest @ ..] = options {
+            options = match (lower(option).as_str(), rest) {
+                ("auth", [_user, _password, rest @ ..]) => rest,
+                ("setname", [name, rest @ ..]) => {
+                    new_name = Some(name);
+                    rest
+                }
+                _ => {
+                    let option = lossy(option, ECHOED);
+                    return Err(format!("ERR Syntax error in HELLO option '{option}'"));
+                }
+            };
+        }
+        if let Some(name) = new_name {
+            self.set_name(name)?;
+        }
+        self.outbox.set_version(&version);
+        Ok(wire::map([
+            ("server", wire::bulk("redis")),
+            ("version", wire::bulk(REDIS_VERSION)),
+            ("proto", wire::number(digit(&version))),
+            ("id", wire::number(self.id)),
+            ("mode", wire::bulk("standalone")),
+            ("role", wire::bulk("master")),
+            ("modules", wire::array([])),
+        ]))
+    }
+
+    fn set_name(&self, name: &Bytes) -> Result<(), String> {
+        if !name.iter().all(u8::is_ascii_graphic) {
+            return Err(
+                "ERR Client names cannot contain spaces, newlines or special characters.".into()
+            );
+        }
+        check_name(name)?;
+        if let Some(client) = hub::lock(&self.hub).client(self.id) {
+            client.name = Bytes::copy_from_slice(name);
+        }
+        Ok(())
+    }
+
+    /// `CLIENT`'s subcommands.
+    pub(super) fn client(&self, subcommand: &Bytes, arguments: &[Bytes]) -> Answer {
+        let lowered = lower(subcommand);
+        Ok(match (lowered.as_str(), arguments) {
+            ("id", []) => wire::number(self.id),
+            ("setinfo", [_, _]) | ("no-evict" | "no-touch", [_]) => wire::simple("OK"),
+            ("setname", [name]) => {
+                self.set_name(name)?;
+                wire::simple("OK")
+            }
+            ("getname", []) => match hub::lock(&self.hub).client(self.id) {
+                Some(client) if !client.name.is_empty() => wire::bulk(client.name.clone()),
+                _ => Reply::Null,
+            },
+            ("info", []) => self.list(|id, _| id == self.id),
+            ("list", []) => self.list(|_, _| true),
+            ("list", [what, kind]) if lower(what) == "type" => {
+                let pubsub = is_pubsub(kind)?;
+                self.list(|_, client| pubsub == (client.subscriptions() > 0))
+            }
+            ("kill", [what, id]) if lower(what) == "id" => {
+                let id = std::str::from_utf8(id)
+                    .ok()
+                    .and_then(|id| id.parse().ok())
+                    .filter(|id| *id > 0);
+                let id: u64 = id.ok_or("ERR client-id should be greater than 0")?;
+                self.kill(|other, _| other == id)
+            }
+            ("kill", [what, kind]) if lower(what) == "type" => {
+                let pubsub = is_pubsub(kind)?;
+                self.kill(|_, client| pubsub == (client.subscriptions() > 0))
+            }
+            ("kill" | "list", [_, _, ..]) => return Err("ERR syntax error".into()),
+            (
+                "id" | "setinfo" | "no-evict" | "no-touch" | "setname" | "getname" | "info"
+                | "list" | "kill",
+                _,
+            ) => {
+                return Err(words::wrong_arity(&format!("client|{lowered}")));
+            }
+            _ => return Err(words::unknown_subcommand("CLIENT", subcommand)),
+        })
+    }
+
+    fn list(&self, mut wanted: impl FnMut(u64, &Client) -> bool) -> Reply {
+        let mut lines = String::new();
+        for (id, client) in
+            hub::lock(&self.hub).clients().filter(|(id, client)| wanted(*id, client))
+        {
+            let name = String::from_utf8_lossy(&client.name);
+            let flag = if client.subscriptions() > 0 { 'P' } else { 'N' };
+            let resp = digit(&client.outbox.version());
+            let (sub, psub) = (client.channels.len(), client.patterns.len());
+            let (peer, local) = (client.peer, client.local);
+            let _ = writeln!(
+                lines,
+                "id={id} addr={peer} laddr={local} name={name} flags={flag} db=0 \
+                 sub={sub} psub={psub} ssub=0 multi=-1 user=default resp={resp}"
+            );
+        }
+        wire::verbatim(lines)
+    }
+
+    /// Ends the connections of all others that are wanted; how many.
+    fn kill(&self, mut wanted: impl FnMut(u64, &Client) -> bool) -> Reply {
+        let mut hub = hub::lock(&self.hub);
+        let others = hub.clients().filter(|(id, client)| *id != self.id && wanted(*id, client));
+        let ids: Vec<u64> = others.map(|(id, _)| id).collect();
+        for id in &ids {
+            hub.kill(*id);
+        }
+        wire::number(ids.len())
+    }
+
+    /// One answer for every section: little, but what clients look for before they trust a server.
+    pub(super) fn info(&self) -> Reply {
+        let hub = hub::lock(&self.hub);
+        let port = hub
+            .clients()
+            .find(|(id, _)| *id == self.id)
+            .map_or(0, |(_, client)| client.local.port());
+        wire::verbatim(format!(
+            "# Server\r\nredis_version:{REDIS_VERSION}\r\nredis_mode:standalone\r\n\
+             roomcast_embedded:1\r\ntcp_port:{port}\r\n\r\n\
+             # Clients\r\nconnected_clients:{}\r\n\r\n\
+             # Persistence\r\nloading:0\r\n\r\n\
+             # Stats\r\npubsub_channels:{}\r\npubsub_patterns:{}\r\n\r\n\
+             # Replication\r\nrole:master\r\nconnected_slaves:0\r\n",
+            hub.clients().count(),
+            hub.channels().count(),
+            hub.patterns(),
+        ))
+    }
+}
+
+/// `COMMAND`'s subcommands: that nothing is documented here, in the shapes clients expect.
+pub(super) fn describe(subcommand: &Bytes, arguments: &[Bytes]) -> Answer {
+    Ok(match (lower(subcommand).as_str(), arguments) {
+        ("docs", _) => wire::map([]),
+        ("info", names) => wire::array(names.iter().map(|_| Reply::Null)),
+        ("count", []) => wire::number(COMMANDS.len()),
+        ("list", _) => wire::array(COMMANDS.iter().map(|(name, _)| wire::bulk(*name))),
+        ("count", _) => return Err(words::wrong_arity("command|count")),
+        _ => return Err(words::unknown_subcommand("COMMAND", subcommand)),
+    })
+}
+
+/// Whether `TYPE` means subscribers or all others; replicas and masters there are none of.
+fn is_pubsub(kind: &Bytes) -> Result<bool, String> {
+    match lower(kind).as_str() {
+        "pubsub" => Ok(true),
+        "normal" => Ok(false),
+        _ => Err(format!("ERR Unknown client type '{}'", lossy(kind, ECHOED))),
+    }
+}
+
+fn digit(version: &RespVersion) -> u8 {
+    match version {
+        RespVersion::RESP2 => 2,
+        RespVersion::RESP3 => 3,
+    }
+}
+
+fn is_number(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| text.parse::<i64>().is_ok())
+}

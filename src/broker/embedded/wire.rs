@@ -1,0 +1,222 @@
+//! RESP: bounded requests in, replies of either protocol version out.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use redis_protocol::codec::Resp2;
+use redis_protocol::resp2::encode::extend_encode as encode_resp2;
+use redis_protocol::resp2::types::BytesFrame as Resp2Frame;
+use redis_protocol::resp3::encode::complete::extend_encode as encode_resp3;
+use redis_protocol::resp3::types::VerbatimStringFormat;
+pub(super) use redis_protocol::resp3::types::{BytesFrame as Reply, RespVersion};
+use tokio_util::codec::Decoder;
+
+/// Bytes of one request, framing included. Redis takes 512 MiB of payload alone; what is meant for
+/// browsers is smaller, and every client may hold this much at once.
+const MAX_REQUEST: usize = 1 << 20;
+
+/// Arguments of one request: a `SUBSCRIBE` to as many channels as a client may have, and its name.
+const MAX_ARGUMENTS: usize = super::hub::MAX_SUBSCRIPTIONS + 1;
+
+/// Bytes of a length line: `*` or `$`, the 20 characters an i64 has at most, CR, LF.
+const MAX_LENGTH_LINE: usize = 23;
+
+/// Why a client is no longer listened to.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The stream failed.
+    Io(#[expect(dead_code, reason = "for the log, by Debug")] io::Error),
+    /// The bytes are no request; told to the client after `ERR Protocol error: `.
+    Protocol(&'static str),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Decodes requests: arrays of bulk strings, the only form that clients send.
+///
+/// The codec takes every frame there is: it recurses into nested arrays until the stack is gone,
+/// and waits for whatever length it is promised. So it gets to see whole requests of that one form
+/// and within the limits. Inline commands are left out, which also turns away a web page that posts
+/// to this port.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    codec: Resp2,
+    /// How much of the buffer is known to be good.
+    checked: usize,
+    /// Arguments still to come, once the request's first line is known.
+    missing: Option<usize>,
+}
+
+impl Requests {
+    /// Moves `checked` on; whether a whole request is there.
+    fn check(&mut self, buffer: &mut BytesMut) -> Result<bool, Broken> {
+        while self.missing.is_none() {
+            let Some((count, next)) = length(buffer, 0, b'*', "invalid multibulk length")? else {
+                return Ok(false);
+            };
+            match usize::try_from(count) {
+                // Redis passes over empty requests in silence.
+                Err(_) | Ok(0) => drop(buffer.split_to(next)),
+                Ok(count) if count > MAX_ARGUMENTS => {
+                    return Err(Broken::Protocol("too many arguments"));
+                }
+                Ok(count) => (self.missing, self.checked) = (Some(count), next),
+            }
+        }
+        while let Some(missing @ 1..) = self.missing {
+            let Some((size, start)) = length(buffer, self.checked, b'$', "invalid bulk length")?
+            else {
+                return Ok(false);
+            };
+            let size =
+                usize::try_from(size).map_err(|_| Broken::Protocol("invalid bulk length"))?;
+            // Saturating: `size` is whatever the client wrote.
+            let next = start.saturating_add(size).saturating_add(2);
+            if next > MAX_REQUEST {
+                return Err(Broken::Protocol("request too large"));
+            }
+            match buffer.get(start + size..next) {
+                None => {
+                    buffer.reserve(next - buffer.len());
+                    return Ok(false);
+                }
+                Some(b"\r\n") => (self.missing, self.checked) = (Some(missing - 1), next),
+                Some(_) => return Err(Broken::Protocol("expected CRLF after a bulk string")),
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Decoder for Requests {
+    type Item = Vec<Bytes>;
+    type Error = Broken;
+
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Vec<Bytes>>, Broken> {
+        if !self.check(buffer)? {
+            return Ok(None);
+        }
+        (self.missing, self.checked) = (None, 0);
+        match self.codec.decode(buffer) {
+            Ok(Some(Resp2Frame::Array(arguments))) => {
+                arguments.into_iter().map(bulk_string).collect::<Result<_, _>>().map(Some)
+            }
+            _ => Err(Broken::Protocol("expected an array")),
+        }
+    }
+}
+
+fn bulk_string(frame: Resp2Frame) -> Result<Bytes, Broken> {
+    match frame {
+        Resp2Frame::BulkString(bytes) => Ok(bytes),
+        _ => Err(Broken::Protocol("expected '$'")),
+    }
+}
+
+/// The number in the line `<mark><number>\r\n` at `start` and where the line ends; none as long as
+/// it is incomplete.
+fn length(
+    buffer: &[u8],
+    start: usize,
+    mark: u8,
+    invalid: &'static str,
+) -> Result<Option<(i64, usize)>, Broken> {
+    let line = &buffer[start..];
+    let Some(&first) = line.first() else {
+        return Ok(None);
+    };
+    if first != mark {
+        return Err(Broken::Protocol(if mark == b'*' { "expected '*'" } else { "expected '$'" }));
+    }
+    let line = &line[..line.len().min(MAX_LENGTH_LINE)];
+    let Some(end) = line.windows(2).position(|pair| pair == b"\r\n") else {
+        return if line.len() < MAX_LENGTH_LINE {
+            Ok(None)
+        } else {
+            Err(Broken::Protocol(invalid))
+        };
+    };
+    let number = std::str::from_utf8(&line[1..end]).ok().and_then(|digits| digits.parse().ok());
+    number.map(|number| Some((number, start + end + 2))).ok_or(Broken::Protocol(invalid))
+}
+
+/// The bytes of a reply. RESP2 has no maps, pushes and verbatim strings: they become arrays and
+/// strings.
+pub(super) fn encode(reply: &Reply, version: &RespVersion) -> Bytes {
+    let mut buffer = BytesMut::new();
+    let encoded = match version {
+        RespVersion::RESP2 => encode_resp2(&mut buffer, &to_resp2(reply), false),
+        RespVersion::RESP3 => encode_resp3(&mut buffer, reply, false),
+    };
+    debug_assert!(encoded.is_ok(), "the buffer grows as needed and every reply has a form");
+    buffer.freeze()
+}
+
+fn to_resp2(reply: &Reply) -> Resp2Frame {
+    match reply {
+        Reply::SimpleString { data, .. } => Resp2Frame::SimpleString(data.clone()),
+        Reply::SimpleError { data, .. } => Resp2Frame::Error(data.clone()),
+        Reply::Number { data, .. } => Resp2Frame::Integer(*data),
+        Reply::BlobString { data, .. } | Reply::VerbatimString { data, .. } => {
+            Resp2Frame::BulkString(data.clone())
+        }
+        Reply::Array { data, .. } | Reply::Push { data, .. } => {
+            Resp2Frame::Array(data.iter().map(to_resp2).collect())
+        }
+        Reply::Map { data, .. } => Resp2Frame::Array(
+            data.iter().flat_map(|(key, value)| [to_resp2(key), to_resp2(value)]).collect(),
+        ),
+        // The rest is what no command here answers with.
+        _ => Resp2Frame::Null,
+    }
+}
+
+/// `+OK` and its like.
+pub(super) fn simple(text: &'static str) -> Reply {
+    Reply::SimpleString { data: Bytes::from_static(text.as_bytes()), attributes: None }
+}
+
+/// An error, on one line whatever a client put into it.
+pub(super) fn error(text: &str) -> Reply {
+    Reply::SimpleError { data: text.replace(['\r', '\n'], " ").into(), attributes: None }
+}
+
+/// A whole number; one too large for the wire is its largest.
+pub(super) fn number(number: impl TryInto<i64>) -> Reply {
+    Reply::Number { data: number.try_into().unwrap_or(i64::MAX), attributes: None }
+}
+
+/// Bytes.
+pub(super) fn bulk(bytes: impl Into<Bytes>) -> Reply {
+    Reply::BlobString { data: bytes.into(), attributes: None }
+}
+
+/// Text for people to read.
+pub(super) fn verbatim(text: String) -> Reply {
+    Reply::VerbatimString {
+        data: text.into(),
+        format: VerbatimStringFormat::Text,
+        attributes: None,
+    }
+}
+
+/// A list.
+pub(super) fn array(replies: impl IntoIterator<Item = Reply>) -> Reply {
+    Reply::Array { data: replies.into_iter().collect(), attributes: None }
+}
+
+/// Named values.
+pub(super) fn map(entries: impl IntoIterator<Item = (&'static str, Reply)>) -> Reply {
+    let data = entries.into_iter().map(|(name, value)| (bulk(name), value)).collect();
+    Reply::Map { data, attributes: None }
+}
+
+/// What a client gets because it subscribed, not as the answer to its request.
+pub(super) fn push(kind: &'static str, rest: impl IntoIterator<Item = Reply>) -> Reply {
+    let data = std::iter::once(bulk(kind)).chain(rest).collect();
+    Reply::Push { data, attributes: None }
+}

@@ -1,0 +1,162 @@
+//! Redis' glob patterns, matched byte for byte.
+
+/// Whether `text` as a whole matches `pattern`, by the rules of `PSUBSCRIBE`.
+///
+/// `*` any run of bytes, `?` one byte, `[abc]` `[a-z]` `[z-a]` one byte of a class, `[^a]` one byte
+/// outside of it, `\x` the byte `x` itself, inside a class too. What Redis does without documenting
+/// it holds as well: the end of the pattern closes an open class, `[]` matches nothing and `[^]`
+/// any byte, a `\` at the very end stands for itself, and an empty text matches the empty pattern
+/// only, not `*`.
+///
+/// Bytes are unsigned in ranges: where C's `char` is signed, Redis turns a range from an ASCII byte
+/// to one above 0x7f around. Takes at most `pattern.len() * text.len()` steps and no memory.
+pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    if text.is_empty() {
+        return pattern.is_empty();
+    }
+    let (mut pattern, mut text) = (pattern, text);
+    // The pattern after the last star seen, and the text that star has not swallowed yet. Trying
+    // that one again is enough: where it finds no place for its rest, an earlier star would not
+    // find one either.
+    let mut retry: Option<(&[u8], &[u8])> = None;
+    while let Some((&byte, text_rest)) = text.split_first() {
+        if let [b'*', rest @ ..] = pattern {
+            if rest.is_empty() {
+                return true;
+            }
+            pattern = rest;
+            retry = Some((pattern, text));
+        } else if let Some(rest) = one(pattern, byte) {
+            (pattern, text) = (rest, text_rest);
+        } else if let Some((after_star, [_, swallowed @ ..])) = retry {
+            (pattern, text) = (after_star, swallowed);
+            retry = Some((pattern, text));
+        } else {
+            return false;
+        }
+    }
+    pattern.iter().all(|&byte| byte == b'*')
+}
+
+/// What is left of `pattern` if its first element, which is not a star, takes `byte`.
+fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
+    let (hit, rest) = match pattern {
+        [] => return None,
+        [b'?', rest @ ..] => (true, rest),
+        [b'[', rest @ ..] => class(rest, byte),
+        [b'\\', literal, rest @ ..] | [literal, rest @ ..] => (*literal == byte, rest),
+    };
+    hit.then_some(rest)
+}
+
+/// Whether the class that starts after its `[` takes `byte`, and the pattern after its `]`.
+fn class(pattern: &[u8], byte: u8) -> (bool, &[u8]) {
+    let (negated, mut pattern) = match pattern {
+        [b'^', rest @ ..] => (true, rest),
+        rest => (false, rest),
+    };
+    let mut hit = false;
+    loop {
+        // Redis' order: `]` closes even as the first byte, and `a-]` is a range that swallows the
+        // bracket.
+        pattern = match pattern {
+            [] => return (hit != negated, pattern),
+            [b'\\', literal, rest @ ..] => {
+                hit |= *literal == byte;
+                rest
+            }
+            [b']', rest @ ..] => return (hit != negated, rest),
+            [from, b'-', to, rest @ ..] => {
+                hit |= (*from.min(to)..=*from.max(to)).contains(&byte);
+                rest
+            }
+            [literal, rest @ ..] => {
+                hit |= *literal == byte;
+                rest
+            }
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn follows_redis() {
+        let table: &[(&str, &str, bool)] = &[
+            ("", "", true),
+            ("", "a", false),
+            ("a", "", false),
+            ("*", "", false),
+            ("*", "a", true),
+            ("**", "ab", true),
+            ("a*", "a", true),
+            ("a***", "a", true),
+            ("*a", "ba", true),
+            ("*a", "ab", false),
+            ("a*c", "abbc", true),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXcYb", false),
+            ("?", "a", true),
+            ("?", "ab", false),
+            ("*?", "a", true),
+            ("*??", "a", false),
+            ("h[ae]llo", "hello", true),
+            ("h[ae]llo", "hillo", false),
+            ("h[^e]llo", "hallo", true),
+            ("h[^e]llo", "hello", false),
+            ("h[a-c]llo", "hbllo", true),
+            ("h[c-a]llo", "hbllo", true),
+            ("h[a-c]llo", "hdllo", false),
+            ("[!a]", "!", true),
+            ("[]", "]", false),
+            ("[]a]", "a]", false),
+            ("[^]", "a", true),
+            ("[^]a", "ba", true),
+            ("[", "[", false),
+            ("[", "a", false),
+            ("[^", "a", true),
+            ("[^", "ab", false),
+            ("[ab", "b", true),
+            ("[a-", "-", true),
+            ("[a-]", "]", true),
+            ("[a-]", "_", true),
+            ("[a-]x", "ax", false),
+            ("[-a]", "-", true),
+            ("[a\\]b]", "]", true),
+            ("[\\]", "]", true),
+            ("[\\", "\\", true),
+            ("[\\a-c]", "b", false),
+            ("[\\a-c]", "-", true),
+            ("[a-\\]", "\\", true),
+            ("\\*", "*", true),
+            ("\\*", "a", false),
+            ("\\a", "a", true),
+            ("\\", "\\", true),
+            ("\\\\", "\\", true),
+            ("a\\", "a\\", true),
+            ("device??:*", "device01:temp", true),
+            ("news.*", "news.", true),
+            ("A", "a", false),
+        ];
+        for (pattern, text, expected) in table {
+            let found = matches(pattern.as_bytes(), text.as_bytes());
+            assert_eq!(found, *expected, "{pattern:?} on {text:?}");
+        }
+    }
+
+    #[test]
+    fn takes_any_bytes() {
+        assert!(matches(b"\xff[\x80-\xff]?", b"\xff\x90\x00"));
+        assert!(matches("h?*llo".as_bytes(), "hällo".as_bytes()));
+    }
+
+    #[test]
+    fn many_stars_stay_cheap() {
+        let text = vec![b'a'; 2_000];
+        let stars = b"a*".repeat(200);
+        assert!(!matches(&[&stars[..], b"b"].concat(), &text));
+        assert!(matches(&[&stars[..], b"a"].concat(), &text));
+    }
+}

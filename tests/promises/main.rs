@@ -1,0 +1,13 @@
+//! What Roomcast promises, each told by a test against a real server on a free port.
+//!
+//! Rust alone is enough: messages come through the embedded broker, over TCP like any Redis'.
+//! Tests wait for events, with a deadline that is only reached when something is wrong.
+
+mod drain;
+mod embedded;
+mod limits;
+mod load;
+mod rooms;
+mod settings;
+mod slow;
+mod support;

@@ -1,0 +1,171 @@
+//! Joining, leaving, and what members get.
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, Site};
+
+#[tokio::test]
+async fn a_member_gets_what_is_published_on_its_channel_and_nothing_else() {
+    let site = Site::start().await;
+    let mut client = Client::connect(&site).await;
+    let answer = client.join("device01").await;
+    assert_eq!(answer["room"], "device01");
+    assert_eq!(answer["offset"], 0);
+    site.publish("device02", "not for us").await;
+    site.publish("device01", "hello").await;
+    assert_eq!(client.event().await, json!(["message", "hello"]));
+}
+
+#[tokio::test]
+async fn payloads_arrive_unchanged() {
+    let site = Site::start().await;
+    let mut client = Client::connect(&site).await;
+    client.join("device01").await;
+    let large = "x".repeat(200_000);
+    for payload in ["", "ünï😀\u{2028}\"\\\0", r#"{"a": 1}"#, "  1 ", &large] {
+        site.publish("device01", payload).await;
+        assert_eq!(client.message().await, payload);
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text_come_as_an_attachment() {
+    let site = Site::start().await;
+    let mut client = Client::connect(&site).await;
+    client.join("device01").await;
+    site.publish("device01", [0xff, 0x00, 0xfe]).await;
+    assert_eq!(client.packet().await, r#"451-["message",{"_placeholder":true,"num":0}]"#);
+    assert_eq!(&*client.attachment().await, [0xff, 0x00, 0xfe]);
+}
+
+#[tokio::test]
+async fn meta_tells_each_messages_place() {
+    let site = Site::start().await;
+    let mut client = Client::connect(&site).await;
+    let answer = client.ask(json!(["channel", "device01", {"meta": true}])).await;
+    for offset in 1..=3 {
+        site.publish("device01", "x").await;
+        let event = client.event().await;
+        let place = &event[2];
+        assert_eq!(place["room"], "device01");
+        assert_eq!(place["epoch"], answer["epoch"]);
+        assert_eq!(place["offset"], offset);
+        assert!(place["at"].as_u64().is_some_and(|at| at > 1_700_000_000_000), "{place}");
+    }
+    // Joining again without it goes on where the room is.
+    assert_eq!(client.join("device01").await["offset"], 3);
+    site.publish("device01", "y").await;
+    assert_eq!(client.event().await, json!(["message", "y"]));
+}
+
+#[tokio::test]
+async fn who_has_left_gets_nothing_more() {
+    let site = Site::start().await;
+    let mut client = Client::connect(&site).await;
+    client.join("device01").await;
+    client.join("device02").await;
+    assert_eq!(
+        client.ask(json!(["leave", "device01"])).await,
+        json!({"ok": true, "room": "device01"})
+    );
+    assert_eq!(client.ask(json!(["leave", "never joined"])).await["ok"], true);
+    site.publish("device01", "too late").await;
+    site.publish("device02", "still here").await;
+    assert_eq!(client.message().await, "still here");
+}
+
+#[tokio::test]
+async fn a_wrong_request_is_explained_and_the_socket_stays() {
+    let site = Site::start().await;
+    let mut client = Client::connect(&site).await;
+    let cases = [
+        (json!(["channel"]), "bad_request"),
+        (json!(["channel", 7]), "bad_request"),
+        (json!(["channel", "room", "options"]), "bad_request"),
+        (json!(["channel", "room", {"meta": "yes"}]), "bad_request"),
+        (json!(["channel", ""]), "bad_room"),
+        (json!(["channel", "a\u{0}b"]), "bad_room"),
+        (json!(["channel", "x".repeat(257)]), "bad_room"),
+        (json!(["channel", "room", {"last": 5}]), "unsupported"),
+        (json!(["leave"]), "bad_request"),
+        (json!(["no such event", 1]), "unsupported"),
+    ];
+    for (event, code) in cases {
+        let answer = client.ask(event.clone()).await;
+        assert_eq!(
+            (&answer["ok"], &answer["error"]["code"]),
+            (&Value::Bool(false), &json!(code)),
+            "{event}"
+        );
+        assert!(
+            answer["error"]["message"].as_str().is_some_and(|text| text.len() > 10),
+            "{answer}"
+        );
+        client.emit(event.clone()).await;
+        let told = client.event().await;
+        assert_eq!((&told[0], &told[1]["code"]), (&json!("error"), &json!(code)), "{event}");
+    }
+    client.join("device01").await;
+}
+
+#[tokio::test]
+async fn a_socket_is_in_256_rooms_at_most() {
+    let site = Site::start().await;
+    let mut client = Client::connect(&site).await;
+    for room in 0..256 {
+        client.join(&room.to_string()).await;
+    }
+    let answer = client.ask(json!(["channel", "one more"])).await;
+    assert_eq!(answer["error"]["code"], "too_many_rooms");
+    client.join("255").await;
+    client.ask(json!(["leave", "255"])).await;
+    client.join("one more").await;
+}
+
+#[tokio::test]
+async fn hello_is_for_the_others_and_only_if_it_is_wanted() {
+    for hello in [true, false] {
+        let site = Site::start_with(|settings| settings.hello = hello.to_string()).await;
+        let (mut first, mut second) = (Client::connect(&site).await, Client::connect(&site).await);
+        first.join("device01").await;
+        second.join("device01").await;
+        site.publish("device01", "x").await;
+        if hello {
+            assert_eq!(first.event().await, json!(["hello"]));
+        }
+        assert_eq!(first.message().await, "x");
+        assert_eq!(second.message().await, "x");
+    }
+}
+
+#[tokio::test]
+async fn overlapping_patterns_deliver_once() {
+    let site = Site::start_with(|settings| settings.redis_channels = "a*,*1,a?".into()).await;
+    let mut client = Client::connect(&site).await;
+    for room in ["a1", "a", "b1", "b2"] {
+        client.join(room).await;
+    }
+    for (channel, payload) in
+        [("a1", "1"), ("b2", "unwatched"), ("a", "2"), ("b1", "3"), ("a1", "4")]
+    {
+        site.publish(channel, payload).await;
+    }
+    for expected in ["1", "2", "3", "4"] {
+        assert_eq!(client.message().await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_client_may_leave_the_namespace_and_come_back_over_the_same_session() {
+    let site = Site::start().await;
+    let mut client = Client::connect(&site).await;
+    client.join("device01").await;
+    client.send("41").await;
+    site.until_metric("roomcast_members", 0).await;
+    client.send("40").await;
+    assert!(client.packet().await.starts_with("40{"));
+    client.join("device01").await;
+    site.publish("device01", "again").await;
+    assert_eq!(client.message().await, "again");
+    assert_eq!(site.metric("roomcast_members").await, 1);
+}

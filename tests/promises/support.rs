@@ -1,0 +1,300 @@
+//! A server of one's own, and a client that speaks Engine.IO 4 by hand.
+
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use roomcast::{
+    Server,
+    broker::redis::Publisher,
+    config::{Config, Settings},
+};
+use serde_json::{Value, json};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::Mutex,
+    task::JoinHandle,
+    time::{interval, timeout},
+};
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
+use tokio_util::sync::CancellationToken;
+
+/// Only reached when something is wrong.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+/// How often a condition is looked at that nobody tells about.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Waits for what must come.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
+}
+
+/// A running server with an embedded broker.
+pub struct Site {
+    pub addr: SocketAddr,
+    pub admin: SocketAddr,
+    publisher: Mutex<Publisher>,
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Site {
+    pub async fn start() -> Arc<Self> {
+        Self::start_with(|_| ()).await
+    }
+
+    /// Starts with settings changed, and waits until messages arrive.
+    pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Arc<Self> {
+        let mut settings = Settings {
+            http_addr: "127.0.0.1:0".into(),
+            admin_addr: "127.0.0.1:0".into(),
+            redishost: Some("embedded:0".into()),
+            ..Settings::default()
+        };
+        change(&mut settings);
+        let config = Config::try_from(settings).expect("valid settings");
+        let server = Server::bind(config).await.expect("free ports");
+        let (addr, admin) =
+            (server.local_addr().expect("bound"), server.admin_addr().expect("bound"));
+        let (redis, stop) = (server.redis().clone(), CancellationToken::new());
+        let running = tokio::spawn(server.run(stop.clone()));
+        let publisher = within("the embedded broker", async {
+            loop {
+                if let Ok(publisher) = Publisher::connect(&redis).await {
+                    return Mutex::new(publisher);
+                }
+            }
+        });
+        let publisher = publisher.await;
+        let site = Arc::new(Self { addr, admin, publisher, stop, running });
+        site.until("subscribed", async || site.get("/readyz").await.0 == 200).await;
+        site
+    }
+
+    pub async fn publish(&self, channel: &str, payload: impl AsRef<[u8]>) {
+        let publisher = &mut *self.publisher.lock().await;
+        publisher.publish(channel, payload.as_ref()).await.expect("published");
+    }
+
+    /// GETs a path of the admin listener.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        let (status, body) = request(self.admin, "GET", path, "").await;
+        (status, String::from_utf8(body.to_vec()).expect("UTF-8"))
+    }
+
+    /// One series of `/metrics`, by its full name.
+    pub async fn metric(&self, series: &str) -> u64 {
+        let (_, text) = self.get("/metrics").await;
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in {text}")).parse().expect("a whole number")
+    }
+
+    /// Waits until a series has a value.
+    pub async fn until_metric(&self, series: &str, value: u64) {
+        self.until(&format!("{series} is {value}"), async || self.metric(series).await == value)
+            .await;
+    }
+
+    /// Waits until a condition holds that nobody tells about.
+    pub async fn until(&self, what: &str, condition: impl AsyncFn() -> bool) {
+        let mut looks = interval(LOOK_EVERY);
+        within(what, async {
+            while !condition().await {
+                looks.tick().await;
+            }
+        })
+        .await;
+    }
+
+    /// Asks the server to stop.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Whether it has stopped.
+    pub fn is_over(&self) -> bool {
+        self.running.is_finished()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// One HTTP request on a connection of its own.
+pub async fn request(addr: SocketAddr, method: &str, path: &str, body: &str) -> (u16, Bytes) {
+    let stream = TcpStream::connect(addr).await.expect("connected");
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+    tokio::spawn(connection);
+    let request = Request::builder().method(method).uri(path).header("host", "localhost");
+    let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes())));
+    let response = sender.send_request(request.expect("a request")).await.expect("a response");
+    let status = response.status().as_u16();
+    (status, response.into_body().collect().await.expect("a body").to_bytes())
+}
+
+/// A Socket.IO client that polls.
+pub struct Polling {
+    addr: SocketAddr,
+    path: String,
+}
+
+impl Polling {
+    /// Connects to the namespace, and answers the heartbeat that comes at once: the next poll
+    /// waits for a message.
+    pub async fn connect(site: &Site) -> Self {
+        let addr = site.addr;
+        let path = "/socket.io/?EIO=4&transport=polling";
+        let (_, open) = request(addr, "GET", path, "").await;
+        let open: Value = serde_json::from_slice(&open[1..]).expect("JSON");
+        let path = format!("{path}&sid={}", open["sid"].as_str().expect("a sid"));
+        let client = Self { addr, path };
+        client.post("40").await;
+        let mut packets = String::new();
+        while !(packets.contains("40{") && (packets.starts_with('2') || packets.ends_with('2'))) {
+            packets += &client.poll().await.1;
+        }
+        client.post("3").await;
+        client
+    }
+
+    pub async fn post(&self, packets: &str) -> u16 {
+        request(self.addr, "POST", &self.path, packets).await.0
+    }
+
+    pub async fn poll(&self) -> (u16, String) {
+        let (status, packets) = request(self.addr, "GET", &self.path, "").await;
+        (status, String::from_utf8(packets.to_vec()).expect("UTF-8"))
+    }
+}
+
+/// A Socket.IO client over a WebSocket.
+pub struct Client {
+    socket: WebSocketStream<TcpStream>,
+    /// Events that came while something else was awaited.
+    events: VecDeque<Value>,
+    asked: u64,
+}
+
+impl Client {
+    /// Connects to the namespace.
+    pub async fn connect(site: &Site) -> Self {
+        Self::connect_over(TcpSocket::new_v4().expect("a socket"), site).await
+    }
+
+    /// Connects over a socket with options of its own.
+    pub async fn connect_over(socket: TcpSocket, site: &Site) -> Self {
+        let mut client = Self::open(socket, site).await;
+        assert!(client.packet().await.starts_with("0{"), "Engine.IO opens");
+        client.send("40").await;
+        assert!(client.packet().await.starts_with("40{"), "Socket.IO connects");
+        client
+    }
+
+    /// The WebSocket alone.
+    pub async fn open(socket: TcpSocket, site: &Site) -> Self {
+        let stream = within("TCP", socket.connect(site.addr)).await.expect("connected");
+        let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", site.addr);
+        let (socket, _) = within("WebSocket", client_async(url, stream)).await.expect("upgraded");
+        Self { socket, events: VecDeque::new(), asked: 0 }
+    }
+
+    pub async fn send(&mut self, packet: &str) {
+        within("sent", self.socket.send(Message::text(packet))).await.expect("sent");
+    }
+
+    /// Emits an event without asking for an answer.
+    pub async fn emit(&mut self, event: Value) {
+        self.send(&format!("42{event}")).await;
+    }
+
+    /// Emits an event and waits for its acknowledgement.
+    pub async fn ask(&mut self, event: Value) -> Value {
+        let id = self.asked;
+        self.asked += 1;
+        self.send(&format!("42{id}{event}")).await;
+        let head = format!("43{id}[");
+        loop {
+            let packet = self.packet().await;
+            if packet.starts_with(&head) {
+                let answer: Value = serde_json::from_str(&packet[head.len() - 1..]).expect("JSON");
+                return answer[0].clone();
+            }
+            self.keep(&packet);
+        }
+    }
+
+    /// Joins a room and returns the acknowledgement.
+    pub async fn join(&mut self, room: &str) -> Value {
+        let answer = self.ask(json!(["channel", room])).await;
+        assert_eq!(answer["ok"], true, "{answer}");
+        answer
+    }
+
+    /// The next event, as an array that begins with its name.
+    pub async fn event(&mut self) -> Value {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return event;
+            }
+            let packet = self.packet().await;
+            self.keep(&packet);
+        }
+    }
+
+    /// The next event `message`'s payload.
+    pub async fn message(&mut self) -> String {
+        let event = self.event().await;
+        assert_eq!(event[0], "message", "{event}");
+        event[1].as_str().expect("a string").to_owned()
+    }
+
+    /// The next binary attachment.
+    pub async fn attachment(&mut self) -> Bytes {
+        match within("a frame", self.socket.next()).await {
+            Some(Ok(Message::Binary(bytes))) => bytes,
+            other => panic!("{other:?} is no attachment"),
+        }
+    }
+
+    /// The next packet that is no heartbeat.
+    pub async fn packet(&mut self) -> String {
+        within("a packet", self.next()).await.expect("a packet before the end")
+    }
+
+    /// Waits for the end, and returns the messages before it.
+    pub async fn rest(&mut self) -> Vec<String> {
+        within("the end", async {
+            while let Some(packet) = self.next().await {
+                self.keep(&packet);
+            }
+        })
+        .await;
+        let payload = |event: Value| event[1].as_str().map(str::to_owned);
+        self.events.drain(..).filter_map(payload).collect()
+    }
+
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            match self.socket.next().await {
+                Some(Ok(Message::Text(text))) if text.as_str() == "2" => {
+                    self.socket.send(Message::text("3")).await.ok()?;
+                }
+                Some(Ok(Message::Text(text))) => return Some(text.as_str().to_owned()),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    fn keep(&mut self, packet: &str) {
+        // 45…- announces attachments, 1 is the engine's farewell.
+        if let Some(event) = packet.strip_prefix("42") {
+            self.events.push_back(serde_json::from_str(event).expect("JSON"));
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use roomcast::{
     Server,
-    config::{Config, LogFormat},
+    config::{Config, LogFormat, REDIS_PORT, Transport},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -36,8 +36,22 @@ pub fn announce(server: &Server, format: LogFormat) -> anyhow::Result<()> {
         println!("  Redis   {redis}");
     }
     println!("  Status  {admin}");
-    println!("  Next    redis-cli publish device01 hello");
-    println!("          or, without redis-cli: roomcast publish device01 hello");
+    let program = std::env::args().next().unwrap_or("roomcast".to_owned());
+    let (of_cli, of_ours) = match &redis.transport {
+        Transport::Tcp { host, port: REDIS_PORT, tls: false }
+            if matches!(host.as_str(), "localhost" | "127.0.0.1") =>
+        {
+            Default::default()
+        }
+        Transport::Tcp { host, port, .. } => {
+            (format!(" -h {host} -p {port}"), format!(" --redishost {redis}"))
+        }
+        Transport::Unix(path) => {
+            (format!(" -s {}", path.display()), format!(" --redishost {redis}"))
+        }
+    };
+    println!("  Next    redis-cli{of_cli} publish device01 hello");
+    println!("          or, without redis-cli: {program}{of_ours} publish device01 hello");
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use serde::Serialize;
 
 pub mod embedded;
 mod queue;
@@ -24,8 +25,7 @@ pub struct Message {
 impl Message {
     /// A message that arrives now.
     pub fn now(channel: Bytes, payload: Bytes) -> Self {
-        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self { channel, payload, at: at.as_millis() as u64 }
+        Self { channel, payload, at: now() }
     }
 
     fn size(&self) -> usize {
@@ -38,10 +38,33 @@ impl Message {
 pub enum Event {
     /// Somebody published.
     Message(Message),
-    /// Messages were dropped here because the queue was full.
-    Dropped,
-    /// The source is lost: messages may be missed from now on.
-    Down,
-    /// The source is there (again).
-    Up,
+    /// Messages may be missing between what came before and what comes next.
+    Gap(Gap),
+}
+
+/// A time of which we cannot say that we have every message. It is told when it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Gap {
+    /// Until then nothing is missing, in ms since the Unix epoch.
+    pub from: u64,
+    /// Since then nothing is missing, in ms since the Unix epoch.
+    pub to: u64,
+    /// Why.
+    pub reason: GapReason,
+}
+
+/// Why messages may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapReason {
+    /// The subscription was lost, or not there yet.
+    SourceLost,
+    /// More came than we could hand on.
+    QueueFull,
+}
+
+/// The server's clock, in ms since the Unix epoch.
+pub fn now() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.as_millis() as u64
 }

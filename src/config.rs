@@ -11,6 +11,8 @@ pub use settings::Settings;
 const HTTP_ADDR: &str = ":8080";
 const ADMIN_ADDR: &str = "127.0.0.1:8081";
 const REDIS_CHANNELS: &str = "*";
+const HISTORY: &str = "100";
+const HISTORY_TTL: &str = "10m";
 const HELLO: &str = "false";
 const SLOW_AFTER: &str = "10s";
 const GRACE: &str = "10s";
@@ -21,6 +23,11 @@ const LOG_LEVEL: &str = "info";
 pub const REDIS_PORT: u16 = 6379;
 /// Below the engine's ping timeout of 20 s, so that a slow viewer is told apart from a dead one.
 const SLOW_AFTER_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(19));
+/// A replay has to fit into a client's queue anyway.
+const HISTORY_MAX: usize = 10_000;
+/// For a look back over a day.
+const HISTORY_TTL_RANGE: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(24 * 60 * 60));
 /// Container platforms kill after minutes at most.
 const GRACE_MAX: Duration = Duration::from_secs(600);
 
@@ -37,6 +44,12 @@ pub struct Config {
     pub source: Source,
     /// Redis glob patterns, without duplicates, at least one.
     pub channels: Vec<String>,
+    /// Messages kept of each room.
+    pub history: usize,
+    /// How long they are kept.
+    pub history_ttl: Duration,
+    /// Bytes of all that is kept; `None` = by the memory there is.
+    pub history_bytes: Option<usize>,
     /// A folder to serve instead of the built-in page.
     pub assets: Option<PathBuf>,
     /// Whether a join is told to the room's others.
@@ -167,6 +180,15 @@ impl TryFrom<Settings> for Config {
         let source = source.map(|source| source.with_credentials(username, password));
         let channels =
             check.value("REDIS_CHANNELS", &settings.redis_channels, REDIS_CHANNELS, patterns);
+        let history = check.value("HISTORY", &settings.history, HISTORY, |text| {
+            let count = text.parse().ok().filter(|&count| count <= HISTORY_MAX);
+            count.ok_or_else(|| format!("`{text}` is no whole number from 0 to {HISTORY_MAX}"))
+        });
+        let history_ttl = check.value("HISTORY_TTL", &settings.history_ttl, HISTORY_TTL, |text| {
+            duration(text, HISTORY_TTL_RANGE)
+        });
+        let history_bytes =
+            given(settings.history_bytes).and_then(|text| check.take("HISTORY_BYTES", size(&text)));
         let assets = given(settings.assets).map(PathBuf::from);
         if let Some(dir) = assets.as_deref().filter(|dir| !dir.join("index.html").is_file()) {
             check.problem("ASSETS", format!("`{}` has no index.html to serve", dir.display()));
@@ -199,6 +221,9 @@ impl TryFrom<Settings> for Config {
                 rthost,
                 source: source?,
                 channels: channels?,
+                history: history?,
+                history_ttl: history_ttl?,
+                history_bytes,
                 assets,
                 hello: hello?,
                 slow_after: slow_after?,
@@ -323,6 +348,12 @@ fn count(text: &str) -> Result<usize, String> {
         .ok()
         .filter(|&count| count > 0)
         .ok_or_else(|| format!("`{text}` is no positive whole number"))
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let size = text.parse::<bytesize::ByteSize>().ok();
+    let size = size.and_then(|size| usize::try_from(size.as_u64()).ok()).filter(|&size| size > 0);
+    size.ok_or_else(|| format!("`{text}` is no size; write e.g. 32MiB or 500kB"))
 }
 
 /// A bare number counts as seconds.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::broker::Message;
+use crate::{broker::Message, history::Kept};
 
 /// What a room's members get.
 pub struct Delivery {
@@ -36,6 +36,13 @@ impl Delivery {
     pub fn new(room: Arc<str>, epoch: Arc<str>, offset: u64, message: Message) -> Self {
         let place = Place { room, epoch, offset, at: message.at };
         Self { place, payload: message.payload, text: OnceLock::new(), meta: OnceLock::new() }
+    }
+
+    /// A message that is sent again, out of its room's history.
+    pub fn again(room: Arc<str>, kept: Kept) -> Self {
+        let Kept { position, at, payload } = kept;
+        let message = Message { channel: Bytes::new(), payload, at };
+        Self::new(room, position.epoch, position.offset, message)
     }
 
     /// The payload as a JSON string; `None` if it is not UTF-8.

@@ -1,31 +1,37 @@
 //! Fan-out: messages in, out to their rooms' members, in the order in which they came.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::task::yield_now;
+use tokio::{task::yield_now, time::interval};
 
 use crate::{
-    broker::{Event, Message, Receiver},
+    broker::{Event, Message, Receiver, now},
     metrics::{Drop, Metrics},
     rooms::Rooms,
 };
 
+/// How often what is too old is looked for; it is never told, only kept for so much longer.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Members served before others may run: accepts, pongs and the source wait no longer than this.
 const TURN: usize = 256;
 
 /// Takes events until the queue has ended.
 pub async fn run(mut queue: Receiver, rooms: Arc<Rooms>, metrics: Arc<Metrics>) {
     let mut batch = Vec::new();
-    while queue.next(&mut batch).await {
+    let mut sweeps = interval(SWEEP_EVERY);
+    loop {
+        tokio::select! {
+            more = queue.next(&mut batch) => if !more { return },
+            _ = sweeps.tick() => rooms.expire(now()),
+        }
         let mut waiting = Waiting::default();
         for event in batch.drain(..) {
             match event {
                 Event::Message(message) => waiting.add(message),
-                // Whether an outage ends or begins: what comes next does not follow on what was.
-                Event::Dropped | Event::Down | Event::Up => {
+                Event::Gap(gap) => {
                     waiting.send(&rooms, &metrics).await;
-                    rooms.break_all();
+                    rooms.gap(&gap);
                 }
             }
         }
@@ -53,7 +59,8 @@ impl Waiting {
     async fn send(&mut self, rooms: &Rooms, metrics: &Metrics) {
         self.places.clear();
         for (channel, messages) in self.channels.drain(..) {
-            let Ok(name) = std::str::from_utf8(&channel) else {
+            let name = std::str::from_utf8(&channel).ok();
+            let Some(name) = name.filter(|name| Rooms::check_name(name).is_ok()) else {
                 metrics.dropped(Drop::BadChannel).inc_by(messages.len() as u64);
                 continue;
             };

@@ -27,7 +27,9 @@ pub mod metrics;
 mod accept;
 mod delivery;
 mod fanout;
+mod history;
 mod http;
+mod memory;
 mod rooms;
 mod sockets;
 mod stream;
@@ -36,9 +38,10 @@ use accept::Accept;
 use broker::{embedded::Embedded, redis::Subscription};
 use config::{Config, RedisAddress, Source};
 use health::Health;
+use history::Bounds;
 use http::{admin::Admin, polling::Engine};
 use metrics::{Close, Counter, Gauge, Metrics};
-use rooms::Rooms;
+use rooms::{Limits, Rooms};
 use sockets::{Shared, session::Sessions};
 use stream::Streams;
 
@@ -46,6 +49,10 @@ use stream::Streams;
 const MAX_CONNECTIONS: usize = 20_000;
 /// Open files that are not viewers: listeners, Redis, a socket a time for what is being refused.
 const SPARE_FILES: usize = 512;
+/// What the past of all rooms may take, if there is enough memory.
+const HISTORY_BYTES: usize = 32 << 20;
+/// The part of a container's memory that it may take, one in so many.
+const HISTORY_SHARE: usize = 8;
 /// Connections of the admin listener.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
 /// Connections are ended at least this far apart, unless the grace is too short for it: clients
@@ -114,7 +121,7 @@ impl Server {
         let config = &self.config;
         let metrics = Arc::new(Metrics::default());
         let health = Arc::new(Health::new(self.redis.to_string(), config.channels.clone()));
-        let rooms = Arc::new(Rooms::new(metrics.clone()));
+        let rooms = Arc::new(Rooms::new(limits(config), metrics.clone()));
         let streams = Streams::new(metrics.connections.clone(), metrics.clone());
         let tasks = TaskTracker::new();
 
@@ -201,6 +208,13 @@ async fn choose_source(source: &Source) -> anyhow::Result<(RedisAddress, Option<
         format!("cannot start the embedded broker at localhost:{port}: set REDISHOST to a Redis, or to embedded:PORT with a free port")
     })?;
     Ok((RedisAddress::tcp("127.0.0.1", embedded.port()), Some(embedded)))
+}
+
+/// How much of the past is kept.
+fn limits(config: &Config) -> Limits {
+    let room = Bounds { count: config.history, age: config.history_ttl.as_millis() as u64 };
+    let share = memory::limit().map_or(HISTORY_BYTES, |limit| limit / HISTORY_SHARE);
+    Limits { room, bytes: config.history_bytes.unwrap_or(share.min(HISTORY_BYTES)) }
 }
 
 /// Raises the soft limit of open files as far as it goes, and fits the connections to it.

@@ -1,6 +1,8 @@
 //! Counters and gauges, and Prometheus' text of them. Knows nobody of the house.
 
 pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::{
     encoding::text::encode,
     metrics::{family::Family, info::Info},
@@ -14,7 +16,7 @@ type Label = [(&'static str, &'static str); 1];
 pub enum Drop {
     /// Our queue between Redis and the rooms was full.
     QueueFull,
-    /// Its channel is not UTF-8, so nobody can have joined a room of that name.
+    /// Its channel can be no room's name, so nobody can have joined it.
     BadChannel,
 }
 
@@ -59,8 +61,10 @@ pub struct Metrics {
     sessions: Family<Label, Gauge>,
     /// Sockets connected to the namespace.
     pub sockets: Gauge,
-    /// Rooms with at least one member.
+    /// Rooms with members or a past.
     pub rooms: Gauge,
+    /// Bytes that their pasts take.
+    pub history_bytes: Gauge,
     /// Memberships, over all rooms.
     pub members: Gauge,
     /// Messages that came from the source.
@@ -73,6 +77,8 @@ pub struct Metrics {
     pub source_up: Gauge,
     /// Subscriptions after the first.
     pub reconnects: Counter,
+    /// Seconds that the last probe of the source took.
+    pub round_trip: Gauge<f64, AtomicU64>,
     /// Messages that wait between source and rooms.
     pub queue_messages: Gauge,
     /// Their bytes: channels and payloads.
@@ -91,6 +97,7 @@ impl Default for Metrics {
             sessions: Family::default(),
             sockets: Gauge::default(),
             rooms: Gauge::default(),
+            history_bytes: Gauge::default(),
             members: Gauge::default(),
             messages: Counter::default(),
             deliveries: Counter::default(),
@@ -98,6 +105,7 @@ impl Default for Metrics {
             closes: Family::default(),
             source_up: Gauge::default(),
             reconnects: Counter::default(),
+            round_trip: Gauge::default(),
             queue_messages: Gauge::default(),
             queue_bytes: Gauge::default(),
         };
@@ -117,7 +125,8 @@ impl Metrics {
         );
         registry.register("sessions", "Engine.IO sessions by transport", self.sessions.clone());
         registry.register("sockets", "Sockets in the namespace", self.sockets.clone());
-        registry.register("rooms", "Rooms with at least one member", self.rooms.clone());
+        registry.register("rooms", "Rooms with members or a history", self.rooms.clone());
+        registry.register("history_bytes", "Bytes of all histories", self.history_bytes.clone());
         registry.register("members", "Memberships over all rooms", self.members.clone());
         registry.register("messages", "Messages from the source", self.messages.clone());
         registry.register("deliveries", "Messages queued for a socket", self.deliveries.clone());
@@ -125,6 +134,11 @@ impl Metrics {
         registry.register("closes", "Connections the server ended, by reason", self.closes.clone());
         registry.register("source_up", "1 while subscribed", self.source_up.clone());
         registry.register("source_reconnects", "Subscriptions made again", self.reconnects.clone());
+        registry.register(
+            "source_round_trip_seconds",
+            "What the last probe of the source took",
+            self.round_trip.clone(),
+        );
         registry.register(
             "queue_messages",
             "Messages between source and rooms",

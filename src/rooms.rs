@@ -1,28 +1,51 @@
-//! Who is in which room, and at which position the room is.
+//! Who is in which room, at which position the room is, and what it remembers.
 //!
-//! The index is ours, not the engine's: a message for a room without members costs one look-up,
+//! The index is ours, not the engine's: a message for a room that is not there costs one look-up,
 //! and a member is one connect instance, not a session id, which can be used again.
+//!
+//! A room has one lock over members, history and position. A join sends its acknowledgement and
+//! its replay and enters under it; the fan-out appends and takes the members under it. So who
+//! joins gets the past, then the present: no hole, no double, no reordering. The index is locked
+//! before a room, never the other way round, and is let go once the room is locked.
 
 use std::{
-    collections::HashMap,
+    mem::size_of,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
+use bytes::Bytes;
+use hashlink::LinkedHashMap;
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use crate::{broker::Message, delivery::Delivery, metrics::Metrics};
+use crate::{
+    broker::{Gap, Message},
+    delivery::Delivery,
+    glob,
+    history::{Bounds, History, Position, Replay, Wish},
+    metrics::Metrics,
+};
 
 /// Bytes of a room's name: long enough for any path of topics, short enough to count on.
 const MAX_NAME: usize = 256;
+/// Rooms that one look at the channels tells about.
+const MAX_CHANNELS: usize = 1000;
+/// Characters of a latest payload in it.
+const MAX_LAST: usize = 200;
+/// What a rate is averaged over: long enough for a device that speaks every few seconds.
+const RATE_OVER: Duration = Duration::from_secs(10);
 
 /// Where a member of a room takes its messages.
 pub trait Outlet: Send + Sync {
     /// Takes messages of its room, in order, without waiting; returns how many it took.
     fn deliver(&self, batch: &[Delivery]) -> usize;
+
+    /// Hears that messages of its room may be missing.
+    fn gap(&self, room: &str, gap: &Gap);
 
     /// Hears that somebody else has joined the room.
     fn hello(&self);
@@ -35,40 +58,58 @@ pub struct Member(u64);
 /// A room's members as they were at one moment, shared rather than copied.
 pub type Members = Arc<IndexMap<Member, Arc<dyn Outlet>>>;
 
-/// How far a room has come: what was published later has a higher offset or another epoch.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Position {
-    /// An opaque random name for an unbroken run of offsets.
-    pub epoch: Arc<str>,
-    /// The offset of the latest message; 0 before the first.
-    pub offset: u64,
+/// How much of the past is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Of each room.
+    pub room: Bounds,
+    /// Bytes of all rooms together, names and bookkeeping included.
+    pub bytes: usize,
 }
 
-impl Position {
-    fn new() -> Self {
-        Self { epoch: format!("{:012x}", rand::random::<u64>() >> 16).into(), offset: 0 }
-    }
+/// What is told about a room that was published lately.
+#[derive(Clone, Debug, Serialize)]
+pub struct Channel {
+    /// The room, named like the channel.
+    pub room: Arc<str>,
+    /// Messages a second, averaged over about ten seconds.
+    pub rate: f64,
+    /// When the latest message arrived, in ms since the Unix epoch.
+    pub at: u64,
+    /// The latest payload's first characters; `None` if it is not text, or not kept.
+    pub last: Option<String>,
+    /// The latest payload's bytes; `None` if it is not kept.
+    pub size: Option<usize>,
 }
 
 struct Room {
     members: Members,
     position: Position,
-    /// Messages may have been missed since the last one: the next one starts a new epoch.
-    broken: bool,
+    history: History,
+    /// When the latest message arrived, in ms since the Unix epoch.
+    published: u64,
+    /// How often, in messages a second, as a moving average.
+    rate: f64,
 }
 
-/// All rooms that have members.
+/// The least recently published one first.
+type Index = LinkedHashMap<Arc<str>, Arc<Mutex<Room>>>;
+
+/// All rooms that have members or a past.
 pub struct Rooms {
-    /// Locked before a room's own lock, never the other way round.
-    index: Mutex<HashMap<Arc<str>, Arc<Mutex<Room>>>>,
+    index: Mutex<Index>,
+    limits: Limits,
+    /// What all histories cost, with their rooms' names and entries.
+    kept: AtomicUsize,
     next_member: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
 impl Rooms {
     /// None yet.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { index: Mutex::default(), next_member: AtomicU64::new(1), metrics }
+    pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
+        let (index, kept, next_member) = Default::default();
+        Self { index, limits, kept, next_member, metrics }
     }
 
     /// Whether a room may be called so; otherwise what is wrong with the name.
@@ -82,43 +123,19 @@ impl Rooms {
         Ok(())
     }
 
-    /// Enters a room. `welcome` runs under the room's lock, so that what it sends comes before
-    /// the room's first message and after none.
+    /// Enters a room. `welcome` runs under the room's lock and gets what it asked for of the past:
+    /// what it sends comes before the room's next message and after none.
     pub fn join(
         &self,
         name: &str,
         outlet: Arc<dyn Outlet>,
-        welcome: impl FnOnce(&Position),
+        wish: &Wish,
+        welcome: impl FnOnce(&Position, Replay),
     ) -> Member {
-        let member = Member(self.next_member.fetch_add(1, Ordering::Relaxed));
-        let mut index = lock(&self.index);
-        let room = index.entry(name.into()).or_insert_with(|| {
-            self.metrics.rooms.inc();
-            let (members, position) = (Members::default(), Position::new());
-            Arc::new(Mutex::new(Room { members, position, broken: false }))
-        });
-        let mut room = lock(room);
-        welcome(&room.position);
-        Arc::make_mut(&mut room.members).insert(member, outlet);
+        let member = Member(self.next_member.fetch_add(1, Relaxed));
+        self.enter(name, member, outlet, wish, welcome);
         self.metrics.members.inc();
         member
-    }
-
-    /// Leaves a room; the last one out closes it.
-    pub fn leave(&self, name: &str, member: Member) {
-        let mut index = lock(&self.index);
-        let Some(shared) = index.get(name) else { return };
-        let mut room = lock(shared);
-        if Arc::make_mut(&mut room.members).swap_remove(&member).is_none() {
-            return;
-        }
-        self.metrics.members.dec();
-        let empty = room.members.is_empty();
-        drop(room);
-        if empty {
-            index.remove(name);
-            self.metrics.rooms.dec();
-        }
     }
 
     /// Joins a room again that one is in: other options, the same membership.
@@ -127,12 +144,39 @@ impl Rooms {
         name: &str,
         member: Member,
         outlet: Arc<dyn Outlet>,
-        welcome: impl FnOnce(&Position),
+        wish: &Wish,
+        welcome: impl FnOnce(&Position, Replay),
     ) {
-        if let Some(room) = lock(&self.index).get(name) {
-            let mut room = lock(room);
-            welcome(&room.position);
-            Arc::make_mut(&mut room.members).insert(member, outlet);
+        self.enter(name, member, outlet, wish, welcome);
+    }
+
+    fn enter(
+        &self,
+        name: &str,
+        member: Member,
+        outlet: Arc<dyn Outlet>,
+        wish: &Wish,
+        welcome: impl FnOnce(&Position, Replay),
+    ) {
+        let mut index = lock(&self.index);
+        let (_, shared) = self.open(&mut index, name);
+        let mut room = lock(&shared);
+        drop(index);
+        self.change(&mut room, |room| room.history.expire(crate::broker::now(), self.limits.room));
+        welcome(&room.position, room.history.replay(wish, &room.position));
+        Arc::make_mut(&mut room.members).insert(member, outlet);
+    }
+
+    /// Leaves a room; one without members and without a past is forgotten.
+    pub fn leave(&self, name: &str, member: Member) {
+        let mut index = lock(&self.index);
+        let Some(shared) = index.get(name).cloned() else { return };
+        let mut room = lock(&shared);
+        if Arc::make_mut(&mut room.members).swap_remove(&member).is_some() {
+            self.metrics.members.dec();
+            if room.members.is_empty() && room.history.is_empty() {
+                self.forget(&mut index, name);
+            }
         }
     }
 
@@ -142,34 +186,171 @@ impl Rooms {
         index.get(name).map(|room| lock(room).members.clone()).unwrap_or_default()
     }
 
-    /// Gives messages of one channel their places, and says who is there to get them; `None` if
-    /// nobody is.
+    /// Gives messages of one channel their places, keeps them, and says who is there to get them;
+    /// `None` if nobody is.
     pub fn place(&self, name: &str, messages: Vec<Message>) -> Option<(Members, Vec<Delivery>)> {
-        let (key, room) = {
-            let index = lock(&self.index);
-            let (key, room) = index.get_key_value(name)?;
-            (key.clone(), room.clone())
-        };
-        let (members, from) = {
-            let mut room = lock(&room);
-            if room.broken {
-                (room.position, room.broken) = (Position::new(), false);
+        let mut index = lock(&self.index);
+        if self.limits.room.count == 0 && !index.contains_key(name) {
+            return None;
+        }
+        let (name, shared) = self.open(&mut index, name);
+        let mut room = lock(&shared);
+        index.to_back(&name);
+        drop(index);
+        let members = room.members.clone();
+        let mut deliveries = Vec::new();
+        self.change(&mut room, |room| {
+            for message in messages {
+                room.position.offset += 1;
+                room.measure(message.at);
+                room.history.push(room.position.clone(), &message, self.limits.room);
+                if !members.is_empty() {
+                    let Position { epoch, offset } = room.position.clone();
+                    deliveries.push(Delivery::new(name.clone(), epoch, offset, message));
+                }
             }
-            let from = room.position.clone();
-            room.position.offset += messages.len() as u64;
-            (room.members.clone(), from)
-        };
-        let deliveries = messages.into_iter().zip(from.offset + 1..).map(|(message, offset)| {
-            Delivery::new(key.clone(), from.epoch.clone(), offset, message)
         });
-        Some((members, deliveries.collect()))
+        drop(room);
+        if self.kept.load(Relaxed) > self.limits.bytes {
+            self.evict(|rooms, _| rooms.kept.load(Relaxed) > rooms.limits.bytes);
+        }
+        (!members.is_empty()).then_some((members, deliveries))
     }
 
-    /// Messages may be missing from here on, in any room.
-    pub fn break_all(&self) {
-        let rooms: Vec<_> = lock(&self.index).values().cloned().collect();
-        rooms.iter().for_each(|room| lock(room).broken = true);
+    /// The rooms of this pattern that were published lately, the latest first, and whether there
+    /// are more of them than are told.
+    pub fn channels(&self, pattern: &str, now: u64) -> (Vec<Channel>, bool) {
+        let index = lock(&self.index);
+        let mut channels = Vec::new();
+        for (name, room) in index.iter().rev() {
+            let room = lock(room);
+            if room.published == 0 || !glob::matches(pattern.as_bytes(), name.as_bytes()) {
+                continue;
+            }
+            if channels.len() == MAX_CHANNELS {
+                return (channels, true);
+            }
+            channels.push(room.channel(name, now));
+        }
+        (channels, false)
     }
+
+    /// Forgets what is too old everywhere.
+    pub fn expire(&self, now: u64) {
+        let oldest = now.saturating_sub(self.limits.room.age);
+        self.evict(|_, room| room.published < oldest);
+    }
+
+    /// Messages may be missing, in any room: what comes next is a new run, and members are told.
+    pub fn gap(&self, gap: &Gap) {
+        let rooms: Vec<_> = {
+            let index = lock(&self.index);
+            index.iter().map(|(name, room)| (name.clone(), room.clone())).collect()
+        };
+        for (name, room) in rooms {
+            let mut room = lock(&room);
+            room.position = Position::fresh();
+            let members = room.members.clone();
+            // Under the lock: who joins meanwhile comes after the gap and must not hear of it.
+            members.values().for_each(|member| member.gap(&name, gap));
+        }
+    }
+
+    /// Forgets the pasts of the least recently published rooms, as long as `too_much` says so.
+    fn evict(&self, too_much: impl Fn(&Self, &Room) -> bool) {
+        let mut index = lock(&self.index);
+        for _ in 0..index.len() {
+            let Some((name, shared)) =
+                index.front().map(|(name, room)| (name.clone(), room.clone()))
+            else {
+                return;
+            };
+            let mut room = lock(&shared);
+            if !too_much(self, &room) {
+                return;
+            }
+            self.change(&mut room, |room| room.history = History::default());
+            if room.members.is_empty() {
+                self.forget(&mut index, &name);
+            } else {
+                // It has nothing left to give: out of the way of those that have.
+                index.to_back(&name);
+            }
+        }
+    }
+
+    /// The room of this name, a new one if there is none, with its shared name.
+    fn open(&self, index: &mut Index, name: &str) -> (Arc<str>, Arc<Mutex<Room>>) {
+        if let Some((name, room)) = index.get_key_value(name) {
+            return (name.clone(), room.clone());
+        }
+        let (name, room): (Arc<str>, _) = (name.into(), Arc::new(Mutex::new(Room::new())));
+        index.insert(name.clone(), room.clone());
+        self.kept.fetch_add(entry_size(&name), Relaxed);
+        self.metrics.rooms.inc();
+        (name, room)
+    }
+
+    fn forget(&self, index: &mut Index, name: &str) {
+        index.remove(name);
+        self.kept.fetch_sub(entry_size(name), Relaxed);
+        self.metrics.rooms.dec();
+        self.metrics.history_bytes.set(self.kept.load(Relaxed) as i64);
+    }
+
+    /// Changes a room's history, and counts what that costs or frees.
+    fn change<T>(&self, room: &mut Room, change: impl FnOnce(&mut Room) -> T) -> T {
+        let before = room.history.size();
+        let value = change(room);
+        let after = room.history.size();
+        if after >= before {
+            self.kept.fetch_add(after - before, Relaxed);
+        } else {
+            self.kept.fetch_sub(before - after, Relaxed);
+        }
+        self.metrics.history_bytes.set(self.kept.load(Relaxed) as i64);
+        value
+    }
+}
+
+impl Room {
+    /// Counts a message into the rate.
+    fn measure(&mut self, at: u64) {
+        self.rate = self.rate_at(at) + 1.0 / RATE_OVER.as_secs_f64();
+        self.published = at;
+    }
+
+    fn rate_at(&self, now: u64) -> f64 {
+        let silence = now.saturating_sub(self.published) as f64 / 1000.0;
+        self.rate * (-silence / RATE_OVER.as_secs_f64()).exp()
+    }
+
+    fn channel(&self, name: &Arc<str>, now: u64) -> Channel {
+        let payload = self.history.latest().map(|kept| &kept.payload);
+        let text = payload.and_then(|payload| std::str::from_utf8(payload).ok());
+        Channel {
+            room: name.clone(),
+            rate: (self.rate_at(now) * 100.0).round() / 100.0,
+            at: self.published,
+            last: text.map(|text| text.chars().take(MAX_LAST).collect()),
+            size: payload.map(Bytes::len),
+        }
+    }
+
+    fn new() -> Self {
+        Self {
+            members: Members::default(),
+            position: Position::fresh(),
+            history: History::default(),
+            published: 0,
+            rate: 0.0,
+        }
+    }
+}
+
+/// What a room costs besides its messages: its name and its entry.
+fn entry_size(name: &str) -> usize {
+    2 * name.len() + size_of::<Room>() + size_of::<(Arc<str>, Arc<Mutex<Room>>)>()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -178,36 +359,79 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
+    use crate::history::Kept;
 
     #[derive(Default)]
-    struct Seen(Mutex<Vec<(u64, String)>>);
+    struct Seen(Mutex<Vec<String>>);
 
     impl Outlet for Seen {
         fn deliver(&self, batch: &[Delivery]) -> usize {
             let seen = batch.iter().map(|delivery| {
-                let payload = String::from_utf8_lossy(&delivery.payload).into_owned();
-                (delivery.place.offset, payload)
+                let payload = String::from_utf8_lossy(&delivery.payload);
+                format!("{} {payload}", delivery.place.offset)
             });
             lock(&self.0).extend(seen);
             batch.len()
         }
 
+        fn gap(&self, _: &str, gap: &Gap) {
+            lock(&self.0).push(format!("gap {:?}", gap.reason));
+        }
+
         fn hello(&self) {}
+    }
+
+    const HOUR: u64 = 3_600_000;
+
+    fn rooms(count: usize, bytes: usize) -> (Rooms, Arc<Metrics>) {
+        let metrics = Arc::new(Metrics::default());
+        let limits = Limits { room: Bounds { count, age: HOUR }, bytes };
+        (Rooms::new(limits, metrics.clone()), metrics)
     }
 
     fn message(payload: &str) -> Message {
         Message::now(Bytes::from_static(b"room"), Bytes::copy_from_slice(payload.as_bytes()))
     }
 
-    fn publish(rooms: &Rooms, payload: &str) {
-        if let Some((members, deliveries)) = rooms.place("room", vec![message(payload)]) {
+    fn publish_to(rooms: &Rooms, name: &str, payload: &str) {
+        if let Some((members, deliveries)) = rooms.place(name, vec![message(payload)]) {
             for member in members.values() {
                 member.deliver(&deliveries);
             }
         }
+    }
+
+    fn publish(rooms: &Rooms, payload: &str) {
+        publish_to(rooms, "room", payload);
+    }
+
+    fn join(rooms: &Rooms, seen: &Arc<Seen>) -> (Member, Position) {
+        let mut at = None;
+        let member = rooms.join("room", seen.clone(), &Wish::default(), |position, _| {
+            at = Some(position.clone());
+        });
+        (member, at.expect("welcomed"))
+    }
+
+    /// What somebody who joins now gets to see first.
+    fn replay(rooms: &Rooms, name: &str, wish: Wish) -> (Vec<String>, Option<bool>) {
+        let mut got = None;
+        let member = rooms.join(name, Arc::new(Seen::default()), &wish, |_, replay| {
+            got = Some(replay);
+        });
+        rooms.leave(name, member);
+        let replay = got.expect("welcomed");
+        let text = |kept: &Kept| String::from_utf8_lossy(&kept.payload).into_owned();
+        (replay.messages.iter().map(text).collect(), replay.recovered)
+    }
+
+    fn last(count: usize) -> Wish {
+        Wish { last: Some(count), since: None }
+    }
+
+    fn since(position: &Position) -> Wish {
+        Wish { last: None, since: Some(position.clone()) }
     }
 
     #[test]
@@ -222,50 +446,126 @@ mod tests {
 
     #[test]
     fn a_member_gets_what_comes_between_join_and_leave() {
-        let metrics = Arc::new(Metrics::default());
-        let rooms = Rooms::new(metrics.clone());
+        let (rooms, metrics) = rooms(0, 0);
         let (first, second) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
         publish(&rooms, "nobody is here");
-        let member = rooms.join("room", first.clone(), |position| assert_eq!(position.offset, 0));
+        let (member, position) = join(&rooms, &first);
+        assert_eq!(position.offset, 0);
         publish(&rooms, "a");
-        let other = rooms.join("room", second.clone(), |position| assert_eq!(position.offset, 1));
+        let (other, position) = join(&rooms, &second);
+        assert_eq!(position.offset, 1);
         publish(&rooms, "b");
         rooms.leave("room", member);
         publish(&rooms, "c");
-        assert_eq!(*lock(&first.0), [(1, "a".to_owned()), (2, "b".to_owned())]);
-        assert_eq!(*lock(&second.0), [(2, "b".to_owned()), (3, "c".to_owned())]);
+        assert_eq!(*lock(&first.0), ["1 a", "2 b"]);
+        assert_eq!(*lock(&second.0), ["2 b", "3 c"]);
         assert_eq!((metrics.rooms.get(), metrics.members.get()), (1, 1));
         rooms.leave("room", other);
         rooms.leave("room", other);
         assert_eq!((metrics.rooms.get(), metrics.members.get()), (0, 0));
+        assert_eq!(metrics.history_bytes.get(), 0);
     }
 
     #[test]
-    fn a_break_starts_a_new_epoch_at_the_next_message() {
-        let rooms = Rooms::new(Arc::default());
-        let mut before = None;
-        let member = rooms.join("room", Arc::new(Seen::default()), |position| {
-            before = Some(position.clone());
-        });
+    fn the_past_is_replayed_as_asked_for() {
+        let (rooms, _) = rooms(3, 1 << 20);
+        let (_, start) = join(&rooms, &Arc::new(Seen::default()));
+        for payload in ["a", "b", "c"] {
+            publish(&rooms, payload);
+        }
+        assert_eq!(replay(&rooms, "room", last(2)), (vec!["b".into(), "c".into()], None));
+        assert_eq!(replay(&rooms, "room", since(&start)).1, Some(true));
+        publish(&rooms, "d");
+        let seen = Position { offset: 2, ..start.clone() };
+        assert_eq!(
+            replay(&rooms, "room", since(&seen)),
+            (vec!["c".into(), "d".into()], Some(true))
+        );
+        let all = vec!["b".to_owned(), "c".into(), "d".into()];
+        assert_eq!(
+            replay(&rooms, "room", since(&start)),
+            (all.clone(), Some(false)),
+            "1 is forgotten"
+        );
+        let ahead = Position { offset: 9, ..start.clone() };
+        assert_eq!(replay(&rooms, "room", since(&ahead)), (all, Some(false)), "not from here");
+        let now = Position { offset: 4, ..start };
+        assert_eq!(replay(&rooms, "room", since(&now)), (vec![], Some(true)));
+    }
+
+    #[test]
+    fn a_gap_is_told_and_starts_a_new_epoch() {
+        let (rooms, _) = rooms(10, 1 << 20);
+        let seen = Arc::new(Seen::default());
+        let (_, before) = join(&rooms, &seen);
         publish(&rooms, "a");
-        rooms.break_all();
+        rooms.gap(&Gap { from: 1, to: 2, reason: crate::broker::GapReason::SourceLost });
         publish(&rooms, "b");
-        publish(&rooms, "c");
-        rooms.rejoin("room", member, Arc::new(Seen::default()), |position| {
-            assert_eq!(position.offset, 2);
-            assert_ne!(Some(&position.epoch), before.as_ref().map(|before| &before.epoch));
-        });
+        assert_eq!(*lock(&seen.0), ["1 a", "gap SourceLost", "1 b"]);
+        assert_eq!(
+            replay(&rooms, "room", since(&before)),
+            (vec!["a".into(), "b".into()], Some(false))
+        );
+        assert_ne!(join(&rooms, &seen).1.epoch, before.epoch);
+    }
+
+    #[test]
+    fn the_least_recently_published_room_is_forgotten_first() {
+        let payload = "x".repeat(1000);
+        let (rooms, metrics) = rooms(100, 6500);
+        let watching = Arc::new(Seen::default());
+        rooms.join("watched", watching.clone(), &Wish::default(), |_, _| ());
+        for name in ["watched", "a", "b", "a"] {
+            publish_to(&rooms, name, &payload);
+        }
+        for _ in 0..3 {
+            publish_to(&rooms, "c", &payload);
+        }
+        assert!(metrics.history_bytes.get() <= 6500, "{}", metrics.history_bytes.get());
+        assert_eq!(
+            replay(&rooms, "watched", last(9)).0.len(),
+            0,
+            "first to go, but the room stays"
+        );
+        assert_eq!(replay(&rooms, "b", last(9)).0.len(), 0, "next to go");
+        assert_eq!(replay(&rooms, "a", last(9)).0.len(), 2);
+        assert_eq!(replay(&rooms, "c", last(9)).0.len(), 3);
+        publish_to(&rooms, "watched", "still here");
+        assert_eq!(lock(&watching.0).last().map(String::as_str), Some("2 still here"));
+    }
+
+    #[test]
+    fn what_is_too_old_is_forgotten() {
+        let (rooms, metrics) = rooms(100, 1 << 20);
+        publish(&rooms, "a");
+        rooms.expire(crate::broker::now());
+        assert_eq!(metrics.rooms.get(), 1);
+        rooms.expire(crate::broker::now() + HOUR + 1000);
+        assert_eq!((metrics.rooms.get(), metrics.history_bytes.get()), (0, 0));
     }
 
     #[test]
     fn leaving_while_messages_go_out_disturbs_nobody() {
-        let rooms = Rooms::new(Arc::default());
+        let (rooms, _) = rooms(0, 0);
         let seen = Arc::new(Seen::default());
-        let gone = rooms.join("room", Arc::new(Seen::default()), |_| ());
-        rooms.join("room", seen.clone(), |_| ());
+        let (gone, _) = join(&rooms, &Arc::new(Seen::default()));
+        join(&rooms, &seen);
         let (members, deliveries) = rooms.place("room", vec![message("a")]).expect("members");
         rooms.leave("room", gone);
         assert_eq!(members.values().map(|member| member.deliver(&deliveries)).sum::<usize>(), 2);
         assert_eq!(lock(&seen.0).len(), 1);
+    }
+
+    #[test]
+    fn channels_are_told_with_their_latest_message() {
+        let (rooms, _) = rooms(10, 1 << 20);
+        for (name, payload) in [("device01", "a"), ("device02", "bb"), ("other", "c")] {
+            publish_to(&rooms, name, payload);
+        }
+        let (channels, more) = rooms.channels("device*", crate::broker::now());
+        let told: Vec<_> = channels.iter().map(|channel| (&*channel.room, channel.size)).collect();
+        assert_eq!((told, more), (vec![("device02", Some(2)), ("device01", Some(1))], false));
+        assert_eq!(channels[0].last.as_deref(), Some("bb"));
+        assert!(channels[0].rate > 0.0 && channels[0].at > 0);
     }
 }

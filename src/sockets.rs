@@ -21,6 +21,7 @@ use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 
 use crate::{metrics::Metrics, rooms::Rooms};
 
+mod arguments;
 mod outlet;
 mod request;
 pub mod session;
@@ -86,7 +87,8 @@ fn register(socket: &SocketRef, shared: Arc<Shared>) {
     let Some(session) = socket.req_parts().extensions.get::<Arc<Session>>() else { return };
     let viewer = Viewer::new(shared, session.clone());
     socket.extensions.insert(viewer.clone());
-    for (event, ask) in [("channel", Ask::Join), ("leave", Ask::Leave)] {
+    for (event, ask) in [("channel", Ask::Join), ("leave", Ask::Leave), ("channels", Ask::Channels)]
+    {
         let viewer = viewer.clone();
         socket.on(event, move |socket: SocketRef, request: Request| {
             viewer.request(&socket, ask, request);

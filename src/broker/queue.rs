@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Event, Message};
+use super::{Event, Gap, GapReason, Message};
 use crate::metrics::{Drop as Dropped, Metrics};
 
 /// Messages that may wait: a burst of a second from a Redis that publishes 100,000 a second.
@@ -75,10 +75,7 @@ impl Sender {
             || waiting.bytes + message.size() > shared.max_bytes;
         if full {
             shared.metrics.dropped(Dropped::QueueFull).inc();
-            // One mark an episode, at the place where the messages are missing.
-            if !matches!(waiting.events.back(), Some(Event::Dropped)) {
-                waiting.events.push_back(Event::Dropped);
-            }
+            waiting.missing(message.at);
         } else {
             waiting.messages += 1;
             waiting.bytes += message.size();
@@ -89,20 +86,29 @@ impl Sender {
         shared.changed.notify_one();
     }
 
-    /// Queues that the source is there.
-    pub fn up(&self) {
-        self.state(Event::Up);
-    }
-
-    /// Queues that the source is lost.
-    pub fn down(&self) {
-        self.state(Event::Down);
-    }
-
-    /// Never dropped: there are at most two a reconnect, and reconnects are paced.
-    fn state(&self, event: Event) {
-        self.0.lock().events.push_back(event);
+    /// Queues that messages may be missing. Never dropped: there is one a reconnect, and reconnects
+    /// are paced.
+    pub fn gap(&self, gap: Gap) {
+        self.0.lock().events.push_back(Event::Gap(gap));
         self.0.changed.notify_one();
+    }
+}
+
+impl Waiting {
+    /// One gap an episode, at the place where the messages are missing.
+    fn missing(&mut self, at: u64) {
+        match self.events.back_mut() {
+            Some(Event::Gap(gap)) if gap.reason == GapReason::QueueFull => gap.to = at,
+            last => {
+                let from = match last {
+                    Some(Event::Message(message)) => message.at,
+                    Some(Event::Gap(gap)) => gap.to,
+                    None => at,
+                };
+                let gap = Gap { from, to: at, reason: GapReason::QueueFull };
+                self.events.push_back(Event::Gap(gap));
+            }
+        }
     }
 }
 
@@ -155,7 +161,7 @@ mod tests {
         receiver.next(&mut batch).await;
         let name = |event: &Event| match event {
             Event::Message(message) => String::from_utf8_lossy(&message.payload).into_owned(),
-            other => format!("{other:?}"),
+            Event::Gap(gap) => format!("{:?}", gap.reason),
         };
         batch.iter().map(name).collect()
     }
@@ -167,8 +173,8 @@ mod tests {
         for payload in ["1", "2", "3", "4"] {
             sender.message(message(payload));
         }
-        sender.down();
-        assert_eq!(drain(&mut receiver).await, ["1", "2", "Dropped", "Down"]);
+        sender.gap(Gap { from: 0, to: 1, reason: GapReason::SourceLost });
+        assert_eq!(drain(&mut receiver).await, ["1", "2", "QueueFull", "SourceLost"]);
         sender.message(message("5"));
         assert_eq!(drain(&mut receiver).await, ["5"]);
         assert_eq!(metrics.dropped(Dropped::QueueFull).get(), 2);
@@ -183,7 +189,7 @@ mod tests {
         for payload in ["abc", "abc", "", "x"] {
             sender.message(message(payload));
         }
-        assert_eq!(drain(&mut receiver).await, ["abc", "abc", "Dropped"]);
+        assert_eq!(drain(&mut receiver).await, ["abc", "abc", "QueueFull"]);
     }
 
     #[tokio::test]

@@ -1,8 +1,15 @@
 //! Redis: subscribe, probe, back off, subscribe again; and publish.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use redis::{
@@ -14,12 +21,13 @@ use redis::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{sleep, timeout},
+    sync::Notify,
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Message, Sender};
+use super::{Gap, GapReason, Message, Sender, now};
 use crate::{
     config::{RedisAddress, Transport},
     glob,
@@ -29,11 +37,15 @@ use crate::{
 
 /// For name lookup, TCP, TLS and AUTH together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the subscription is asked for a sign of life. With the next line: a connection that
-/// is only half there is noticed within 8 s.
-const PING_EVERY: Duration = Duration::from_secs(3);
-/// How long that sign may take.
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// After how long a silence the subscription is probed. With the next line: a connection that is
+/// only half there is noticed within 6 s.
+const QUIET: Duration = Duration::from_secs(3);
+/// How long a probe may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long Redis may take to answer a command.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Channels below this are probes, ours and other instances'; no instance shows or keeps them.
+const PROBES: &str = "roomcast:probe:";
 /// The kernel's own probes, for a peer that vanished while we had nothing to send.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// The first pause before trying again; it doubles.
@@ -64,14 +76,19 @@ impl Subscription {
     }
 
     async fn watch(&self) -> ! {
+        let pulse = Pulse::new();
+        let mut probe = Probe::new(&self.patterns);
         let mut backoff = Backoff::default();
         loop {
             let error = match self.subscribe().await {
                 Ok(session) => {
                     backoff = Backoff::default();
-                    let error = self.listen(session).await;
+                    let gap =
+                        Gap { from: pulse.proven(), to: now(), reason: GapReason::SourceLost };
+                    self.queue.gap(gap);
+                    pulse.beat(now());
+                    let error = self.listen(session, &pulse, &mut probe).await;
                     self.metrics.source_up.set(0);
-                    self.queue.down();
                     error
                 }
                 Err(error) => error,
@@ -84,9 +101,8 @@ impl Subscription {
     }
 
     async fn subscribe(&self) -> anyhow::Result<redis::aio::PubSub> {
-        let client = client(&self.address)?;
         let connect = async {
-            let mut session = client.get_async_pubsub().await?;
+            let mut session = client(&self.address)?.get_async_pubsub().await?;
             session.psubscribe(&self.patterns).await?;
             Ok(session)
         };
@@ -96,7 +112,6 @@ impl Subscription {
         };
         self.health.subscribed();
         self.metrics.source_up.set(1);
-        self.queue.up();
         let reconnects = self.health.source().reconnects;
         if reconnects > 0 {
             self.metrics.reconnects.inc();
@@ -106,17 +121,77 @@ impl Subscription {
     }
 
     /// Hands over messages until the subscription is lost, and says why.
-    async fn listen(&self, session: redis::aio::PubSub) -> anyhow::Error {
+    async fn listen(
+        &self,
+        session: redis::aio::PubSub,
+        pulse: &Pulse,
+        probe: &mut Probe,
+    ) -> anyhow::Error {
         let (sink, mut messages) = session.split();
-        let messages = async {
+        let name = probe.channel.clone();
+        let hand_over = async {
             while let Some(message) = messages.next().await {
-                self.accept(message);
+                pulse.beat(now());
+                match message.get_channel_name() {
+                    channel if channel == name => pulse.echo.notify_one(),
+                    channel if channel.starts_with(PROBES) => {}
+                    _ => self.accept(message),
+                }
             }
             anyhow!("Redis at {} closed the connection", self.address)
         };
         tokio::select! {
-            error = messages => error,
-            error = keep_alive(sink, &self.address) => error,
+            error = hand_over => error,
+            error = self.keep_alive(sink, pulse, probe) => error,
+        }
+    }
+
+    /// Probes whenever it has been quiet, until a probe fails.
+    async fn keep_alive(
+        &self,
+        mut sink: PubSubSink,
+        pulse: &Pulse,
+        probe: &mut Probe,
+    ) -> anyhow::Error {
+        loop {
+            sleep_until(pulse.last() + QUIET).await;
+            if pulse.last().elapsed() < QUIET {
+                continue;
+            }
+            let (begun, sent) = (Instant::now(), now());
+            if let Err(error) = self.probe(&mut sink, pulse, probe).await {
+                return error;
+            }
+            self.metrics.round_trip.set(begun.elapsed().as_secs_f64());
+            pulse.beat(sent);
+        }
+    }
+
+    /// Publishes to ourselves, from end to end; asks the subscription's connection alone where
+    /// that is not possible.
+    async fn probe(
+        &self,
+        sink: &mut PubSubSink,
+        pulse: &Pulse,
+        probe: &mut Probe,
+    ) -> anyhow::Result<()> {
+        if probe.possible {
+            match timeout(PROBE_TIMEOUT, probe.publish(&self.address)).await {
+                Ok(Ok(())) => {
+                    let echo = timeout(PROBE_TIMEOUT, pulse.echo.notified()).await;
+                    return echo.map_err(|_| no_answer(&self.address, PROBE_TIMEOUT));
+                }
+                Ok(Err(error)) if is_denied(&error) => {
+                    probe.possible = false;
+                    info!("the Redis user may not publish on {PROBES}*: probing by PING instead");
+                }
+                // Whether only this connection is in trouble, the PING tells.
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        match timeout(PROBE_TIMEOUT, sink.ping::<redis::Value>()).await {
+            Ok(result) => result.map(drop).map_err(|error| explain(&self.address, error)),
+            Err(_) => Err(no_answer(&self.address, PROBE_TIMEOUT)),
         }
     }
 
@@ -132,6 +207,72 @@ impl Subscription {
     }
 }
 
+/// Signs of life of a subscription.
+struct Pulse {
+    /// When the last one came.
+    last: Mutex<Instant>,
+    /// Until when nothing is missing, in ms since the Unix epoch.
+    proven: AtomicU64,
+    /// A probe of ours came back.
+    echo: Notify,
+}
+
+impl Pulse {
+    fn new() -> Self {
+        let (last, proven) = (Mutex::new(Instant::now()), AtomicU64::new(now()));
+        Self { last, proven, echo: Notify::new() }
+    }
+
+    /// Something came that proves that nothing published until `proven` is missing.
+    fn beat(&self, proven: u64) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.proven.store(proven, Relaxed);
+    }
+
+    fn last(&self) -> Instant {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn proven(&self) -> u64 {
+        self.proven.load(Relaxed)
+    }
+}
+
+/// Publishes to ourselves.
+struct Probe {
+    channel: String,
+    /// Our patterns cover the channel, and nothing speaks against publishing so far.
+    possible: bool,
+    publisher: Option<Publisher>,
+}
+
+impl Probe {
+    fn new(patterns: &[String]) -> Self {
+        let channel = format!("{PROBES}{:012x}", rand::random::<u64>() >> 16);
+        let covers = |pattern: &String| glob::matches(pattern.as_bytes(), channel.as_bytes());
+        let possible = patterns.iter().any(covers);
+        if !possible {
+            info!("REDIS_CHANNELS does not cover {PROBES}*: probing by PING");
+        }
+        Self { possible, channel, publisher: None }
+    }
+
+    async fn publish(&mut self, address: &RedisAddress) -> Result<(), RedisError> {
+        let mut publisher = match self.publisher.take() {
+            Some(publisher) => publisher,
+            None => Publisher::open(address).await?,
+        };
+        publisher.send(&self.channel, &[]).await?;
+        // Kept only as long as it works.
+        self.publisher = Some(publisher);
+        Ok(())
+    }
+}
+
+fn is_denied(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
+}
+
 /// Publishes on a connection of its own.
 pub struct Publisher {
     connection: redis::aio::MultiplexedConnection,
@@ -141,24 +282,28 @@ pub struct Publisher {
 impl Publisher {
     /// Connects and authenticates.
     pub async fn connect(address: &RedisAddress) -> anyhow::Result<Self> {
+        match timeout(CONNECT_TIMEOUT, Self::open(address)).await {
+            Ok(result) => result.map_err(|error| explain(address, error)),
+            Err(_) => Err(no_answer(address, CONNECT_TIMEOUT)),
+        }
+    }
+
+    async fn open(address: &RedisAddress) -> Result<Self, RedisError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(PING_TIMEOUT));
-        let connect = client(address)?;
-        let connect = connect.get_multiplexed_async_connection_with_config(&config);
-        let connection = match timeout(CONNECT_TIMEOUT, connect).await {
-            Ok(result) => result.map_err(|error| explain(address, error))?,
-            Err(_) => return Err(no_answer(address, CONNECT_TIMEOUT)),
-        };
+            .set_response_timeout(Some(ANSWER_TIMEOUT));
+        let client = client(address)?;
+        let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         Ok(Self { connection, address: address.clone() })
     }
 
     /// Publishes a payload and returns how many subscribers Redis counted.
     pub async fn publish(&mut self, channel: &str, payload: &[u8]) -> anyhow::Result<u64> {
-        let mut command = redis::cmd("PUBLISH");
-        let command = command.arg(channel).arg(payload);
-        let counted = command.query_async(&mut self.connection).await;
-        counted.map_err(|error| explain(&self.address, error))
+        self.send(channel, payload).await.map_err(|error| explain(&self.address, error))
+    }
+
+    async fn send(&mut self, channel: &str, payload: &[u8]) -> Result<u64, RedisError> {
+        redis::cmd("PUBLISH").arg(channel).arg(payload).query_async(&mut self.connection).await
     }
 }
 
@@ -172,17 +317,6 @@ pub async fn answers(address: &RedisAddress) -> bool {
         io::Result::Ok(matches!(first, b'+' | b'-'))
     };
     matches!(timeout(DETECT_TIMEOUT, ask).await, Ok(Ok(true)))
-}
-
-async fn keep_alive(mut sink: PubSubSink, address: &RedisAddress) -> anyhow::Error {
-    loop {
-        sleep(PING_EVERY).await;
-        match timeout(PING_TIMEOUT, sink.ping::<redis::Value>()).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return explain(address, error),
-            Err(_) => return no_answer(address, PING_TIMEOUT),
-        }
-    }
 }
 
 /// The pause before the next try: 100 ms doubling to 5 s, each with up to half of it taken off, so
@@ -203,7 +337,7 @@ impl Backoff {
     }
 }
 
-fn client(address: &RedisAddress) -> anyhow::Result<Client> {
+fn client(address: &RedisAddress) -> Result<Client, RedisError> {
     let target = match address.transport.clone() {
         Transport::Tcp { host, port, tls: false } => ConnectionAddr::Tcp(host, port),
         Transport::Tcp { host, port, tls: true } => {
@@ -220,9 +354,9 @@ fn client(address: &RedisAddress) -> anyhow::Result<Client> {
     }
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
     let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-    let target = target.into_connection_info().context("REDISHOST")?;
+    let target = target.into_connection_info()?;
     let target = target.set_redis_settings(login).set_tcp_settings(tcp);
-    Client::open(target).context("REDISHOST")
+    Client::open(target)
 }
 
 /// One line that says which setting to look at.

@@ -43,6 +43,19 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "PATTERNS", default_value = super::REDIS_CHANNELS)]
     pub redis_channels: String,
 
+    /// Messages that are kept of each room, up to 10000; 0 keeps none
+    #[arg(long, env, global = true, value_name = "COUNT", default_value = super::HISTORY)]
+    pub history: String,
+
+    /// How long a message is kept, 1s to 24h
+    #[arg(long, env, global = true, value_name = "TIME", default_value = super::HISTORY_TTL)]
+    pub history_ttl: String,
+
+    /// What the history of all rooms may take together, e.g. 32MiB; the least recently published
+    /// rooms are forgotten first. Unset: 32MiB, or an eighth of the container's memory if less
+    #[arg(long, env, global = true, value_name = "SIZE")]
+    pub history_bytes: Option<String>,
+
     /// Folder to serve instead of the built-in page
     #[arg(long, env, global = true, value_name = "DIR")]
     pub assets: Option<String>,

@@ -8,7 +8,7 @@ use socketioxide::{SendError, SocketError, TransportType, extract::SocketRef};
 use tracing::error;
 
 use super::viewer::Viewer;
-use crate::{delivery::Delivery, metrics::Close, rooms::Outlet};
+use crate::{broker::Gap, delivery::Delivery, history::Kept, metrics::Close, rooms::Outlet};
 
 /// One membership of one socket.
 pub struct SocketOutlet {
@@ -21,6 +21,16 @@ impl SocketOutlet {
     /// `meta`: whether messages come with their place.
     pub fn new(socket: SocketRef, viewer: Arc<Viewer>, meta: bool) -> Self {
         Self { socket, viewer, meta }
+    }
+
+    /// Sends what is kept of a room's past, oldest first. Under the room's lock.
+    pub fn replay(&self, room: &Arc<str>, messages: Vec<Kept>) {
+        for kept in messages {
+            if self.emit(&Delivery::again(room.clone(), kept)).is_err() {
+                // The client does not even take its past: its stream ends, and with that the rest.
+                return self.viewer.session().end(Close::QueueFull);
+            }
+        }
     }
 
     fn emit(&self, delivery: &Delivery) -> Result<(), SendError> {
@@ -60,8 +70,21 @@ impl Outlet for SocketOutlet {
         batch.len()
     }
 
+    fn gap(&self, room: &str, gap: &Gap) {
+        #[derive(Serialize)]
+        struct Told<'a> {
+            room: &'a str,
+            #[serde(flatten)]
+            gap: &'a Gap,
+        }
+        if self.meta {
+            // A queue that is full is found by the next message.
+            let _ = self.socket.emit("gap", &Told { room, gap });
+        }
+    }
+
     fn hello(&self) {
-        // No arguments, as in the demo. A queue that is full is found by the next message.
+        // No arguments, as in the demo.
         let _ = self.socket.emit("hello", &[(); 0]);
     }
 }

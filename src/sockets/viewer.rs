@@ -13,19 +13,21 @@ use std::{
 };
 
 use serde::Serialize;
-use serde_json::Value as Json;
 use socketioxide::extract::SocketRef;
 use tracing::debug;
 
 use super::{
     Shared,
+    arguments::{self, Options},
     outlet::SocketOutlet,
     request::{Refusal, Request},
     session::Session,
 };
 use crate::{
+    broker::now,
+    history::{Position, Replay},
     metrics::Close,
-    rooms::{Member, Position, Rooms},
+    rooms::{Channel, Member},
 };
 
 /// Rooms of one socket.
@@ -38,6 +40,8 @@ pub enum Ask {
     Join,
     /// Event `leave`.
     Leave,
+    /// Event `channels`.
+    Channels,
     /// Any other event.
     Unknown,
 }
@@ -63,11 +67,27 @@ enum Phase {
     Gone,
 }
 
+/// Answers.
 #[derive(Serialize)]
-struct InRoom<'a> {
+struct Joined<'a> {
     room: &'a str,
     #[serde(flatten)]
-    position: Option<&'a Position>,
+    position: &'a Position,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<bool>,
+    replayed: usize,
+}
+
+#[derive(Serialize)]
+struct Left<'a> {
+    room: &'a str,
+}
+
+#[derive(Serialize)]
+struct Channels {
+    channels: Vec<Channel>,
+    /// There are more than these.
+    more: bool,
 }
 
 impl Viewer {
@@ -135,22 +155,41 @@ impl Viewer {
 
     fn answer(self: &Arc<Self>, state: &mut State, socket: &SocketRef, ask: Ask, request: Request) {
         let refused = match ask {
-            Ask::Join => match wish(&request, &state.rooms) {
-                Ok((room, meta)) => return self.join(state, socket, request, room, meta),
+            Ask::Join => match self.admit(state, &request) {
+                Ok((room, options)) => return self.join(state, socket, request, room, options),
                 Err(refusal) => refusal,
             },
-            Ask::Leave => match room(&request) {
+            Ask::Leave => match arguments::room(&request.args) {
                 Ok(room) => return self.leave(state, request, &room),
                 Err(refusal) => refusal,
             },
+            Ask::Channels => match arguments::pattern(&request.args) {
+                Ok(pattern) => {
+                    let (channels, more) = self.shared.rooms.channels(&pattern, now());
+                    return request.accept(Channels { channels, more });
+                }
+                Err(refusal) => refusal,
+            },
             Ask::Unknown => {
-                let message =
-                    format!("`{}` is no event here: channel and leave are", request.event);
+                let message = format!(
+                    "`{}` is no event here: channel, leave and channels are",
+                    request.event
+                );
                 Refusal::new("unsupported", message)
             }
         };
         debug!(sid = %socket.id, code = refused.code, "refused a request");
         request.refuse(socket, refused);
+    }
+
+    fn admit(&self, state: &State, request: &Request) -> Result<(Arc<str>, Options), Refusal> {
+        let room = arguments::room(&request.args)?;
+        let options = Options::read(request.args.get(1))?;
+        if state.rooms.len() >= MAX_ROOMS && !state.rooms.contains_key(&room) {
+            let message = format!("a socket is in {MAX_ROOMS} rooms at most; leave one first");
+            return Err(Refusal::new("too_many_rooms", message));
+        }
+        Ok((room, options))
     }
 
     fn join(
@@ -159,18 +198,22 @@ impl Viewer {
         socket: &SocketRef,
         request: Request,
         room: Arc<str>,
-        meta: bool,
+        options: Options,
     ) {
         let rooms = &self.shared.rooms;
-        let welcome = |position: &Position| {
-            request.accept(InRoom { room: &room, position: Some(position) });
+        let outlet = Arc::new(SocketOutlet::new(socket.clone(), self.clone(), options.meta));
+        let replaying = outlet.clone();
+        let welcome = |position: &Position, replay: Replay| {
+            let replayed = replay.messages.len();
+            let recovered = replay.recovered;
+            request.accept(Joined { room: &room, position, recovered, replayed });
+            replaying.replay(&room, replay.messages);
         };
-        let outlet = Arc::new(SocketOutlet::new(socket.clone(), self.clone(), meta));
         if let Some(&member) = state.rooms.get(&room) {
-            return rooms.rejoin(&room, member, outlet, welcome);
+            return rooms.rejoin(&room, member, outlet, &options.wish, welcome);
         }
         let others = self.shared.hello.then(|| rooms.members(&room));
-        let member = rooms.join(&room, outlet, welcome);
+        let member = rooms.join(&room, outlet, &options.wish, welcome);
         state.rooms.insert(room, member);
         others.iter().flat_map(|others| others.values()).for_each(|other| other.hello());
     }
@@ -180,48 +223,10 @@ impl Viewer {
         if let Some(member) = state.rooms.remove(room) {
             self.shared.rooms.leave(room, member);
         }
-        request.accept(InRoom { room, position: None });
+        request.accept(Left { room });
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-fn room(request: &Request) -> Result<Arc<str>, Refusal> {
-    let Some(name) = request.args.first().and_then(Json::as_str) else {
-        return Err(Refusal::new("bad_request", "the first argument is the room's name, a string"));
-    };
-    Rooms::check_name(name).map_err(|problem| Refusal::new("bad_room", problem))?;
-    Ok(name.into())
-}
-
-/// The room to join, and whether with meta data.
-fn wish(request: &Request, rooms: &HashMap<Arc<str>, Member>) -> Result<(Arc<str>, bool), Refusal> {
-    let room = room(request)?;
-    let meta = match request.args.get(1) {
-        None | Some(Json::Null) => false,
-        Some(Json::Object(options)) => meta(options)?,
-        Some(_) => {
-            let message = "the second argument is an object of options, e.g. {meta: true}";
-            return Err(Refusal::new("bad_request", message));
-        }
-    };
-    if rooms.len() >= MAX_ROOMS && !rooms.contains_key(&room) {
-        let message = format!("a socket is in {MAX_ROOMS} rooms at most; leave one first");
-        return Err(Refusal::new("too_many_rooms", message));
-    }
-    Ok((room, meta))
-}
-
-fn meta(options: &serde_json::Map<String, Json>) -> Result<bool, Refusal> {
-    if let Some(option) = options.keys().find(|option| *option != "meta") {
-        let message = format!("option `{option}` is unknown or not built yet; there is meta");
-        return Err(Refusal::new("unsupported", message));
-    }
-    match options.get("meta") {
-        None => Ok(false),
-        Some(Json::Bool(meta)) => Ok(*meta),
-        Some(_) => Err(Refusal::new("bad_request", "option `meta` is true or false")),
     }
 }

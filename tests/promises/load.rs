@@ -33,7 +33,7 @@ async fn no_join_is_lost_that_comes_the_instant_a_client_is_connected() {
 async fn nothing_is_left_of_clients_that_go_at_any_moment() {
     const CLIENTS: u64 = 4000;
     const AT_ONCE: usize = 64;
-    let site = Site::start().await;
+    let site = Site::start_with(|settings| settings.history = "0".into()).await;
     let mut running = JoinSet::new();
     for seed in 0..CLIENTS {
         if running.len() == AT_ONCE {

@@ -5,6 +5,7 @@
 
 mod drain;
 mod embedded;
+mod history;
 mod limits;
 mod load;
 mod rooms;

@@ -86,7 +86,10 @@ async fn a_wrong_request_is_explained_and_the_socket_stays() {
         (json!(["channel", ""]), "bad_room"),
         (json!(["channel", "a\u{0}b"]), "bad_room"),
         (json!(["channel", "x".repeat(257)]), "bad_room"),
-        (json!(["channel", "room", {"last": 5}]), "unsupported"),
+        (json!(["channel", "room", {"last": -1}]), "bad_request"),
+        (json!(["channel", "room", {"since": 3}]), "bad_request"),
+        (json!(["channel", "room", {"latest": true}]), "unsupported"),
+        (json!(["channels", 7]), "bad_request"),
         (json!(["leave"]), "bad_request"),
         (json!(["no such event", 1]), "unsupported"),
     ];

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use roomcast::{
     Server,
     broker::redis::Publisher,
-    config::{Config, Settings},
+    config::{Config, RedisAddress, Settings, Transport},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -35,6 +35,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub struct Site {
     pub addr: SocketAddr,
     pub admin: SocketAddr,
+    redis: RedisAddress,
     publisher: Mutex<Publisher>,
     stop: CancellationToken,
     running: JoinHandle<()>,
@@ -68,7 +69,7 @@ impl Site {
             }
         });
         let publisher = publisher.await;
-        let site = Arc::new(Self { addr, admin, publisher, stop, running });
+        let site = Arc::new(Self { addr, admin, redis, publisher, stop, running });
         site.until("subscribed", async || site.get("/readyz").await.0 == 200).await;
         site
     }
@@ -76,6 +77,19 @@ impl Site {
     pub async fn publish(&self, channel: &str, payload: impl AsRef<[u8]>) {
         let publisher = &mut *self.publisher.lock().await;
         publisher.publish(channel, payload.as_ref()).await.expect("published");
+    }
+
+    /// Cuts the server's subscription.
+    pub async fn kill_subscription(&self) {
+        let Transport::Tcp { host, port, .. } = &self.redis.transport else { unreachable!("TCP") };
+        let client = redis::Client::open((host.as_str(), *port)).expect("an address");
+        let mut connection = client.get_multiplexed_async_connection().await.expect("connected");
+        let killed: u64 = redis::cmd("CLIENT")
+            .arg(&["KILL", "TYPE", "pubsub"])
+            .query_async(&mut connection)
+            .await
+            .expect("killed");
+        assert_eq!(killed, 1);
     }
 
     /// GETs a path of the admin listener.

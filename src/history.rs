@@ -1,0 +1,160 @@
+//! The recent messages of a room: bounded in count and age; what is kept can be replayed.
+
+use std::{collections::VecDeque, mem::size_of, sync::Arc};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::broker::Message;
+
+/// How far a room has come: what was published later has a higher offset or another epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Position {
+    /// An opaque random name for an unbroken run of offsets.
+    pub epoch: Arc<str>,
+    /// The offset of the latest message; 0 before the first.
+    pub offset: u64,
+}
+
+impl Position {
+    /// The start of a run that nothing came before.
+    pub fn fresh() -> Self {
+        Self { epoch: format!("{:012x}", rand::random::<u64>() >> 16).into(), offset: 0 }
+    }
+}
+
+/// A message that is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// Its epoch and offset.
+    pub position: Position,
+    /// When it arrived, in ms since the Unix epoch.
+    pub at: u64,
+    /// The publisher's bytes.
+    pub payload: Bytes,
+}
+
+impl Kept {
+    /// What it costs to keep: the payload and what holds it.
+    pub fn size(&self) -> usize {
+        self.payload.len() + size_of::<Self>()
+    }
+}
+
+/// Messages of one replay: half of what fits into a client's queue, so that the present does too.
+const MAX_REPLAY: usize = 2048;
+
+/// How much of a room's past is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Messages; 0 keeps none.
+    pub count: usize,
+    /// Age in ms.
+    pub age: u64,
+}
+
+/// What somebody who joins wants to see first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wish {
+    /// At most so many of the latest messages.
+    pub last: Option<usize>,
+    /// What came after this position.
+    pub since: Option<Position>,
+}
+
+/// What can be given to a [`Wish`].
+#[derive(Debug, PartialEq)]
+pub struct Replay {
+    /// The messages, oldest first.
+    pub messages: Vec<Kept>,
+    /// Whether they are all that came after the position that was asked for; `None` if none was.
+    pub recovered: Option<bool>,
+}
+
+/// The recent messages of one room, oldest first.
+#[derive(Debug, Default)]
+pub struct History {
+    kept: VecDeque<Kept>,
+    size: usize,
+}
+
+impl History {
+    /// Keeps a message, and forgets what is too much or too old by now.
+    pub fn push(&mut self, position: Position, message: &Message, bounds: Bounds) {
+        if bounds.count == 0 {
+            return;
+        }
+        let kept = Kept { position, at: message.at, payload: message.payload.clone() };
+        self.size += kept.size();
+        self.kept.push_back(kept);
+        while self.kept.len() > bounds.count {
+            self.pop();
+        }
+        self.expire(message.at, bounds);
+    }
+
+    /// Forgets what is too old.
+    pub fn expire(&mut self, now: u64, bounds: Bounds) {
+        while self.kept.front().is_some_and(|kept| kept.at + bounds.age < now) {
+            self.pop();
+        }
+    }
+
+    /// Forgets the oldest message.
+    pub fn pop(&mut self) -> Option<Kept> {
+        let kept = self.kept.pop_front()?;
+        self.size -= kept.size();
+        Some(kept)
+    }
+
+    /// The latest message.
+    pub fn latest(&self) -> Option<&Kept> {
+        self.kept.back()
+    }
+
+    /// What it costs to keep it all.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// The messages that a wish can be given, as long as the room is at `now`.
+    pub fn replay(&self, wish: &Wish, now: &Position) -> Replay {
+        let recovered = wish.since.as_ref().map(|since| self.reaches_back_to(since, now));
+        let messages: Vec<Kept> = match (&wish.since, recovered) {
+            (Some(since), Some(true)) => {
+                let missed = (now.offset - since.offset) as usize;
+                self.kept.iter().skip(self.kept.len() - missed).cloned().collect()
+            }
+            // What was asked for is gone: the latest there is, so that nobody looks at nothing.
+            (Some(_), _) => self.last(wish.last.unwrap_or(usize::MAX)),
+            (None, _) => self.last(wish.last.unwrap_or(0)),
+        };
+        Replay { messages, recovered }
+    }
+
+    fn last(&self, count: usize) -> Vec<Kept> {
+        let count = count.min(MAX_REPLAY);
+        self.kept.iter().skip(self.kept.len().saturating_sub(count)).cloned().collect()
+    }
+
+    /// Whether everything between the two positions is kept.
+    fn reaches_back_to(&self, since: &Position, now: &Position) -> bool {
+        if since.epoch != now.epoch
+            || since.offset > now.offset
+            || now.offset - since.offset > MAX_REPLAY as u64
+        {
+            return false;
+        }
+        // Offsets have no holes within an epoch, so the oldest one needed tells for all.
+        let oldest_needed = since.offset + 1;
+        since.offset == now.offset
+            || self.kept.iter().any(|kept| {
+                kept.position.epoch == now.epoch && kept.position.offset == oldest_needed
+            })
+    }
+}

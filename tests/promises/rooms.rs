@@ -159,6 +159,22 @@ async fn overlapping_patterns_deliver_once() {
 }
 
 #[tokio::test]
+async fn a_channel_that_can_be_no_room_reaches_nobody_and_is_counted() {
+    let site = Site::start().await;
+    let mut client = Client::connect(&site).await;
+    client.join("?").await;
+    for channel in [&b"\xff"[..], b"", b"a\nb", &[b'x'; 257]] {
+        assert_eq!(
+            site.command(&[b"PUBLISH", channel, b"unseen"]).await,
+            u64::from(channel != b"")
+        );
+    }
+    site.publish("?", "seen").await;
+    assert_eq!(client.message().await, "seen");
+    site.until_metric("roomcast_drops_total{reason=\"bad_channel\"}", 3).await;
+}
+
+#[tokio::test]
 async fn a_client_may_leave_the_namespace_and_come_back_over_the_same_session() {
     let site = Site::start().await;
     let mut client = Client::connect(&site).await;

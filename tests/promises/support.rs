@@ -79,17 +79,21 @@ impl Site {
         publisher.publish(channel, payload.as_ref()).await.expect("published");
     }
 
-    /// Cuts the server's subscription.
-    pub async fn kill_subscription(&self) {
+    /// Sends the broker a command whose answer is a number.
+    pub async fn command(&self, words: &[&[u8]]) -> u64 {
         let Transport::Tcp { host, port, .. } = &self.redis.transport else { unreachable!("TCP") };
         let client = redis::Client::open((host.as_str(), *port)).expect("an address");
         let mut connection = client.get_multiplexed_async_connection().await.expect("connected");
-        let killed: u64 = redis::cmd("CLIENT")
-            .arg(&["KILL", "TYPE", "pubsub"])
-            .query_async(&mut connection)
-            .await
-            .expect("killed");
-        assert_eq!(killed, 1);
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(word);
+        }
+        command.query_async(&mut connection).await.expect("a number")
+    }
+
+    /// Cuts the server's subscription.
+    pub async fn kill_subscription(&self) {
+        assert_eq!(self.command(&[b"CLIENT", b"KILL", b"TYPE", b"pubsub"]).await, 1);
     }
 
     /// GETs a path of the admin listener.

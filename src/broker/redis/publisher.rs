@@ -1,0 +1,48 @@
+//! Publishes, on a connection of its own.
+
+use std::time::Duration;
+
+use redis::{AsyncConnectionConfig, RedisError};
+use tokio::time::timeout;
+
+use super::connection::{CONNECT_TIMEOUT, client, explain, no_answer};
+use crate::config::RedisAddress;
+
+/// How long Redis may take to answer a command.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Publishes on a connection of its own.
+pub struct Publisher {
+    connection: redis::aio::MultiplexedConnection,
+    address: RedisAddress,
+}
+
+impl Publisher {
+    /// Connects and authenticates.
+    pub async fn connect(address: &RedisAddress) -> anyhow::Result<Self> {
+        match timeout(CONNECT_TIMEOUT, Self::open(address)).await {
+            Ok(result) => result.map_err(|error| explain(address, error)),
+            Err(_) => Err(no_answer(address, CONNECT_TIMEOUT)),
+        }
+    }
+
+    /// As [`Self::connect`], for who has to tell errors apart.
+    pub(super) async fn open(address: &RedisAddress) -> Result<Self, RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(ANSWER_TIMEOUT));
+        let client = client(address)?;
+        let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        Ok(Self { connection, address: address.clone() })
+    }
+
+    /// Publishes a payload and returns how many subscribers Redis counted.
+    pub async fn publish(&mut self, channel: &str, payload: &[u8]) -> anyhow::Result<u64> {
+        self.send(channel, payload).await.map_err(|error| explain(&self.address, error))
+    }
+
+    /// As [`Self::publish`], for who has to tell errors apart.
+    pub(super) async fn send(&mut self, channel: &str, payload: &[u8]) -> Result<u64, RedisError> {
+        redis::cmd("PUBLISH").arg(channel).arg(payload).query_async(&mut self.connection).await
+    }
+}

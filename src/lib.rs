@@ -142,12 +142,12 @@ impl Server {
         }
 
         // control
-        let shared = Shared { rooms, metrics: metrics.clone(), hello: config.hello };
+        let shared = Shared { rooms: rooms.clone(), metrics: metrics.clone(), hello: config.hello };
         let sessions = Sessions::new(config.slow_after, metrics.clone());
         let engine = Engine::new(sockets::service(Arc::new(shared)), sessions);
         let admin = Arc::new(Admin { health: health.clone(), metrics: metrics.clone() });
         let public = Accept {
-            service: http::public(config, engine, admin.clone()),
+            service: http::public(config, engine, rooms, admin.clone()),
             streams: streams.clone(),
             max_connections: self.max_connections,
             slow_after: config.slow_after,

@@ -26,7 +26,7 @@ use crate::{
     broker::{Gap, Message},
     delivery::Delivery,
     glob,
-    history::{Bounds, History, Position, Replay, Wish},
+    history::{Bounds, History, Kept, Position, Replay, Wish},
     metrics::Metrics,
 };
 
@@ -65,6 +65,21 @@ pub struct Limits {
     pub room: Bounds,
     /// Bytes of all rooms together, names and bookkeeping included.
     pub bytes: usize,
+}
+
+/// What somebody who joins is told first.
+#[derive(Serialize)]
+pub struct Welcome<'a> {
+    /// The room's name.
+    pub room: &'a str,
+    /// Where the room is.
+    #[serde(flatten)]
+    pub position: &'a Position,
+    /// Whether all that came after the position that was asked for is replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<bool>,
+    /// How many messages of the past come now.
+    pub replayed: usize,
 }
 
 /// What is told about a room that was published lately.
@@ -130,7 +145,7 @@ impl Rooms {
         name: &str,
         outlet: Arc<dyn Outlet>,
         wish: &Wish,
-        welcome: impl FnOnce(&Position, Replay),
+        welcome: impl FnOnce(&Welcome<'_>, Vec<Kept>),
     ) -> Member {
         let member = Member(self.next_member.fetch_add(1, Relaxed));
         self.enter(name, member, outlet, wish, welcome);
@@ -145,7 +160,7 @@ impl Rooms {
         member: Member,
         outlet: Arc<dyn Outlet>,
         wish: &Wish,
-        welcome: impl FnOnce(&Position, Replay),
+        welcome: impl FnOnce(&Welcome<'_>, Vec<Kept>),
     ) {
         self.enter(name, member, outlet, wish, welcome);
     }
@@ -156,14 +171,16 @@ impl Rooms {
         member: Member,
         outlet: Arc<dyn Outlet>,
         wish: &Wish,
-        welcome: impl FnOnce(&Position, Replay),
+        welcome: impl FnOnce(&Welcome<'_>, Vec<Kept>),
     ) {
         let mut index = lock(&self.index);
         let (_, shared) = self.open(&mut index, name);
         let mut room = lock(&shared);
         drop(index);
         self.change(&mut room, |room| room.history.expire(crate::broker::now(), self.limits.room));
-        welcome(&room.position, room.history.replay(wish, &room.position));
+        let Replay { messages, recovered } = room.history.replay(wish, &room.position);
+        let (position, replayed) = (&room.position, messages.len());
+        welcome(&Welcome { room: name, position, recovered, replayed }, messages);
         Arc::make_mut(&mut room.members).insert(member, outlet);
     }
 

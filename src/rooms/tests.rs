@@ -1,5 +1,4 @@
 use super::*;
-use crate::history::Kept;
 
 #[derive(Default)]
 struct Seen(Mutex<Vec<String>>);
@@ -47,8 +46,8 @@ fn publish(rooms: &Rooms, payload: &str) {
 
 fn join(rooms: &Rooms, seen: &Arc<Seen>) -> (Member, Position) {
     let mut at = None;
-    let member = rooms.join("room", seen.clone(), &Wish::default(), |position, _| {
-        at = Some(position.clone());
+    let member = rooms.join("room", seen.clone(), &Wish::default(), |welcome, _| {
+        at = Some(welcome.position.clone());
     });
     (member, at.expect("welcomed"))
 }
@@ -56,13 +55,13 @@ fn join(rooms: &Rooms, seen: &Arc<Seen>) -> (Member, Position) {
 /// What somebody who joins now gets to see first.
 fn replay(rooms: &Rooms, name: &str, wish: Wish) -> (Vec<String>, Option<bool>) {
     let mut got = None;
-    let member = rooms.join(name, Arc::new(Seen::default()), &wish, |_, replay| {
-        got = Some(replay);
+    let member = rooms.join(name, Arc::new(Seen::default()), &wish, |welcome, messages| {
+        got = Some((messages, welcome.recovered));
     });
     rooms.leave(name, member);
-    let replay = got.expect("welcomed");
+    let (messages, recovered) = got.expect("welcomed");
     let text = |kept: &Kept| String::from_utf8_lossy(&kept.payload).into_owned();
-    (replay.messages.iter().map(text).collect(), replay.recovered)
+    (messages.iter().map(text).collect(), recovered)
 }
 
 fn last(count: usize) -> Wish {

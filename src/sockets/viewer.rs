@@ -25,9 +25,8 @@ use super::{
 };
 use crate::{
     broker::now,
-    history::{Position, Replay},
     metrics::Close,
-    rooms::{Channel, Member},
+    rooms::{Channel, Member, Welcome},
 };
 
 /// Rooms of one socket.
@@ -65,17 +64,6 @@ enum Phase {
     Connecting(Vec<(Ask, Request)>),
     Connected,
     Gone,
-}
-
-/// Answers.
-#[derive(Serialize)]
-struct Joined<'a> {
-    room: &'a str,
-    #[serde(flatten)]
-    position: &'a Position,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    recovered: Option<bool>,
-    replayed: usize,
 }
 
 #[derive(Serialize)]
@@ -203,11 +191,9 @@ impl Viewer {
         let rooms = &self.shared.rooms;
         let outlet = Arc::new(SocketOutlet::new(socket.clone(), self.clone(), options.meta));
         let replaying = outlet.clone();
-        let welcome = |position: &Position, replay: Replay| {
-            let replayed = replay.messages.len();
-            let recovered = replay.recovered;
-            request.accept(Joined { room: &room, position, recovered, replayed });
-            replaying.replay(&room, replay.messages);
+        let welcome = |welcome: &Welcome<'_>, messages| {
+            request.accept(welcome);
+            replaying.replay(&room, messages);
         };
         if let Some(&member) = state.rooms.get(&room) {
             return rooms.rejoin(&room, member, outlet, &options.wish, welcome);

@@ -5,6 +5,7 @@
 
 mod drain;
 mod embedded;
+mod events;
 mod history;
 mod limits;
 mod load;

@@ -1,0 +1,98 @@
+//! The same rooms as Server-Sent Events.
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+
+use crate::support::{Site, request, within};
+
+/// A client such as `curl -N`.
+struct Curl(BufReader<TcpStream>);
+
+impl Curl {
+    async fn get(site: &Site, path: &str, headers: &str) -> Self {
+        let mut stream = TcpStream::connect(site.addr).await.expect("connected");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut curl = Self(BufReader::new(stream));
+        let head = curl.part().await;
+        assert!(head.starts_with("HTTP/1.1 200") && head.contains("text/event-stream"), "{head}");
+        curl
+    }
+
+    /// The next lines until an empty one, without the lengths of chunks.
+    async fn part(&mut self) -> String {
+        let mut part = String::new();
+        loop {
+            let mut line = String::new();
+            let read = within("a line", self.0.read_line(&mut line)).await.expect("text");
+            assert!(read > 0, "ended after {part}");
+            match line.trim_end() {
+                "" if !part.is_empty() => return part,
+                "" => {}
+                line if u32::from_str_radix(line, 16).is_ok() => {}
+                line => part += &format!("{line}\n"),
+            }
+        }
+    }
+
+    /// The next event, without its id, and the id.
+    async fn event(&mut self) -> (String, String) {
+        let part = self.part().await;
+        let id = part.lines().find_map(|line| line.strip_prefix("id: ")).unwrap_or_default();
+        let rest: Vec<_> = part.lines().filter(|line| !line.starts_with("id: ")).collect();
+        (rest.join("\n"), id.to_owned())
+    }
+}
+
+#[tokio::test]
+async fn messages_come_as_events_and_what_was_missed_comes_once() {
+    let site = Site::start().await;
+    let mut curl = Curl::get(&site, "/events/devices/01", "").await;
+    let (joined, _) = curl.event().await;
+    assert!(joined.starts_with("event: joined\ndata: {\"room\":\"devices/01\""), "{joined}");
+    site.publish("devices/01", "one").await;
+    site.publish("devices/01", "two\nlines").await;
+    site.publish("devices/01", [0xff, 0xfe]).await;
+    let (first, id) = curl.event().await;
+    assert_eq!(first, "data: one");
+    assert_eq!(curl.event().await.0, "data: two\ndata: lines");
+    assert_eq!(curl.event().await.0, "event: binary\ndata: //4=");
+    drop(curl);
+    site.until_metric("roomcast_members", 0).await;
+
+    let mut again =
+        Curl::get(&site, "/events/devices/01", &format!("last-event-id: {id}\r\n")).await;
+    let (joined, _) = again.event().await;
+    assert!(joined.contains("\"recovered\":true,\"replayed\":2"), "{joined}");
+    assert_eq!(again.event().await.0, "data: two\ndata: lines");
+    let mut latest = Curl::get(&site, "/events/devices/01?last=1", "").await;
+    assert!(latest.event().await.0.contains("\"replayed\":1"));
+    assert_eq!(latest.event().await.0, "event: binary\ndata: //4=");
+}
+
+#[tokio::test]
+async fn a_gap_is_told_and_the_end_is_orderly() {
+    let site = Site::start().await;
+    let mut curl = Curl::get(&site, "/events/device01", "").await;
+    curl.event().await;
+    site.kill_subscription().await;
+    let (gap, _) = curl.event().await;
+    assert!(gap.starts_with("event: gap\ndata: {") && gap.contains("source_lost"), "{gap}");
+    site.stop();
+    let mut rest = String::new();
+    within("the end", curl.0.read_line(&mut rest)).await.expect("an orderly end");
+    site.until("it is over", async || site.is_over()).await;
+}
+
+#[tokio::test]
+async fn a_wrong_request_is_explained() {
+    let site = Site::start().await;
+    let long = format!("/events/{}", "x".repeat(257));
+    for (path, status) in
+        [(long.as_str(), 400), ("/events/a%0Ab", 400), ("/events/a?last=x", 400), ("/events/", 404)]
+    {
+        assert_eq!(request(site.addr, "GET", path, "").await.0, status, "{path}");
+    }
+}

@@ -9,6 +9,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::{broker::Message, history::Kept};
 
 /// What a room's members get.
+#[derive(Clone)]
 pub struct Delivery {
     /// Where the message stands.
     pub place: Place,

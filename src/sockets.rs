@@ -22,6 +22,7 @@ use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 use crate::{metrics::Metrics, rooms::Rooms};
 
 mod arguments;
+mod conflate;
 mod outlet;
 mod request;
 pub mod session;

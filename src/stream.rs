@@ -76,6 +76,9 @@ pub struct Control {
     streams: Arc<Streams>,
     /// HTTP is over, the bytes are WebSocket frames.
     upgraded: AtomicBool,
+    /// The kernel has not taken all that there is to send.
+    lags: AtomicBool,
+    caught_up: Notify,
     finishing: CancellationToken,
     ended: OnceLock<Close>,
     reader: AtomicWaker,
@@ -118,6 +121,28 @@ impl Control {
         self.ended.get().is_some()
     }
 
+    /// Whether the peer is behind at the moment.
+    pub fn lags(&self) -> bool {
+        self.lags.load(Ordering::Acquire)
+    }
+
+    /// Waits until the peer is not behind, or gone.
+    pub async fn caught_up(&self) {
+        loop {
+            let caught_up = self.caught_up.notified();
+            if !self.lags() {
+                return;
+            }
+            caught_up.await;
+        }
+    }
+
+    fn set_lags(&self, lags: bool) {
+        if self.lags.swap(lags, Ordering::AcqRel) && !lags {
+            self.caught_up.notify_waiters();
+        }
+    }
+
     fn reads_the_end(&self) -> bool {
         self.upgraded.load(Ordering::Acquire) && self.finishing.is_cancelled()
     }
@@ -145,6 +170,8 @@ impl<T> Stream<T> {
             peer,
             streams: streams.clone(),
             upgraded: AtomicBool::new(false),
+            lags: AtomicBool::new(false),
+            caught_up: Notify::new(),
             finishing: CancellationToken::new(),
             ended: OnceLock::new(),
             reader: AtomicWaker::new(),
@@ -163,6 +190,7 @@ impl<T> Stream<T> {
     /// Called when the kernel takes no more: starts or asks the clock.
     fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let after = self.slow_after;
+        self.control.set_lags(true);
         let clock = self
             .behind
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + after)));
@@ -178,6 +206,7 @@ impl<T> Drop for Stream<T> {
         let streams = &self.control.streams;
         streams.lock().remove(&self.control.id);
         streams.open.dec();
+        self.control.set_lags(false);
         streams.changed.notify_waiters();
     }
 }
@@ -249,6 +278,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
             Poll::Pending => self.poll_behind(cx).map(Err),
             Poll::Ready(result) => {
                 self.behind = None;
+                self.control.set_lags(false);
                 Poll::Ready(result)
             }
         }

@@ -1,6 +1,6 @@
 //! The arguments of requests: rooms, options, patterns; what is wrong with them is explained.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -14,6 +14,9 @@ use crate::{
 /// Bytes of a pattern: matching costs time.
 const MAX_PATTERN: usize = 256;
 
+/// Messages a second that one may ask for at most.
+const MAX_RATE: RangeInclusive<f64> = 0.1..=100.0;
+
 /// How somebody joins.
 #[derive(Debug, Default, PartialEq)]
 pub struct Options {
@@ -21,6 +24,10 @@ pub struct Options {
     pub meta: bool,
     /// What to see first.
     pub wish: Wish,
+    /// Only the newest message waits while the viewer is behind.
+    pub latest: bool,
+    /// At most one message in this time.
+    pub tick: Option<Duration>,
 }
 
 /// The room that a request is about.
@@ -56,7 +63,16 @@ impl Options {
             match (name.as_str(), value) {
                 (_, Json::Null) => {}
                 ("meta", Json::Bool(meta)) => read.meta = *meta,
-                ("meta", _) => return Err(bad("option `meta` is true or false")),
+                ("latest", Json::Bool(latest)) => read.latest = *latest,
+                ("meta" | "latest", _) => {
+                    return Err(bad(&format!("option `{name}` is true or false")));
+                }
+                ("maxRate", value) => match value.as_f64() {
+                    Some(rate) if MAX_RATE.contains(&rate) => {
+                        read.tick = Some(Duration::from_secs_f64(1.0 / rate));
+                    }
+                    _ => return Err(bad("option `maxRate` is messages a second, 0.1 to 100")),
+                },
                 ("last", value) => match value.as_u64() {
                     Some(last) => read.wish.last = Some(last as usize),
                     None => return Err(bad("option `last` is a whole number, 0 or more")),
@@ -70,7 +86,9 @@ impl Options {
                     }
                 },
                 _ => {
-                    let message = format!("option `{name}` is unknown or not built yet");
+                    let message = format!(
+                        "option `{name}` is unknown; there are meta, last, since, latest, maxRate"
+                    );
                     return Err(Refusal::new("unsupported", message));
                 }
             }

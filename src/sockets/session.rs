@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Notify;
 use tracing::info;
 
 use crate::{
@@ -29,6 +30,8 @@ pub struct Session {
     sessions: Arc<Sessions>,
     sid: OnceLock<Box<str>>,
     carrier: Mutex<Carrier>,
+    /// A poll has begun, or a WebSocket has taken over.
+    resumed: Notify,
 }
 
 enum Carrier {
@@ -63,7 +66,7 @@ impl Sessions {
     fn open(self: &Arc<Self>, carrier: Carrier) -> Arc<Session> {
         self.metrics.sessions(carrier.transport()).inc();
         let (sid, carrier) = (OnceLock::new(), Mutex::new(carrier));
-        Arc::new(Session { sessions: self.clone(), sid, carrier })
+        Arc::new(Session { sessions: self.clone(), sid, carrier, resumed: Notify::new() })
     }
 
     /// The session of this name, if it is alive.
@@ -85,6 +88,7 @@ impl Session {
         self.count(-1);
         *lock(&self.carrier) = Carrier::WebSocket(stream);
         self.count(1);
+        self.resumed.notify_waiters();
     }
 
     /// A poll begins; it ends when the guard is dropped.
@@ -92,6 +96,7 @@ impl Session {
         if let Carrier::Polling(polling) = &mut *lock(&self.carrier) {
             polling.open += 1;
             polling.since = None;
+            self.resumed.notify_waiters();
         }
         Poll(self.clone())
     }
@@ -104,6 +109,35 @@ impl Session {
                 since.get_or_insert_with(Instant::now).elapsed() > self.sessions.slow_after
             }
             _ => false,
+        }
+    }
+
+    /// After how long behind a viewer is ended.
+    pub fn slow_after(&self) -> Duration {
+        self.sessions.slow_after
+    }
+
+    /// Whether what is sent now would wait: the stream is behind, or no poll is there.
+    pub fn lags(&self) -> bool {
+        match &*lock(&self.carrier) {
+            Carrier::WebSocket(stream) => stream.lags(),
+            Carrier::Polling(polling) => polling.open == 0,
+        }
+    }
+
+    /// Waits until nothing that is sent would wait.
+    pub async fn caught_up(&self) {
+        loop {
+            let resumed = self.resumed.notified();
+            let stream = match &*lock(&self.carrier) {
+                Carrier::WebSocket(stream) => Some(stream.clone()),
+                Carrier::Polling(polling) if polling.open > 0 => return,
+                Carrier::Polling(_) => None,
+            };
+            match stream {
+                Some(stream) => return stream.caught_up().await,
+                None => resumed.await,
+            }
         }
     }
 

@@ -19,6 +19,7 @@ use tracing::debug;
 use super::{
     Shared,
     arguments::{self, Options},
+    conflate::{Latest, MaxRate},
     outlet::SocketOutlet,
     request::{Refusal, Request},
     session::Session,
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     broker::now,
     metrics::Close,
-    rooms::{Channel, Member, Welcome},
+    rooms::{Channel, Member, Outlet, Welcome},
 };
 
 /// Rooms of one socket.
@@ -189,8 +190,14 @@ impl Viewer {
         options: Options,
     ) {
         let rooms = &self.shared.rooms;
-        let outlet = Arc::new(SocketOutlet::new(socket.clone(), self.clone(), options.meta));
-        let replaying = outlet.clone();
+        let replaying = Arc::new(SocketOutlet::new(socket.clone(), self.clone(), options.meta));
+        let mut outlet: Arc<dyn Outlet> = replaying.clone();
+        if options.latest {
+            outlet = Latest::new(outlet, self.session.clone());
+        }
+        if let Some(tick) = options.tick {
+            outlet = MaxRate::new(outlet, tick);
+        }
         let welcome = |welcome: &Welcome<'_>, messages| {
             request.accept(welcome);
             replaying.replay(&room, messages);

@@ -3,6 +3,7 @@
 //! Rust alone is enough: messages come through the embedded broker, over TCP like any Redis'.
 //! Tests wait for events, with a deadline that is only reached when something is wrong.
 
+mod conflate;
 mod drain;
 mod embedded;
 mod events;

@@ -1,0 +1,66 @@
+//! Who wants fewer messages gets fewer, and always the newest in the end.
+
+use serde_json::{Value, json};
+use tokio::net::TcpSocket;
+
+use crate::support::{Client, Polling, Site};
+
+fn number(event: &Value) -> u64 {
+    event[1].as_str().and_then(|text| text.split(' ').next()?.parse().ok()).expect("a number")
+}
+
+#[tokio::test]
+async fn at_a_maximal_rate_the_first_comes_at_once_and_the_newest_in_the_end() {
+    const MESSAGES: u64 = 200;
+    let site = Site::start().await;
+    let mut client = Client::connect(&site).await;
+    client.ask(json!(["channel", "device01", {"maxRate": 5, "meta": true}])).await;
+    for number in 1..=MESSAGES {
+        site.publish("device01", number.to_string()).await;
+    }
+    let mut seen = vec![number(&client.event().await)];
+    while seen.last() != Some(&MESSAGES) {
+        let event = client.event().await;
+        assert_eq!(event[2]["offset"], number(&event));
+        seen.push(number(&event));
+    }
+    assert!(seen.len() < 20, "{seen:?}");
+    assert!(seen.is_sorted());
+    // After a pause the next one is a first one again.
+    site.publish("device01", "201").await;
+    assert_eq!(number(&client.event().await), 201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_behind_gets_the_newest_alone_when_it_reads_again() {
+    const MESSAGES: u64 = 2000;
+    let site = Site::start_with(|settings| settings.slow_after = "19s".into()).await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small window");
+    let mut behind = Client::connect_over(socket, &site).await;
+    behind.ask(json!(["channel", "device01", {"latest": true}])).await;
+    let padding = "x".repeat(16 << 10);
+    for number in 1..=MESSAGES {
+        site.publish("device01", format!("{number} {padding}")).await;
+    }
+    site.until_metric("roomcast_messages_total", MESSAGES).await;
+    let mut seen = Vec::new();
+    while seen.last() != Some(&MESSAGES) {
+        seen.push(number(&behind.event().await));
+    }
+    assert!(seen.is_sorted());
+    assert!((seen.len() as u64) < MESSAGES / 2, "{} were not conflated", seen.len());
+}
+
+#[tokio::test]
+async fn between_polls_only_the_newest_waits() {
+    let site = Site::start().await;
+    let client = Polling::connect(&site).await;
+    assert_eq!(client.post(r#"42["channel","device01",{"latest":true}]"#).await, 200);
+    site.until_metric("roomcast_members", 1).await;
+    for number in ["1", "2", "3"] {
+        site.publish("device01", number).await;
+    }
+    site.until_metric("roomcast_messages_total", 3).await;
+    assert_eq!(client.poll().await, (200, r#"42["message","3"]"#.to_owned()));
+}

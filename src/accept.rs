@@ -117,7 +117,9 @@ where
             if let Err(error) = tune(&io) {
                 debug!(%peer, "gone before it was served: {error}");
             } else if self.streams.count() < self.max_connections {
-                tokio::spawn(self.clone().serve(io, peer));
+                // Registered here, not in its task: the next one has to find it counted.
+                let stream = Stream::new(io, peer, self.slow_after, &self.streams);
+                tokio::spawn(self.clone().serve(stream, peer));
             } else {
                 self.refused.inc();
                 if let Ok(permit) = refusals.clone().try_acquire_owned() {
@@ -130,8 +132,7 @@ where
         }
     }
 
-    async fn serve(self, io: TcpStream, peer: SocketAddr) {
-        let stream = Stream::new(io, peer, self.slow_after, &self.streams);
+    async fn serve(self, stream: Stream<TcpStream>, peer: SocketAddr) {
         let control = stream.control().clone();
         debug!(%peer, "connected");
         let service = service_fn(|request: Request<Incoming>| {

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{Parser, Subcommand};
 use roomcast::config::{Config, Settings};
 use tokio_util::sync::CancellationToken;
@@ -43,7 +44,14 @@ pub async fn run(
     match command {
         None => serve::run(config, stop).await,
         Some(Command::Demo) => demo::run(config, stop).await,
-        Some(Command::Publish(publish)) => publish.run(&config, stop).await,
-        Some(Command::Healthcheck(healthcheck)) => healthcheck.run(&config).await,
+        Some(Command::Publish(publish)) => or_stop(&stop, publish.run(&config)).await,
+        Some(Command::Healthcheck(healthcheck)) => or_stop(&stop, healthcheck.run(&config)).await,
     }
+}
+
+async fn or_stop(
+    stop: &CancellationToken,
+    command: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    stop.run_until_cancelled(command).await.unwrap_or_else(|| bail!("stopped"))
 }

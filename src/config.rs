@@ -374,7 +374,10 @@ fn split_host_port(text: &str) -> Result<(String, Option<u16>), String> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) =
             rest.split_once(']').ok_or_else(|| format!("`{text}` lacks the closing ]"))?;
-        (host, rest.strip_prefix(':').or(if rest.is_empty() { None } else { Some(rest) }))
+        match rest.strip_prefix(':') {
+            None if !rest.is_empty() => return Err(format!("`{text}` lacks a : after the ]")),
+            port => (host, port),
+        }
     } else {
         match text.split_once(':') {
             Some((_, rest)) if rest.contains(':') => {

@@ -1,9 +1,6 @@
 //! What `/readyz` and `/status` tell: whether the source is there, and whether we are draining.
 
-use std::{
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::{sync::Mutex, time::Instant};
 
 use serde::Serialize;
 
@@ -110,11 +107,6 @@ impl Health {
             let seconds = inner.since.elapsed().as_secs();
             SourceReport { seconds, ..inner.report.clone() }
         })
-    }
-
-    /// For how long the present state has lasted.
-    pub fn since(&self) -> Duration {
-        self.change(|inner| inner.since.elapsed())
     }
 
     fn change<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {

@@ -43,6 +43,8 @@ impl Kept {
 
 /// Messages of one replay: half of what fits into a client's queue, so that the present does too.
 const MAX_REPLAY: usize = 2048;
+/// Bytes of one replay; a single message may be larger.
+const MAX_REPLAY_BYTES: usize = 4 << 20;
 
 /// How much of a room's past is kept.
 #[derive(Clone, Copy, Debug)]
@@ -126,10 +128,7 @@ impl History {
     pub fn replay(&self, wish: &Wish, now: &Position) -> Replay {
         let recovered = wish.since.as_ref().map(|since| self.reaches_back_to(since, now));
         let messages: Vec<Kept> = match (&wish.since, recovered) {
-            (Some(since), Some(true)) => {
-                let missed = (now.offset - since.offset) as usize;
-                self.kept.iter().skip(self.kept.len() - missed).cloned().collect()
-            }
+            (Some(since), Some(true)) => self.last((now.offset - since.offset) as usize),
             // What was asked for is gone: the latest there is, so that nobody looks at nothing.
             (Some(_), _) => self.last(wish.last.unwrap_or(usize::MAX)),
             (None, _) => self.last(wish.last.unwrap_or(0)),
@@ -138,8 +137,16 @@ impl History {
     }
 
     fn last(&self, count: usize) -> Vec<Kept> {
-        let count = count.min(MAX_REPLAY);
-        self.kept.iter().skip(self.kept.len().saturating_sub(count)).cloned().collect()
+        let mut bytes = 0;
+        let fits = |kept: &&Kept| {
+            let first = bytes == 0;
+            bytes += kept.size();
+            first || bytes <= MAX_REPLAY_BYTES
+        };
+        let mut latest: Vec<Kept> =
+            self.kept.iter().rev().take(count.min(MAX_REPLAY)).take_while(fits).cloned().collect();
+        latest.reverse();
+        latest
     }
 
     /// Whether everything between the two positions is kept.
@@ -150,11 +157,9 @@ impl History {
         {
             return false;
         }
-        // Offsets have no holes within an epoch, so the oldest one needed tells for all.
-        let oldest_needed = since.offset + 1;
-        since.offset == now.offset
-            || self.kept.iter().any(|kept| {
-                kept.position.epoch == now.epoch && kept.position.offset == oldest_needed
-            })
+        // Offsets have no holes within an epoch, so the oldest of a replay tells for all.
+        let missed = (now.offset - since.offset) as usize;
+        let Some(oldest) = self.last(missed).into_iter().next() else { return missed == 0 };
+        oldest.position.epoch == now.epoch && oldest.position.offset == since.offset + 1
     }
 }

@@ -14,7 +14,10 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
@@ -143,7 +146,7 @@ impl Server {
 
         // control
         let shared = Shared { rooms: rooms.clone(), metrics: metrics.clone(), hello: config.hello };
-        let sessions = Sessions::new(config.slow_after, metrics.clone());
+        let sessions = Sessions::new(self.max_connections, config.slow_after, metrics.clone());
         let engine = Engine::new(sockets::service(Arc::new(shared)), sessions);
         let admin = Arc::new(Admin { health: health.clone(), metrics: metrics.clone() });
         let public = Accept {
@@ -170,25 +173,30 @@ impl Server {
         stop.cancelled().await;
         health.drain();
         // What has arrived is handed on before anything is closed.
+        let deadline = Instant::now() + config.grace;
         tasks.close();
-        tasks.wait().await;
-        drain(&streams, config.grace).await;
+        let _ = timeout_at(deadline, tasks.wait()).await;
+        drain(&streams, deadline).await;
         closed.cancel();
     }
 }
 
 /// Ends all streams after what waits for them has been sent, spread over the grace.
-async fn drain(streams: &Arc<Streams>, grace: Duration) {
+async fn drain(streams: &Arc<Streams>, deadline: Instant) {
     let open = streams.all();
+    let grace = deadline.saturating_duration_since(Instant::now());
     let pause = grace.mul_f64(ASKING).checked_div(open.len() as u32).unwrap_or_default();
     let end = async {
+        // Timers tick in milliseconds, pauses may be shorter: so they are summed up.
+        let mut next = Instant::now();
         for stream in open {
             stream.finish();
-            tokio::time::sleep(pause.min(END_EVERY)).await;
+            next += pause.min(END_EVERY);
+            sleep_until(next).await;
         }
         streams.none().await;
     };
-    if timeout(grace, end).await.is_err() {
+    if timeout_at(deadline, end).await.is_err() {
         warn!(connections = streams.count(), "the grace is over; ending what is still open");
         streams.all().iter().for_each(|stream| stream.end(Close::Drain));
         let _ = timeout(AFTER_GRACE, streams.none()).await;

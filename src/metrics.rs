@@ -23,11 +23,11 @@ pub enum Drop {
 /// Why the server ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Close {
-    /// Its peer had not taken a byte's successor for longer than `SLOW_AFTER`.
+    /// Its peer took no more for longer than `SLOW_AFTER`.
     Slow,
     /// So many messages waited for it that its queue was full.
     QueueFull,
-    /// The server is stopping.
+    /// It was still open when the grace was over.
     Drain,
 }
 
@@ -131,7 +131,11 @@ impl Metrics {
         registry.register("messages", "Messages from the source", self.messages.clone());
         registry.register("deliveries", "Messages queued for a socket", self.deliveries.clone());
         registry.register("drops", "Messages not handed on, by reason", self.drops.clone());
-        registry.register("closes", "Connections the server ended, by reason", self.closes.clone());
+        registry.register(
+            "closes",
+            "Connections cut by the server, by reason",
+            self.closes.clone(),
+        );
         registry.register("source_up", "1 while subscribed", self.source_up.clone());
         registry.register("source_reconnects", "Subscriptions made again", self.reconnects.clone());
         registry.register(

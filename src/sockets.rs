@@ -43,9 +43,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A message from a client: rooms' names and options, later a token.
 const MAX_INBOUND: usize = 64 << 10;
-/// The most that goes out in one polling answer. Above all that can be queued: a packet that the
-/// engine has looked at but not sent for its size is lost when the session upgrades.
-const MAX_OUTBOUND: u64 = 1 << 40;
+/// The most that goes out in one polling answer. Far above all that can be queued: a packet that
+/// the engine has looked at but not sent for its size is lost when the session upgrades. Clients
+/// are told this number, and some take it for a 32-bit one.
+const MAX_OUTBOUND: u64 = i32::MAX as u64;
 
 /// What all sockets share.
 pub struct Shared {

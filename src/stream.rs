@@ -20,7 +20,7 @@ use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::Notify,
-    time::{Instant, Sleep},
+    time::{Sleep, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -81,6 +81,8 @@ pub struct Control {
     caught_up: Notify,
     finishing: CancellationToken,
     ended: OnceLock<Close>,
+    /// A write has failed.
+    broken: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -93,7 +95,8 @@ impl Control {
     }
 
     /// Asks for an end after all that waits has been sent. HTTP sees [`Self::finishing`]; a
-    /// WebSocket reads the end of the stream, on which the engine sends what waits and closes.
+    /// WebSocket reads an error, on which the engine sends what waits and closes. (Were it to read
+    /// the end of the stream, tungstenite would send nothing more.)
     pub fn finish(&self) {
         self.finishing.cancel();
         self.reader.wake();
@@ -116,9 +119,9 @@ impl Control {
         }
     }
 
-    /// Whether [`Self::end`] was called.
-    pub fn is_ended(&self) -> bool {
-        self.ended.get().is_some()
+    /// Whether nothing more gets through.
+    fn is_over(&self) -> bool {
+        self.ended.get().is_some() || self.broken.load(Ordering::Acquire)
     }
 
     /// Whether the peer is behind at the moment.
@@ -174,6 +177,7 @@ impl<T> Stream<T> {
             caught_up: Notify::new(),
             finishing: CancellationToken::new(),
             ended: OnceLock::new(),
+            broken: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
         });
@@ -187,16 +191,32 @@ impl<T> Stream<T> {
         &self.control
     }
 
-    /// Called when the kernel takes no more: starts or asks the clock.
-    fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let after = self.slow_after;
-        self.control.set_lags(true);
-        let clock = self
-            .behind
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + after)));
-        ready!(clock.as_mut().poll(cx));
-        self.control.end(Close::Slow);
-        Poll::Ready(ended())
+    /// What becomes of a write. One that is refused starts or asks the clock.
+    ///
+    /// A write that fails is told to the reader alone, and counts as done: it is the reader that
+    /// the engine ends sessions by. A session whose very first write fails would stay for ever.
+    fn written<V>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: Poll<io::Result<V>>,
+        done: V,
+    ) -> Poll<io::Result<V>> {
+        match poll {
+            Poll::Ready(Ok(value)) => Poll::Ready(Ok(value)),
+            Poll::Ready(Err(_)) => {
+                self.control.broken.store(true, Ordering::Release);
+                self.control.reader.wake();
+                Poll::Ready(Ok(done))
+            }
+            Poll::Pending => {
+                self.control.set_lags(true);
+                let after = self.slow_after;
+                let clock = self.behind.get_or_insert_with(|| Box::pin(sleep(after)));
+                ready!(clock.as_mut().poll(cx));
+                self.control.end(Close::Slow);
+                Poll::Ready(Ok(done))
+            }
+        }
     }
 }
 
@@ -222,13 +242,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.control.reader.register(cx.waker());
-        if self.control.is_ended() {
+        if self.control.is_over() {
             return Poll::Ready(Err(ended()));
         }
         // What the peer has sent is read first: bytes left unread would turn our close into a
         // reset, and a reset makes the peer forget what we sent last.
         match Pin::new(&mut self.io).poll_read(cx, buf) {
-            Poll::Pending if self.control.reads_the_end() => Poll::Ready(Ok(())),
+            Poll::Pending if self.control.reads_the_end() => Poll::Ready(Err(ended())),
             poll => poll,
         }
     }
@@ -241,13 +261,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.control.writer.register(cx.waker());
-        if self.control.is_ended() {
-            return Poll::Ready(Err(ended()));
+        if self.control.is_over() {
+            return Poll::Ready(Ok(buf.len()));
         }
-        match Pin::new(&mut self.io).poll_write(cx, buf) {
-            Poll::Pending => self.poll_behind(cx).map(Err),
-            poll => poll,
-        }
+        let poll = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.written(cx, poll, buf.len())
     }
 
     fn poll_write_vectored(
@@ -256,13 +274,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.control.writer.register(cx.waker());
-        if self.control.is_ended() {
-            return Poll::Ready(Err(ended()));
+        let all = bufs.iter().map(|buf| buf.len()).sum();
+        if self.control.is_over() {
+            return Poll::Ready(Ok(all));
         }
-        match Pin::new(&mut self.io).poll_write_vectored(cx, bufs) {
-            Poll::Pending => self.poll_behind(cx).map(Err),
-            poll => poll,
-        }
+        let poll = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.written(cx, poll, all)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -271,22 +288,19 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.control.writer.register(cx.waker());
-        if self.control.is_ended() {
-            return Poll::Ready(Err(ended()));
+        if self.control.is_over() {
+            return Poll::Ready(Ok(()));
         }
-        match Pin::new(&mut self.io).poll_flush(cx) {
-            Poll::Pending => self.poll_behind(cx).map(Err),
-            Poll::Ready(result) => {
-                self.behind = None;
-                self.control.set_lags(false);
-                Poll::Ready(result)
-            }
-        }
+        let poll = Pin::new(&mut self.io).poll_flush(cx);
+        ready!(self.written(cx, poll, ()))?;
+        self.behind = None;
+        self.control.set_lags(false);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.control.is_ended() {
-            return Poll::Ready(Err(ended()));
+        if self.control.is_over() {
+            return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.io).poll_shutdown(cx)
     }

@@ -60,13 +60,17 @@ impl Subscription {
         loop {
             let error = match self.subscribe().await {
                 Ok(session) => {
-                    backoff = Backoff::default();
+                    let begun = Instant::now();
                     let gap =
                         Gap { from: pulse.proven(), to: now(), reason: GapReason::SourceLost };
                     self.queue.gap(gap);
                     pulse.beat(now());
                     let error = self.listen(session, &pulse, &mut probe).await;
                     self.metrics.source_up.set(0);
+                    // Not at once: a Redis that lets us in and throws us out is a Redis in trouble.
+                    if begun.elapsed() > BACKOFF_MAX {
+                        backoff = Backoff::default();
+                    }
                     error
                 }
                 Err(error) => error,

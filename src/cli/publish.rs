@@ -2,14 +2,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::Args;
 use roomcast::{
     broker::redis::Publisher,
     config::{Config, RedisAddress, Source},
 };
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
-use tokio_util::sync::CancellationToken;
 
 /// Publish on a channel and print how many subscribers Redis counted.
 #[derive(Args)]
@@ -23,7 +21,7 @@ pub struct Publish {
 
 impl Publish {
     /// Publishes one payload, or line after line until the input ends.
-    pub async fn run(&self, config: &Config, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+    pub async fn run(&self, config: &Config) -> anyhow::Result<ExitCode> {
         let address = address(&config.source);
         let mut publisher = Publisher::connect(&address).await?;
         if self.payload != "-" {
@@ -32,16 +30,13 @@ impl Publish {
         }
         let mut input = BufReader::new(stdin());
         let mut line = Vec::new();
-        while let Some(read) = stop.run_until_cancelled(input.read_until(b'\n', &mut line)).await {
-            if read? == 0 {
-                return Ok(ExitCode::SUCCESS);
-            }
+        while input.read_until(b'\n', &mut line).await? > 0 {
             let payload = line.strip_suffix(b"\n").unwrap_or(&line);
             let payload = payload.strip_suffix(b"\r").unwrap_or(payload);
             self.one(&mut publisher, payload).await?;
             line.clear();
         }
-        bail!("stopped before the input ended")
+        Ok(ExitCode::SUCCESS)
     }
 
     async fn one(&self, publisher: &mut Publisher, payload: &[u8]) -> anyhow::Result<()> {

@@ -70,7 +70,7 @@ impl fmt::Display for RedisAddress {
 impl FromStr for RedisAddress {
     type Err = String;
 
-    /// Errors never repeat a URL, because it may hold a password.
+    /// Errors never repeat the text: it may hold a password, also where none belongs.
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
@@ -82,8 +82,9 @@ impl FromStr for RedisAddress {
         if text.contains("://") {
             return from_url(text);
         }
-        let (host, port) = split_host_port(text).map_err(|problem| {
-            format!("{problem}; write host:port, redis://…, rediss://… or unix:/path")
+        let (host, port) = split_host_port(text).map_err(|_| {
+            "is no address; write host:port, redis://…, rediss://… or unix:/path, and a password \
+             into REDIS_PASSWORD"
         })?;
         if host.is_empty() {
             return Err("names no host; write e.g. localhost:6379".to_owned());

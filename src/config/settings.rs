@@ -3,7 +3,7 @@
 use clap::Args;
 
 /// The settings, each a flag and an environment variable. An empty variable counts as unset.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Default)]
 pub struct Settings {
     /// Where the page and the sockets are served, `host:port` or `:port` (all interfaces)
     #[arg(long, env, global = true, value_name = "ADDR", default_value = super::HTTP_ADDR)]

@@ -62,6 +62,17 @@ fn every_mistake_is_named_and_no_secret_is() {
 }
 
 #[test]
+fn no_error_about_redishost_repeats_what_may_be_secret() {
+    let azure = "cache.example:6380,password=hunter2=,ssl=True,abortConnect=False";
+    for text in
+        [azure, "user:hunter2@cache:6379", "redis://:hunter2@", "hunter2@cache", "http://hunter2"]
+    {
+        let problem = source_of(text).map(|_| ()).expect_err(text);
+        assert!(!problem.contains("hunter2") || text.starts_with("http"), "{problem}");
+    }
+}
+
+#[test]
 fn redishost_in_all_its_forms() {
     assert_eq!(address_of("cache:7000"), RedisAddress::tcp("cache", 7000));
     assert_eq!(address_of("cache"), RedisAddress::tcp("cache", 6379));
@@ -148,7 +159,8 @@ fn addresses_read_as_they_are_written() {
     for text in [":8080", "127.0.0.1:0", "[::1]:8080", "localhost:80"] {
         assert_eq!(text.parse::<ListenAddr>().map(|addr| addr.to_string()), Ok(text.to_owned()));
     }
-    for bad in ["8080", "localhost", "::1:80", ":99999", "http://localhost:80", "[::1"] {
+    for bad in ["8080", "localhost", "::1:80", ":99999", "http://localhost:80", "[::1", "[::1]8080"]
+    {
         assert!(bad.parse::<ListenAddr>().is_err(), "{bad}");
     }
 }

@@ -60,6 +60,10 @@ impl Engine {
             let text = "transport=websocket wants a WebSocket handshake\n";
             return Err(refused((StatusCode::BAD_REQUEST, text)));
         }
+        if asked.jsonp {
+            let text = "JSONP is not served: use a client that polls by XMLHttpRequest\n";
+            return Err(refused((StatusCode::BAD_REQUEST, text)));
+        }
         let session = self.session(&asked, &stream)?;
         let body = collect(body).await?;
         let request = small_copy(parts, body, &session)?;
@@ -67,6 +71,9 @@ impl Engine {
 
         if asked.websocket || asked.method != Method::GET {
             let Ok(response) = answer.await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                session.upgrade(stream);
+            }
             return Ok(response);
         }
         let poll = session.poll();
@@ -90,33 +97,26 @@ impl Engine {
         if !asked.is_engine_io3 || head.status != StatusCode::OK {
             return Ok(Response::from_parts(head, body.into()));
         }
-        let framed = engine_io3::reframe(&body, asked.base64_only);
-        let kind = if asked.base64_only {
-            "text/plain; charset=UTF-8"
-        } else {
-            "application/octet-stream"
-        };
+        let base64_only = session.is_base64_only();
+        let framed = engine_io3::reframe(&body, base64_only);
+        let kind =
+            if base64_only { "text/plain; charset=UTF-8" } else { "application/octet-stream" };
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         head.headers.remove(http::header::CONTENT_LENGTH);
         Ok(Response::from_parts(head, framed.into()))
     }
 
-    /// A new session for a handshake, else the one that is named; an unknown one is the engine's
-    /// to refuse, unless we ended it ourselves.
+    /// A new session for a handshake, else the one that is named.
     fn session(&self, asked: &Asked, stream: &Arc<Control>) -> Result<Arc<Session>, Refused> {
         let Some(sid) = &asked.sid else {
-            return Ok(if asked.websocket {
-                self.sessions.open_websocket(stream.clone())
+            return if asked.websocket {
+                Ok(self.sessions.open_websocket(stream.clone()))
             } else {
-                self.sessions.open_polling()
-            });
+                self.sessions.open_polling(asked.base64_only).ok_or_else(too_many)
+            };
         };
         let session = self.sessions.find(sid).filter(|session| !session.is_ended());
-        let session = session.ok_or_else(unknown_session)?;
-        if asked.websocket {
-            session.upgrade(stream.clone());
-        }
-        Ok(session)
+        session.ok_or_else(unknown_session)
     }
 }
 
@@ -127,6 +127,7 @@ struct Asked {
     websocket: bool,
     is_engine_io3: bool,
     base64_only: bool,
+    jsonp: bool,
 }
 
 impl Asked {
@@ -141,6 +142,7 @@ impl Asked {
             websocket: value("transport") == Some("websocket"),
             is_engine_io3: value("EIO") == Some("3"),
             base64_only: matches!(value("b64"), Some("1" | "true")),
+            jsonp: value("j").is_some(),
         }
     }
 }
@@ -200,6 +202,11 @@ fn refused(answer: impl IntoResponse) -> Refused {
 fn unknown_session() -> Refused {
     let json = [(CONTENT_TYPE, "application/json")];
     refused((StatusCode::BAD_REQUEST, json, UNKNOWN_SESSION))
+}
+
+fn too_many() -> Refused {
+    let text = "The server holds as many polling sessions as it may (MAX_CONNECTIONS).\n";
+    refused((StatusCode::SERVICE_UNAVAILABLE, text))
 }
 
 fn stopping() -> Refused {

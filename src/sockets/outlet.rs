@@ -1,10 +1,10 @@
 //! A socket as a member of a room: messages on their way into the engine's queue.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
-use socketioxide::{SendError, SocketError, TransportType, extract::SocketRef};
+use socketioxide::{SendError, SocketError, extract::SocketRef};
 use tracing::error;
 
 use super::viewer::Viewer;
@@ -15,12 +15,19 @@ pub struct SocketOutlet {
     socket: SocketRef,
     viewer: Arc<Viewer>,
     meta: bool,
+    /// Held while messages go out: who closes it knows that none comes after.
+    open: Mutex<bool>,
 }
 
 impl SocketOutlet {
     /// `meta`: whether messages come with their place.
     pub fn new(socket: SocketRef, viewer: Arc<Viewer>, meta: bool) -> Self {
-        Self { socket, viewer, meta }
+        Self { socket, viewer, meta, open: Mutex::new(true) }
+    }
+
+    /// Takes nothing more, also of what is on its way.
+    pub fn close(&self) {
+        *lock(&self.open) = false;
     }
 
     /// Sends what is kept of a room's past, oldest first. Under the room's lock.
@@ -47,27 +54,28 @@ impl SocketOutlet {
 
 impl Outlet for SocketOutlet {
     fn deliver(&self, batch: &[Delivery]) -> usize {
-        for (taken, delivery) in batch.iter().enumerate() {
-            if self.viewer.is_gone() {
-                return taken;
-            }
+        let open = lock(&self.open);
+        if !*open {
+            return 0;
+        }
+        let (mut taken, mut bytes, mut end) = (0, 0, None);
+        for delivery in batch {
             match self.emit(delivery) {
-                Ok(()) => {}
+                Ok(()) => (taken, bytes) = (taken + 1, bytes + delivery.payload.len()),
                 Err(SendError::Socket(SocketError::InternalChannelFull)) => {
-                    self.viewer.end(Close::QueueFull);
-                    return taken;
+                    end = Some(Close::QueueFull);
+                    break;
                 }
                 // Its end is on the way to us.
-                Err(SendError::Socket(_)) => return taken,
+                Err(SendError::Socket(_)) => break,
                 Err(SendError::Serialize(error)) => error!("cannot encode a message: {error}"),
             }
         }
-        // A WebSocket's stream has a clock of its own.
-        let polling = self.socket.transport_type() == TransportType::Polling;
-        if polling && self.viewer.session().is_behind() {
-            self.viewer.end(Close::Slow);
+        drop(open);
+        if let Some(reason) = end.or_else(|| self.viewer.session().queued(bytes)) {
+            self.viewer.end(reason);
         }
-        batch.len()
+        taken
     }
 
     fn gap(&self, room: &str, gap: &Gap) {
@@ -77,7 +85,7 @@ impl Outlet for SocketOutlet {
             #[serde(flatten)]
             gap: &'a Gap,
         }
-        if self.meta {
+        if self.meta && *lock(&self.open) {
             // A queue that is full is found by the next message.
             let _ = self.socket.emit("gap", &Told { room, gap });
         }
@@ -87,6 +95,10 @@ impl Outlet for SocketOutlet {
         // No arguments, as in the demo.
         let _ = self.socket.emit("hello", &[(); 0]);
     }
+}
+
+fn lock(open: &Mutex<bool>) -> MutexGuard<'_, bool> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Bytes that become a binary attachment.

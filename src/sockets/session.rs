@@ -6,7 +6,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,9 +21,16 @@ use crate::{
     stream::Control,
 };
 
+/// Bytes that may wait for one client: a fiftieth of the smallest container that the demo was
+/// deployed in (0.2 GB). The queue's packets alone would be no bound.
+const MAX_WAITING: usize = 4 << 20;
+
 /// All sessions that began with polling, by sid.
 pub struct Sessions {
     by_sid: Mutex<HashMap<Box<str>, Weak<Session>>>,
+    /// A polling session lives on for a while without any connection, so it needs a bound of its
+    /// own: as many as there may be connections.
+    max_polling: usize,
     slow_after: Duration,
     metrics: Arc<Metrics>,
 }
@@ -30,6 +40,8 @@ pub struct Session {
     sessions: Arc<Sessions>,
     sid: OnceLock<Box<str>>,
     carrier: Mutex<Carrier>,
+    /// Bytes that were queued since the client fell behind.
+    waiting: AtomicUsize,
     /// A poll has begun, or a WebSocket has taken over.
     resumed: Notify,
 }
@@ -39,18 +51,20 @@ enum Carrier {
     Polling(Polling),
 }
 
+#[derive(Default)]
 struct Polling {
+    base64_only: bool,
     /// Polls that wait for an answer: 0 or 1 with an honest client.
     open: usize,
     /// Since when something may wait that no poll has come for.
     since: Option<Instant>,
-    ended: bool,
+    ended: Option<Close>,
 }
 
 impl Sessions {
     /// None yet.
-    pub fn new(slow_after: Duration, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { by_sid: Mutex::default(), slow_after, metrics })
+    pub fn new(max_polling: usize, slow_after: Duration, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { by_sid: Mutex::default(), max_polling, slow_after, metrics })
     }
 
     /// A session whose handshake comes by WebSocket, over this stream.
@@ -58,15 +72,18 @@ impl Sessions {
         self.open(Carrier::WebSocket(stream))
     }
 
-    /// A session whose handshake comes by polling.
-    pub fn open_polling(self: &Arc<Self>) -> Arc<Session> {
-        self.open(Carrier::Polling(Polling { open: 0, since: None, ended: false }))
+    /// A session whose handshake comes by polling; `base64_only` if the client asked for that.
+    /// `None` if there are too many.
+    pub fn open_polling(self: &Arc<Self>, base64_only: bool) -> Option<Arc<Session>> {
+        let polling = self.metrics.sessions(Transport::Polling).get() as usize;
+        let carrier = Carrier::Polling(Polling { base64_only, ..Polling::default() });
+        (polling < self.max_polling).then(|| self.open(carrier))
     }
 
     fn open(self: &Arc<Self>, carrier: Carrier) -> Arc<Session> {
         self.metrics.sessions(carrier.transport()).inc();
-        let (sid, carrier) = (OnceLock::new(), Mutex::new(carrier));
-        Arc::new(Session { sessions: self.clone(), sid, carrier, resumed: Notify::new() })
+        let (sid, waiting, resumed) = Default::default();
+        Arc::new(Session { sessions: self.clone(), sid, carrier: carrier.into(), waiting, resumed })
     }
 
     /// The session of this name, if it is alive.
@@ -83,12 +100,24 @@ impl Session {
         }
     }
 
-    /// A WebSocket takes over.
+    /// A WebSocket takes over, unless the session has been ended meanwhile.
     pub fn upgrade(&self, stream: Arc<Control>) {
-        self.count(-1);
-        *lock(&self.carrier) = Carrier::WebSocket(stream);
-        self.count(1);
-        self.resumed.notify_waiters();
+        let mut carrier = lock(&self.carrier);
+        match &*carrier {
+            Carrier::Polling(Polling { ended: Some(reason), .. }) => stream.end(*reason),
+            Carrier::Polling(_) => {
+                self.count(&carrier, -1);
+                *carrier = Carrier::WebSocket(stream);
+                self.count(&carrier, 1);
+                self.resumed.notify_waiters();
+            }
+            Carrier::WebSocket(_) => {}
+        }
+    }
+
+    /// Whether the client can read no binary answers to its polls.
+    pub fn is_base64_only(&self) -> bool {
+        matches!(&*lock(&self.carrier), Carrier::Polling(Polling { base64_only: true, .. }))
     }
 
     /// A poll begins; it ends when the guard is dropped.
@@ -101,15 +130,20 @@ impl Session {
         Poll(self.clone())
     }
 
-    /// Whether nobody has come for what waits for longer than `SLOW_AFTER`. To be asked whenever
-    /// something was queued while polling.
-    pub fn is_behind(&self) -> bool {
-        match &mut *lock(&self.carrier) {
-            Carrier::Polling(Polling { open: 0, since, .. }) => {
-                since.get_or_insert_with(Instant::now).elapsed() > self.sessions.slow_after
-            }
-            _ => false,
+    /// To be told of bytes that were queued: why the session is to be ended now, if it is.
+    pub fn queued(&self, bytes: usize) -> Option<Close> {
+        let mut carrier = lock(&self.carrier);
+        if !carrier.lags() {
+            self.waiting.store(0, Relaxed);
+            return None;
         }
+        if let Carrier::Polling(polling) = &mut *carrier
+            && polling.since.get_or_insert_with(Instant::now).elapsed() > self.sessions.slow_after
+        {
+            return Some(Close::Slow);
+        }
+        let waiting = self.waiting.fetch_add(bytes, Relaxed) + bytes;
+        (waiting > MAX_WAITING).then_some(Close::QueueFull)
     }
 
     /// After how long behind a viewer is ended.
@@ -119,10 +153,7 @@ impl Session {
 
     /// Whether what is sent now would wait: the stream is behind, or no poll is there.
     pub fn lags(&self) -> bool {
-        match &*lock(&self.carrier) {
-            Carrier::WebSocket(stream) => stream.lags(),
-            Carrier::Polling(polling) => polling.open == 0,
-        }
+        lock(&self.carrier).lags()
     }
 
     /// Waits until nothing that is sent would wait.
@@ -146,8 +177,8 @@ impl Session {
     pub fn end(&self, reason: Close) {
         match &mut *lock(&self.carrier) {
             Carrier::WebSocket(stream) => stream.end(reason),
-            Carrier::Polling(polling) if !polling.ended => {
-                polling.ended = true;
+            Carrier::Polling(polling) if polling.ended.is_none() => {
+                polling.ended = Some(reason);
                 self.sessions.metrics.closed(reason).inc();
                 let sid = self.sid.get().map(|sid| &**sid).unwrap_or_default();
                 info!(sid, reason = reason.as_str(), "ended a polling session");
@@ -158,18 +189,17 @@ impl Session {
 
     /// Whether polls are to be refused.
     pub fn is_ended(&self) -> bool {
-        matches!(&*lock(&self.carrier), Carrier::Polling(Polling { ended: true, .. }))
+        matches!(&*lock(&self.carrier), Carrier::Polling(Polling { ended: Some(_), .. }))
     }
 
-    fn count(&self, change: i64) {
-        let transport = lock(&self.carrier).transport();
-        self.sessions.metrics.sessions(transport).inc_by(change);
+    fn count(&self, carrier: &Carrier, change: i64) {
+        self.sessions.metrics.sessions(carrier.transport()).inc_by(change);
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.count(-1);
+        self.count(&lock(&self.carrier), -1);
         if let Some(sid) = self.sid.get() {
             lock(&self.sessions.by_sid).remove(sid);
         }
@@ -177,6 +207,13 @@ impl Drop for Session {
 }
 
 impl Carrier {
+    fn lags(&self) -> bool {
+        match self {
+            Self::WebSocket(stream) => stream.lags(),
+            Self::Polling(polling) => polling.open == 0,
+        }
+    }
+
     fn transport(&self) -> Transport {
         match self {
             Self::WebSocket(_) => Transport::WebSocket,

@@ -6,10 +6,7 @@
 use std::{
     collections::HashMap,
     mem,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use serde::Serialize;
@@ -26,6 +23,7 @@ use super::{
 };
 use crate::{
     broker::now,
+    history::Wish,
     metrics::Close,
     rooms::{Channel, Member, Outlet, Welcome},
 };
@@ -50,13 +48,12 @@ pub enum Ask {
 pub struct Viewer {
     shared: Arc<Shared>,
     session: Arc<Session>,
-    gone: AtomicBool,
     state: Mutex<State>,
 }
 
 struct State {
     phase: Phase,
-    rooms: HashMap<Arc<str>, Member>,
+    rooms: HashMap<Arc<str>, Membership>,
 }
 
 enum Phase {
@@ -79,22 +76,21 @@ struct Channels {
     more: bool,
 }
 
+struct Membership {
+    member: Member,
+    outlet: Arc<SocketOutlet>,
+}
+
 impl Viewer {
     /// A viewer that is about to connect over a session.
     pub fn new(shared: Arc<Shared>, session: Arc<Session>) -> Arc<Self> {
         let state = State { phase: Phase::Connecting(Vec::new()), rooms: HashMap::new() };
-        let (gone, state) = (AtomicBool::new(false), Mutex::new(state));
-        Arc::new(Self { shared, session, gone, state })
+        Arc::new(Self { shared, session, state: state.into() })
     }
 
     /// The session it is connected over.
     pub fn session(&self) -> &Session {
         &self.session
-    }
-
-    /// Whether it has ended.
-    pub fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Acquire)
     }
 
     /// The engine lets us emit: answers what was asked until now, in order.
@@ -132,13 +128,13 @@ impl Viewer {
 
     /// Leaves all rooms, for ever.
     pub fn gone(&self) {
-        self.gone.store(true, Ordering::Release);
         let mut state = self.lock();
         if matches!(mem::replace(&mut state.phase, Phase::Gone), Phase::Connected) {
             self.shared.metrics.sockets.dec();
         }
-        for (room, member) in state.rooms.drain() {
-            self.shared.rooms.leave(&room, member);
+        for (room, membership) in state.rooms.drain() {
+            membership.outlet.close();
+            self.shared.rooms.leave(&room, membership.member);
         }
     }
 
@@ -190,31 +186,45 @@ impl Viewer {
         options: Options,
     ) {
         let rooms = &self.shared.rooms;
-        let replaying = Arc::new(SocketOutlet::new(socket.clone(), self.clone(), options.meta));
-        let mut outlet: Arc<dyn Outlet> = replaying.clone();
+        let socket_outlet = SocketOutlet::new(socket.clone(), self.clone(), options.meta);
+        let socket_outlet = Arc::new(socket_outlet);
+        let mut outlet: Arc<dyn Outlet> = socket_outlet.clone();
         if options.latest {
             outlet = Latest::new(outlet, self.session.clone());
         }
         if let Some(tick) = options.tick {
             outlet = MaxRate::new(outlet, tick);
         }
+        let before = state.rooms.remove(&room);
         let welcome = |welcome: &Welcome<'_>, messages| {
+            // What is still on its way to the outlet of before is part of the replay, if one was
+            // asked for; if none was, it comes after this answer.
+            if let Some(before) = before.as_ref().filter(|_| options.wish != Wish::default()) {
+                before.outlet.close();
+            }
             request.accept(welcome);
-            replaying.replay(&room, messages);
+            socket_outlet.replay(&room, messages);
         };
-        if let Some(&member) = state.rooms.get(&room) {
-            return rooms.rejoin(&room, member, outlet, &options.wish, welcome);
-        }
-        let others = self.shared.hello.then(|| rooms.members(&room));
-        let member = rooms.join(&room, outlet, &options.wish, welcome);
-        state.rooms.insert(room, member);
-        others.iter().flat_map(|others| others.values()).for_each(|other| other.hello());
+        let member = match &before {
+            Some(before) => {
+                rooms.rejoin(&room, before.member, outlet, &options.wish, welcome);
+                before.member
+            }
+            None => {
+                let others = self.shared.hello.then(|| rooms.members(&room));
+                let member = rooms.join(&room, outlet, &options.wish, welcome);
+                others.iter().flat_map(|others| others.values()).for_each(|other| other.hello());
+                member
+            }
+        };
+        state.rooms.insert(room, Membership { member, outlet: socket_outlet });
     }
 
     /// Leaving a room that one is not in is no mistake: the wish is fulfilled.
     fn leave(&self, state: &mut State, request: Request, room: &str) {
-        if let Some(member) = state.rooms.remove(room) {
-            self.shared.rooms.leave(room, member);
+        if let Some(membership) = state.rooms.remove(room) {
+            membership.outlet.close();
+            self.shared.rooms.leave(room, membership.member);
         }
         request.accept(Left { room });
     }

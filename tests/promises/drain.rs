@@ -65,11 +65,50 @@ async fn a_peer_that_stopped_reading_does_not_hold_up_the_end() {
     let mut stalled = Client::connect_over(socket, &site).await;
     stalled.ask(json!(["channel", "device01"])).await;
     let payload = "x".repeat(64 << 10);
-    for _ in 0..100 {
+    for _ in 0..30 {
         site.publish("device01", &payload).await;
     }
-    site.until_metric("roomcast_deliveries_total", 100).await;
+    site.until_metric("roomcast_deliveries_total", 30).await;
     site.stop();
     site.until("it is over", async || site.is_over()).await;
     drop(stalled);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_viewer_that_is_behind_gets_all_of_it_before_the_end() {
+    const MESSAGES: usize = 900;
+    let site = Site::start_with(|settings| {
+        settings.slow_after = "19s".into();
+        settings.grace = "60s".into();
+    })
+    .await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(64 << 10).expect("a small window");
+    let mut behind = Client::connect_over(socket, &site).await;
+    behind.join("device01").await;
+    let payload = "x".repeat(4096);
+    for _ in 0..MESSAGES {
+        site.publish("device01", &payload).await;
+    }
+    site.until_metric("roomcast_deliveries_total", MESSAGES as u64).await;
+    site.stop();
+    site.until("draining", async || site.get("/readyz").await.0 == 503).await;
+    assert_eq!(behind.rest().await.len(), MESSAGES);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_short_grace_is_enough_for_many() {
+    const CLIENTS: usize = 2000;
+    let site = Site::start_with(|settings| settings.grace = "2s".into()).await;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(Client::connect(&site).await);
+    }
+    site.stop();
+    for client in &mut clients {
+        client.rest().await;
+    }
+    let cut = clients.iter().filter(|client| !client.closed).count();
+    assert_eq!(cut, 0, "connections had to be cut");
+    site.until("it is over", async || site.is_over()).await;
 }

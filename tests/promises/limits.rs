@@ -1,7 +1,10 @@
 //! What is too much is refused with words.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+};
 
 use crate::support::{Client, Site, request, within};
 
@@ -17,6 +20,33 @@ async fn a_connection_too_many_is_answered_503() {
     drop(first);
     site.until("room for one more", async || request(site.addr, "GET", "/", "").await.0 == 200)
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_connections_does_not_get_past_the_limit() {
+    const LIMIT: usize = 50;
+    let site =
+        Site::start_with(|settings| settings.max_connections = Some(LIMIT.to_string())).await;
+    let mut connecting = JoinSet::new();
+    for _ in 0..4 * LIMIT {
+        connecting.spawn(TcpStream::connect(site.addr));
+    }
+    let streams = connecting.join_all().await;
+    site.until_metric("roomcast_connections", LIMIT as u64).await;
+    site.until_metric("roomcast_connections_refused_total", 3 * LIMIT as u64).await;
+    drop(streams);
+}
+
+#[tokio::test]
+async fn polling_sessions_are_bounded_also_over_one_connection() {
+    let site = Site::start_with(|settings| settings.max_connections = Some("3".into())).await;
+    let path = "/socket.io/?EIO=4&transport=polling";
+    for _ in 0..3 {
+        assert_eq!(request(site.addr, "GET", path, "").await.0, 200);
+    }
+    let (status, text) = request(site.addr, "GET", path, "").await;
+    assert_eq!(status, 503);
+    assert!(String::from_utf8_lossy(&text).contains("MAX_CONNECTIONS"));
 }
 
 #[tokio::test]

@@ -2,7 +2,11 @@
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
-use tokio::{net::TcpSocket, task::JoinSet};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpSocket, TcpStream},
+    task::JoinSet,
+};
 
 use crate::support::{Client, Site};
 
@@ -57,6 +61,76 @@ async fn nothing_is_left_of_clients_that_go_at_any_moment() {
     for gauge in gauges {
         site.until_metric(gauge, 0).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_of_clients_that_reset_before_the_first_packet() {
+    const CLIENTS: usize = 1000;
+    let site = Site::start().await;
+    let mut running = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let site = site.clone();
+        running.spawn(async move {
+            // Engine.IO 3: the server connects such a client to the namespace by itself.
+            let mut stream = TcpStream::connect(site.addr).await.expect("connected");
+            let head = "GET /socket.io/?EIO=3&transport=websocket HTTP/1.1\r\nhost: x\r\n\
+                        connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+                        sec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.expect("sent");
+            stream.set_zero_linger().expect("a reset instead of an end");
+        });
+        if running.len() == 32 {
+            running.join_next().await;
+        }
+    }
+    running.join_all().await;
+    for gauge in ["roomcast_connections", "roomcast_sockets"] {
+        site.until_metric(gauge, 0).await;
+    }
+    site.until_metric("roomcast_sessions{transport=\"websocket\"}", 0).await;
+}
+
+/// A join with `since` after a leave, again and again, while messages pour in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaving_and_coming_back_under_load_doubles_nothing_and_loses_nothing() {
+    const CROWD: usize = 300;
+    const ROUNDS: usize = 100;
+    let site = Site::start_with(|settings| settings.history = "2000".into()).await;
+    let mut crowd = JoinSet::new();
+    for _ in 0..CROWD {
+        let mut client = Client::connect(&site).await;
+        client.join("device01").await;
+        crowd.spawn(async move { client.rest().await });
+    }
+    let publishing = tokio::spawn({
+        let site = site.clone();
+        async move {
+            loop {
+                site.publish("device01", "x").await;
+            }
+        }
+    });
+    let mut client = Client::connect(&site).await;
+    let answer = client.ask(json!(["channel", "device01", {"meta": true}])).await;
+    let mut position = json!({"epoch": answer["epoch"], "offset": answer["offset"]});
+    for round in 0..ROUNDS {
+        for _ in 0..5 {
+            let event = client.event().await;
+            let offset = event[2]["offset"].as_u64().expect("an offset");
+            assert_eq!(Some(offset), position["offset"].as_u64().map(|seen| seen + 1), "{round}");
+            position["offset"] = offset.into();
+        }
+        client.ask(json!(["leave", "device01"])).await;
+        // What came before the answer is ours, nothing comes after it.
+        for event in client.arrived() {
+            position["offset"] = event[2]["offset"].clone();
+        }
+        let options = json!({"meta": true, "since": position});
+        let answer = client.ask(json!(["channel", "device01", options])).await;
+        assert_eq!(answer["recovered"], true, "{answer}");
+    }
+    publishing.abort();
+    site.stop();
 }
 
 /// Goes, politely or not, after any step.

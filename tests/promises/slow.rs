@@ -4,52 +4,49 @@ use tokio::{net::TcpSocket, task::JoinSet};
 
 use crate::support::{Client, Polling, Site, within};
 
+/// More than the kernel takes for who does not read, less than may wait for a viewer (4 MiB).
+const MESSAGES: usize = 30;
+
+/// A client that the kernel takes little for.
+async fn stalled(site: &Site) -> Client {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small window");
+    Client::connect_over(socket, site).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_viewer_that_stops_reading_is_ended_and_the_others_miss_nothing() {
     const OTHERS: usize = 49;
-    const ROUNDS: usize = 400;
     const SLOW: &str = "roomcast_closes_total{reason=\"slow\"}";
     let site = Site::start_with(|settings| settings.slow_after = "1s".into()).await;
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("a small window");
-    let mut stalled = Client::connect_over(socket, &site).await;
+    let mut stalled = stalled(&site).await;
     stalled.join("device01").await;
-
-    let (mut others, padding) = (Vec::new(), "x".repeat(64 << 10));
+    let mut others = JoinSet::new();
     for _ in 0..OTHERS {
         let mut other = Client::connect(&site).await;
         other.join("device01").await;
-        others.push(other);
+        others.spawn(async move {
+            for number in 0..MESSAGES {
+                assert!(other.message().await.starts_with(&format!("{number} ")));
+            }
+            other
+        });
     }
-    // A round ends when the others have it, so that only the stalled one is ever behind.
-    let mut sent = 0;
-    while site.metric(SLOW).await == 0 {
-        assert!(sent < ROUNDS, "the stalled viewer is still there after {sent} messages");
-        let payload = format!("{sent} {padding}");
-        site.publish("device01", &payload).await;
-        let mut reading = JoinSet::new();
-        for mut other in others.drain(..) {
-            let payload = payload.clone();
-            reading.spawn(async move {
-                assert_eq!(other.message().await, payload);
-                other
-            });
-        }
-        others = reading.join_all().await;
-        sent += 1;
+    let padding = "x".repeat(64 << 10);
+    for number in 0..MESSAGES {
+        site.publish("device01", format!("{number} {padding}")).await;
     }
+    let others = others.join_all().await;
+    site.until_metric(SLOW, 1).await;
     site.until_metric("roomcast_members", OTHERS as u64).await;
     site.until_metric("roomcast_connections", OTHERS as u64).await;
-    assert_eq!(site.metric(SLOW).await, 1);
-    drop(stalled);
+    drop((stalled, others));
 }
 
 #[tokio::test]
 async fn a_viewer_with_a_full_queue_is_ended() {
     let site = Site::start_with(|settings| settings.slow_after = "19s".into()).await;
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("a small window");
-    let mut stalled = Client::connect_over(socket, &site).await;
+    let mut stalled = stalled(&site).await;
     stalled.join("device01").await;
     let payload = "x".repeat(4096);
     let ended = async || site.metric("roomcast_closes_total{reason=\"queue_full\"}").await == 1;
@@ -81,4 +78,19 @@ async fn a_polling_viewer_that_no_longer_polls_is_ended_and_told_to_begin_again(
     assert_eq!(status, 400);
     assert!(answer.contains("Session ID unknown"), "{answer}");
     assert_eq!(client.post("3").await, 400);
+}
+
+#[tokio::test]
+async fn bytes_that_wait_are_bounded_also_where_nobody_polls() {
+    const ROOM_FOR: u64 = 4 << 20;
+    let site = Site::start_with(|settings| settings.slow_after = "19s".into()).await;
+    let client = Polling::connect(&site).await;
+    assert_eq!(client.post(r#"42["channel","device01"]"#).await, 200);
+    site.until_metric("roomcast_members", 1).await;
+    let payload = "x".repeat(256 << 10);
+    for _ in 0..=ROOM_FOR / payload.len() as u64 {
+        site.publish("device01", &payload).await;
+    }
+    site.until_metric("roomcast_closes_total{reason=\"queue_full\"}", 1).await;
+    assert_eq!(client.poll().await.0, 400);
 }

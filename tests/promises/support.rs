@@ -196,6 +196,8 @@ pub struct Client {
     /// Events that came while something else was awaited.
     events: VecDeque<Value>,
     asked: u64,
+    /// The server has ended the WebSocket in due form.
+    pub closed: bool,
 }
 
 impl Client {
@@ -218,7 +220,7 @@ impl Client {
         let stream = within("TCP", socket.connect(site.addr)).await.expect("connected");
         let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", site.addr);
         let (socket, _) = within("WebSocket", client_async(url, stream)).await.expect("upgraded");
-        Self { socket, events: VecDeque::new(), asked: 0 }
+        Self { socket, events: VecDeque::new(), asked: 0, closed: false }
     }
 
     pub async fn send(&mut self, packet: &str) {
@@ -264,6 +266,11 @@ impl Client {
         }
     }
 
+    /// The events that came while something else was awaited.
+    pub fn arrived(&mut self) -> Vec<Value> {
+        self.events.drain(..).collect()
+    }
+
     /// The next event `message`'s payload.
     pub async fn message(&mut self) -> String {
         let event = self.event().await;
@@ -303,7 +310,11 @@ impl Client {
                     self.socket.send(Message::text("3")).await.ok()?;
                 }
                 Some(Ok(Message::Text(text))) => return Some(text.as_str().to_owned()),
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(Message::Close(_))) => {
+                    self.closed = true;
+                    return None;
+                }
+                Some(Err(_)) | None => return None,
                 Some(Ok(_)) => {}
             }
         }

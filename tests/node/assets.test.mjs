@@ -1,0 +1,34 @@
+// The page's files as they are served.
+
+import assert from 'node:assert/strict'
+import test from 'node:test'
+import { startBoth } from './support.mjs'
+
+const { server } = await startBoth(test)
+
+test('files are not sent again to whom they have been sent', async () => {
+  for (const path of ['/', '/main.js', '/style.css', '/vendor/vue.runtime.esm-browser.prod.js']) {
+    const whole = await fetch(server.page + path)
+    assert.equal(whole.status, 200, path)
+    const again = await fetch(server.page + path, { headers: { 'If-None-Match': whole.headers.get('etag') } })
+    assert.equal(again.status, 304, path)
+    assert.equal(await again.text(), '')
+  }
+})
+
+test('files come with a policy that allows nothing unsafe and nothing from elsewhere', async () => {
+  const policy = (await fetch(server.page)).headers.get('content-security-policy')
+  assert.match(policy, /default-src 'none'/)
+  assert.doesNotMatch(policy, /unsafe-|http|\*/)
+})
+
+test('the client is where other servers have it', async () => {
+  const answer = await fetch(`${server.page}/socket.io/socket.io.js`)
+  assert.equal(answer.status, 200)
+  assert.match(answer.headers.get('content-type'), /^(text|application)\/javascript/)
+  assert.match(await answer.text(), /Socket\.IO/)
+})
+
+test('a path without a file is answered 404', async () => {
+  assert.equal((await fetch(`${server.page}/nothing-here`)).status, 404)
+})

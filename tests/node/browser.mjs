@@ -1,0 +1,32 @@
+// Chromium, and pages in it that remember what went wrong.
+
+import { chromium } from 'playwright-core'
+
+const FLAGS = [
+  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+  '--disable-background-networking', '--disable-component-update', '--disable-sync',
+]
+
+// What Chromium itself writes about a server that is not there, or about to go.
+const ABSENCE = /net::ERR_CONNECTION_|WebSocket connection to .* failed|status of 503/
+
+export async function startBrowser(owner) {
+  const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: FLAGS })
+  owner.after(() => browser.close())
+  return browser
+}
+
+// Opens an address as a new visitor. The problems are all errors in the console, which a violation
+// of the Content-Security-Policy is too.
+export async function visit(t, browser, url) {
+  const visitor = await browser.newContext()
+  t.after(() => visitor.close())
+  const page = await visitor.newPage()
+  const problems = []
+  page.on('pageerror', error => problems.push(`${error}`))
+  page.on('console', message => message.type() === 'error' && problems.push(message.text()))
+  await page.goto(url)
+  return { page, problems }
+}
+
+export const besidesAbsence = problems => problems.filter(problem => !ABSENCE.test(problem))

@@ -1,0 +1,31 @@
+// The event `hello`, which the demo's server sent at each join.
+
+import assert from 'node:assert/strict'
+import test from 'node:test'
+import { startBoth } from './support.mjs'
+import { everyClient, newRoom } from './viewer.mjs'
+
+const silent = await startBoth(test)
+const greeting = await startBoth(test, { HELLO: 'true' })
+
+everyClient(connect => {
+  // The message comes after the joins, so whatever hello they caused is there with it.
+  const meet = async (t, { redis, server }) => {
+    const room = newRoom()
+    const first = await connect(t, server.page)
+    const second = await connect(t, server.page)
+    await first.join(room)
+    await second.join(room)
+    await redis.publish(room, 'both are here')
+    await Promise.all([first.heard(1), second.heard(1)])
+    return [first.hellos, second.hellos]
+  }
+
+  test('with HELLO=true the others in a room hear of a join, without arguments', async t => {
+    assert.deepEqual(await meet(t, greeting), [[[]], []])
+  })
+
+  test('without HELLO nobody hears of a join', async t => {
+    assert.deepEqual(await meet(t, silent), [[], []])
+  })
+})

@@ -39,6 +39,9 @@ pub struct Sessions {
 pub struct Session {
     sessions: Arc<Sessions>,
     sid: OnceLock<Box<str>>,
+    /// The client can read no binary answers to its polls. It said so at the handshake, and still
+    /// means it when a WebSocket has taken over: the last poll's answer is on its way then.
+    base64_only: bool,
     carrier: Mutex<Carrier>,
     /// Bytes that were queued since the client fell behind.
     waiting: AtomicUsize,
@@ -53,7 +56,6 @@ enum Carrier {
 
 #[derive(Default)]
 struct Polling {
-    base64_only: bool,
     /// Polls that wait for an answer: 0 or 1 with an honest client.
     open: usize,
     /// Since when something may wait that no poll has come for.
@@ -69,21 +71,22 @@ impl Sessions {
 
     /// A session whose handshake comes by WebSocket, over this stream.
     pub fn open_websocket(self: &Arc<Self>, stream: Arc<Control>) -> Arc<Session> {
-        self.open(Carrier::WebSocket(stream))
+        self.open(Carrier::WebSocket(stream), false)
     }
 
     /// A session whose handshake comes by polling; `base64_only` if the client asked for that.
     /// `None` if there are too many.
     pub fn open_polling(self: &Arc<Self>, base64_only: bool) -> Option<Arc<Session>> {
         let polling = self.metrics.sessions(Transport::Polling).get() as usize;
-        let carrier = Carrier::Polling(Polling { base64_only, ..Polling::default() });
-        (polling < self.max_polling).then(|| self.open(carrier))
+        let carrier = Carrier::Polling(Polling::default());
+        (polling < self.max_polling).then(|| self.open(carrier, base64_only))
     }
 
-    fn open(self: &Arc<Self>, carrier: Carrier) -> Arc<Session> {
+    fn open(self: &Arc<Self>, carrier: Carrier, base64_only: bool) -> Arc<Session> {
         self.metrics.sessions(carrier.transport()).inc();
         let (sid, waiting, resumed) = Default::default();
-        Arc::new(Session { sessions: self.clone(), sid, carrier: carrier.into(), waiting, resumed })
+        let (sessions, carrier) = (self.clone(), carrier.into());
+        Arc::new(Session { sessions, sid, base64_only, carrier, waiting, resumed })
     }
 
     /// The session of this name, if it is alive.
@@ -117,7 +120,7 @@ impl Session {
 
     /// Whether the client can read no binary answers to its polls.
     pub fn is_base64_only(&self) -> bool {
-        matches!(&*lock(&self.carrier), Carrier::Polling(Polling { base64_only: true, .. }))
+        self.base64_only
     }
 
     /// A poll begins; it ends when the guard is dropped.

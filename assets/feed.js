@@ -1,13 +1,14 @@
 // The last messages of all rooms, newest first. They wait unseen between two redraws, and while paused.
 
 import { computed, ref, shallowRef } from './vendor/vue.runtime.esm-browser.prod.js'
-import { selected } from './rooms.js'
+import { rooms, selected } from './rooms.js'
 
 const KEPT = 500
+const OWN = 20 // of each room are kept longer: a busy one leaves those of a quiet one to look at alone
 
 const shown = shallowRef([])
 export const visible = computed(() => selected.value === null
-  ? shown.value
+  ? shown.value.slice(0, KEPT)
   : shown.value.filter(entry => entry.room.name === selected.value))
 
 export const paused = ref(false)
@@ -15,6 +16,7 @@ export const waiting = ref(0) // came while paused; more than are kept, perhaps
 
 let arrived = [] // oldest first
 let arrivals = 0
+let unsorted = false
 let id = 0
 
 export function receive(entry) {
@@ -23,13 +25,29 @@ export function receive(entry) {
   if (arrived.length >= 2 * KEPT) arrived = arrived.slice(-KEPT) // now and then, not for each message
 }
 
+// Says that what arrives next may be older than what is there.
+export const sort = () => { unsorted = true }
+
 export function show() {
   if (paused.value) {
     waiting.value = arrivals
   } else if (arrivals > 0) {
-    shown.value = [...arrived.reverse(), ...shown.value].slice(0, KEPT)
+    const replaced = new Map(arrived.filter(entry => entry.gap?.replace).map(entry => [entry.room, entry.id]))
+    const entries = [...arrived.reverse(), ...shown.value].filter(({ room, id }) => !(id < replaced.get(room)))
+    if (unsorted) entries.sort((a, b) => b.at - a.at)
+    unsorted = false
+    shown.value = keep(entries)
     forgetArrived()
   }
+}
+
+function keep(entries) {
+  const ranks = new Map()
+  return entries.filter(({ room }, i) => {
+    const rank = ranks.get(room) ?? 0
+    ranks.set(room, rank + 1)
+    return i < KEPT || (rank < OWN && rooms.get(room.name) === room)
+  })
 }
 
 function forgetArrived() {

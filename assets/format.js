@@ -18,6 +18,13 @@ export function ago(ms) {
   return `${Math.floor(seconds / 86_400)} d ago`
 }
 
+export function duration(ms) {
+  const seconds = ms / 1000
+  if (seconds < 10) return `${seconds.toFixed(seconds < 1 ? 1 : 0)} s`
+  if (seconds < 120) return `${Math.round(seconds)} s`
+  return seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`
+}
+
 export const count = n => n.toLocaleString('en')
 
 export const plural = (n, word) => `${count(n)} ${word}${n === 1 ? '' : 's'}`

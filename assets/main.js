@@ -7,22 +7,26 @@ import { listen } from './keys.js'
 import { numbers, preview } from './message.js'
 import { openAddress, refresh, rooms } from './rooms.js'
 import * as series from './series.js'
-import { socket } from './socket.js'
+import { Tally } from './tally.js'
 import { App } from './view/app.js'
 
-socket.on('message', (payload, { room: name, at }) => {
-  const room = rooms.get(name)
-  if (!room) return // left while it was on its way
-  heard(at)
-  room.tally.add(at)
-  feed.receive({ room, at, ...preview(payload) })
-  series.record(room, at, numbers(payload))
-})
+const hearing = {
+  // What follows are messages of one room, perhaps from before those of others that are shown.
+  join: () => feed.sort(),
 
-socket.on('gap', ({ room: name, from, to, reason }) => {
-  const room = rooms.get(name)
-  if (room) feed.receive({ room, at: to, gap: { from, to, reason } })
-})
+  message(room, payload, { at, replayed }) {
+    if (!replayed) heard(at)
+    room.tally.add(at)
+    feed.receive({ room, at, ...preview(payload) })
+    series.record(room, at, numbers(payload))
+  },
+
+  gap(room, gap) {
+    if (gap.replace) room.tally = new Tally()
+    series.interrupt(room, gap)
+    feed.receive({ room, at: gap.replace ? gap.from : gap.to, gap })
+  },
+}
 
 // Drawing keeps its own pace, whatever the rooms'. A hidden page only keeps its (bounded) books.
 const BEAT = 200 // ms; the list
@@ -37,7 +41,7 @@ function draw() {
   series.refresh(rooms)
 }
 
-const problem = openAddress()
+const problem = openAddress(hearing)
 createApp(App, { problem }).mount('#app')
 listen()
 setInterval(draw, BEAT)

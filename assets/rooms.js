@@ -3,11 +3,11 @@
 import { ref, shallowReactive } from './vendor/vue.runtime.esm-browser.prod.js'
 import { fault, MOST_ROOMS, readRooms, writeRooms } from './address.js'
 import { now } from './clock.js'
-import { socket } from './socket.js'
+import { socket, watch } from './socket.js'
 import { Tally } from './tally.js'
 
 const FIRST_ROOM = 'device01' // where the address names none
-const PATIENCE = 10_000 // ms to wait for an ack
+const PAST = 50 // messages to begin with, so that a page is never blank
 
 export const rooms = shallowReactive(new Map()) // by name, in the order they were joined
 
@@ -23,7 +23,9 @@ function freeColour() {
   return colour
 }
 
-// Adds a room and joins it. Returns what is wrong with the name, if something is.
+let listener // hears of every join, message and gap with its room: { join, message, gap }
+
+// Adds a room and watches it. Returns what is wrong with the name, if something is.
 export function add(name) {
   if (rooms.has(name)) return `“${name}” is already here.`
   if (rooms.size >= MOST_ROOMS) return `A page shows at most ${MOST_ROOMS} rooms.`
@@ -35,36 +37,34 @@ export function add(name) {
     joined: false,
     error: '',
     tally: new Tally(),
+    gaps: [], // of the charts' time
     // Copied from the tally once a second, so that a busy room does not redraw for each message:
-    count: 0, rate: 0, silence: null, seconds: [],
+    count: 0, rate: 0, silence: null, stale: false, seconds: [],
   })
   rooms.set(name, room)
-  if (socket.connected) join(room)
+  room.stop = watch(name, (payload, meta) => listener.message(room, payload, meta), {
+    last: PAST,
+    onGap: gap => listener.gap(room, gap),
+    onError: ({ code, message }) => { room.error = `${message} (${code})` },
+    onJoin: () => {
+      Object.assign(room, { joined: true, error: '' })
+      listener.join(room)
+    },
+  })
 }
 
 export function leave(name) {
+  rooms.get(name).stop()
   rooms.delete(name)
   if (selected.value === name) selected.value = null
   writeRooms(rooms.keys())
-  // The server forgets the rooms of a connection that is gone.
-  if (socket.connected) socket.emit('leave', name, () => {})
 }
 
-function join(room) {
-  room.error = ''
-  socket.timeout(PATIENCE).emit('channel', room.name, { meta: true }, (late, ack) => {
-    if (!socket.connected) return // asked again on the next connect
-    room.joined = !late && ack.ok
-    if (late) room.error = 'The server did not answer.'
-    else if (!ack.ok) room.error = `${ack.error.message} (${ack.error.code})`
-  })
-}
-
-socket.on('connect', () => rooms.forEach(join))
 socket.on('disconnect', () => rooms.forEach(room => { room.joined = false }))
 
-// Joins what the address names. Returns what is wrong with the first bad name, if one is.
-export function openAddress() {
+// Watches what the address names. Returns what is wrong with the first bad name, if one is.
+export function openAddress(hearing) {
+  listener = hearing
   const names = new Set(readRooms())
   const faults = Array.from(names.size ? names : [FIRST_ROOM], add)
   return faults.find(Boolean)
@@ -84,6 +84,7 @@ export function refresh() {
     room.count = count
     room.rate = room.tally.rate(time)
     room.silence = last && time - last
+    room.stale = room.joined && room.silence > room.tally.patience()
     room.seconds = room.tally.seconds(time)
   }
 }

@@ -3,11 +3,13 @@
 import { io } from './vendor/socket.io.esm.min.js'
 import { ref, shallowReactive } from './vendor/vue.runtime.esm-browser.prod.js'
 import { forget } from './clock.js'
+import { watcher } from './roomcast.js'
 
 const AFTER_KICK = 2_000 // ms; a server that ends connections on purpose is not hammered
 const AFTER_REFUSAL = 30_000 // ms; nobody stands at a wall to press reload
 
 export const socket = io()
+export const watch = watcher(socket)
 
 export const connection = shallowReactive({
   state: 'connecting', // until the first connection; then connected or disconnected

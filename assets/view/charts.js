@@ -4,9 +4,10 @@ import { onBeforeUnmount, onMounted, ref, shallowRef, watch } from '../vendor/vu
 import uPlot from '../vendor/uPlot.esm.js'
 import { stroke, swatch, variable } from '../colours.js'
 import { clock, decimalsOf, number } from '../format.js'
+import { describe } from '../gap.js'
 import { html } from '../html.js'
 import { selected } from '../rooms.js'
-import { charts, columns, crowded, span } from '../series.js'
+import { charts, columns, crowded, gapsOf, latestGap, span } from '../series.js'
 
 const root = () => getComputedStyle(document.documentElement)
 const colour = name => () => root().getPropertyValue(name) // asked at each drawing: the theme may change
@@ -20,6 +21,25 @@ function ends(plot, series) {
     if (y !== undefined) last = y === null ? undefined : index
   }
   return found
+}
+
+// Bands where messages may be missing, behind the lines; never too thin to be seen.
+function drawGaps(plot, gaps) {
+  const { ctx, bbox } = plot
+  ctx.save()
+  ctx.beginPath()
+  ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height)
+  ctx.clip()
+  ctx.fillStyle = ctx.strokeStyle = colour('--edge')()
+  ctx.setLineDash([4 * devicePixelRatio, 4 * devicePixelRatio])
+  for (const { from, to } of gaps) {
+    const [left, right] = [from, to].map(ms => plot.valToPos(ms / 1000, 'x', true))
+    ctx.globalAlpha = 0.25
+    ctx.fillRect(left, bbox.top, Math.max(right - left, 2), bbox.height)
+    ctx.globalAlpha = 1
+    ctx.strokeRect(left, bbox.top - 1, Math.max(right - left, 2), bbox.height + 2)
+  }
+  ctx.restore()
 }
 
 function options(field, lines, onCursor) {
@@ -36,7 +56,7 @@ function options(field, lines, onCursor) {
     padding: [rem * 0.5, rem, 0, 0],
     focus: { alpha: 0.15 },
     cursor: { y: false, drag: { x: false, y: false }, sync: { key: 'charts' } },
-    hooks: { setCursor: [plot => onCursor(plot.cursor.idx)] },
+    hooks: { setCursor: [plot => onCursor(plot.cursor.idx)], drawAxes: [plot => drawGaps(plot, gapsOf(lines, span.value))] },
     scales: { x: { range: (_, from, to) => [from, to] } },
     axes: [
       { ...axis, size: rem * 1.6, gap: rem * 0.3, space: rem * 7, values: (_, seconds) => seconds.map(s => clock(s * 1000)) },
@@ -112,6 +132,7 @@ export const Charts = {
   setup: () => () => html`
     <section class="charts" aria-label="Charts">
       <div class="grid">${charts.value.map(field => html`<${Chart} key=${field.key} field=${field} />`)}</div>
+      ${latestGap.value && html`<p class="note break" data-testid="chart-gap">${describe(latestGap.value)}</p>`}
       ${crowded.value && html`<p class="note">Payloads hold more fields; the first ${charts.value.length} are drawn.</p>`}
     </section>`,
 }

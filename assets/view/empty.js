@@ -3,6 +3,7 @@
 import { computed, ref } from '../vendor/vue.runtime.esm-browser.prod.js'
 import { html } from '../html.js'
 import { rooms, selected } from '../rooms.js'
+import { Channels } from './channels.js'
 
 // Links of strangers name rooms, and people paste these lines into shells of all kinds:
 // only a name that means nothing to any of them is written out.
@@ -45,6 +46,8 @@ export const Empty = {
         <${Command} text=${`redis-cli publish ${room.value} hello`} />
         <${Command} text=${`roomcast publish ${room.value} '{"temperature": 21.5}'`} />
         <p>Numbers in JSON objects are drawn as charts.</p>
+        <h3>Live now</h3>
+        <${Channels} />
       </div>`
   },
 }

@@ -2,7 +2,8 @@
 
 import { swatch } from '../colours.js'
 import { clear, paused, togglePause, visible, waiting } from '../feed.js'
-import { clock, clockMillis, count } from '../format.js'
+import { clockMillis, count } from '../format.js'
+import { describe } from '../gap.js'
 import { html } from '../html.js'
 import { select, selected } from '../rooms.js'
 import { Empty } from './empty.js'
@@ -13,11 +14,11 @@ const Row = {
   setup({ entry }) {
     const { room, at, text, note, gap } = entry
     return () => html`
-      <li class="row" style=${swatch(room.colour)} data-testid=${gap ? 'gap' : 'message'}>
+      <li class=${['row', { broken: gap }]} style=${swatch(room.colour)} data-testid=${gap ? 'gap' : 'message'}>
         <bdi class="from">${room.name}</bdi>
         <time>${clockMillis(at)}</time>
         ${gap
-          ? html`<p class="gap">Messages may be missing from ${clock(gap.from)} to ${clock(gap.to)}: ${gap.reason}</p>`
+          ? html`<p class="gap">${describe(gap)}</p>`
           : html`<div class="payload" data-testid="payload">${text}</div>`}
         ${note && html`<p class="note">${note}</p>`}
       </li>`

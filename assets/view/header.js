@@ -1,11 +1,13 @@
 // The header: the connection's state, joining a room, the theme, and what went wrong.
 
-import { computed, ref } from '../vendor/vue.runtime.esm-browser.prod.js'
+import { computed, onMounted, ref } from '../vendor/vue.runtime.esm-browser.prod.js'
+import { filter, wanted } from '../channels.js'
 import { clock } from '../format.js'
 import { html } from '../html.js'
 import { addByHand } from '../rooms.js'
 import { complaint, connection } from '../socket.js'
 import { toggleTheme } from '../theme.js'
+import { Channels } from './channels.js'
 
 const State = {
   setup() {
@@ -27,26 +29,42 @@ const State = {
 const JoinForm = {
   props: ['problem'],
   setup(props) {
-    const name = ref('')
+    const form = ref(null)
+    const open = ref(false) // whether the live channels are listed
     const problem = ref(props.problem)
     const submit = event => {
       event.preventDefault()
       // Spaces around a typed name are slips. A link may name such a room exactly.
-      problem.value = addByHand(name.value.trim())
-      if (!problem.value) name.value = ''
+      problem.value = addByHand(wanted.value.trim())
+      if (problem.value) return
+      filter('')
+      open.value = false
     }
     const input = event => {
-      name.value = event.target.value
+      filter(event.target.value)
       problem.value = ''
+      open.value = wanted.value !== ''
     }
+    const escape = event => {
+      if (event.key !== 'Escape' || !open.value) return
+      open.value = false
+      if (!event.target.matches('input')) form.value.querySelector('[aria-expanded]').focus()
+    }
+    const outside = ({ target }) => { if (!form.value.contains(target)) open.value = false }
+    onMounted(() => document.addEventListener('pointerdown', outside))
     return () => html`
-      <form class="join" onSubmit=${submit}>
+      <form class="join" ref=${form} onSubmit=${submit} onKeydown=${escape}
+        onFocusout=${event => { if (event.relatedTarget) outside({ target: event.relatedTarget }) }}>
         <label for="room-input">Room</label>
-        <input id="room-input" data-testid="room-input" value=${name.value} onInput=${input}
+        <input id="room-input" data-testid="room-input" value=${wanted.value} onInput=${input}
           placeholder="device01" title="Press / to come here" autocomplete="off" autocapitalize="off" spellcheck="false"
           aria-invalid=${Boolean(problem.value)} aria-describedby="room-problem" />
         <button data-testid="join">Join</button>
+        <button type="button" data-testid="channels-toggle" aria-expanded=${open.value} onClick=${() => { open.value = !open.value }}>
+          Live channels
+        </button>
         <p id="room-problem" role="alert" data-testid="room-problem">${problem.value}</p>
+        ${open.value && html`<${Channels} />`}
       </form>`
   },
 }

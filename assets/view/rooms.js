@@ -2,7 +2,7 @@
 
 import { computed } from '../vendor/vue.runtime.esm-browser.prod.js'
 import { swatch } from '../colours.js'
-import { ago, clock, plural, rate } from '../format.js'
+import { ago, clock, duration, plural, rate } from '../format.js'
 import { html } from '../html.js'
 import { leave, rooms, select, selected } from '../rooms.js'
 
@@ -19,10 +19,12 @@ const Card = {
     const status = computed(() => {
       if (room.error) return room.error
       if (room.silence === null) return room.joined ? 'no message yet' : 'not joined yet'
-      return `${plural(room.count, 'message')}, ${ago(room.silence)}`
+      return room.stale
+        ? `stale: silent for ${duration(room.silence)}`
+        : `${plural(room.count, 'message')}, ${ago(room.silence)}`
     })
     return () => html`
-      <li class="room" style=${swatch(room.colour)} data-testid="room" data-room=${room.name} data-joined=${room.joined}>
+      <li class="room" style=${swatch(room.colour)} data-testid="room" data-room=${room.name} data-joined=${room.joined} data-stale=${room.stale}>
         <button class="name" aria-pressed=${selected.value === room.name} onClick=${() => select(room.name)}
           title=${`Only ${room.name}`}><bdi>${room.name}</bdi></button>
         <button class="leave" data-testid="leave" aria-label=${`Leave ${room.name}`} onClick=${() => leave(room.name)}>×</button>

@@ -49,9 +49,14 @@ fn local(addr: &ListenAddr) -> ListenAddr {
 
 async fn publish_all(redis: &RedisAddress, stop: CancellationToken) {
     let publishing = async {
+        let mut told = String::new();
         loop {
             if let Err(error) = publish_until_lost(redis).await {
-                warn!("{error:#}; trying again");
+                let news = format!("{error:#}");
+                if told != news {
+                    warn!("{news}; trying again");
+                    told = news;
+                }
             }
             sleep(RETRY).await;
         }

@@ -1,0 +1,163 @@
+// Watches rooms over a stock socket.io-client 4: each message once and in order, also across
+// reconnects, and where some may be missing, it says so. Depends on nothing else; copy it freely.
+//
+//   const { watch } = await connect()            // or, with a socket of yours: watcher(socket)
+//   const stop = watch('device01', (payload, { at }) => …, { last: 50, onGap: gap => … })
+
+const PATIENCE = 10_000 // ms to wait for the server's answer
+
+// Makes a socket with the client that lies beside this file.
+export async function connect(url, options) {
+  const { io } = await import('./vendor/socket.io.esm.min.js')
+  const socket = io(url, options)
+  return { socket, watch: watcher(socket) }
+}
+
+// Returns `watch(room, onMessage, options)`, which returns a function that stops. Once a socket.
+export function watcher(socket) {
+  const rooms = new Map()
+  socket.on('connect', () => rooms.forEach(room => room.ask()))
+  socket.on('disconnect', () => rooms.forEach(room => room.pause()))
+  socket.on('message', (payload, meta) => rooms.get(meta?.room)?.take(payload, meta))
+  socket.on('gap', gap => rooms.get(gap.room)?.announce(gap))
+
+  return (name, onMessage, { last = 0, onGap, onJoin, onError = console.error } = {}) => {
+    if (!rooms.has(name)) rooms.set(name, new Room(name, socket))
+    const room = rooms.get(name)
+    const watch = { begun: false, last, onMessage, onGap, onJoin, onError }
+    room.watches.add(watch)
+    room.ask()
+    return () => {
+      if (!room.watches.delete(watch) || room.watches.size > 0) return
+      rooms.delete(name)
+      if (socket.connected) socket.emit('leave', name, () => {}) // else the server knows
+    }
+  }
+}
+
+// All watches of one room share its join. Those that have begun are always equally far.
+class Room {
+  watches = new Set()
+  seen = null // the position up to which those have everything, once there are some
+  live = false // whether what comes is to follow `seen`
+  told = false // whether a gap was told since `seen`
+  request = null // the one whose answer or replay is not complete: { to, since, live, ack, replay }
+
+  constructor(name, socket) {
+    this.name = name
+    this.socket = socket
+  }
+
+  pause() {
+    this.live = false
+    this.request = null
+  }
+
+  // Asks for what some watches lack: first for those that have fallen behind, then for new ones.
+  ask() {
+    if (this.request || !this.socket.connected) return
+    const behind = this.live ? [] : this.begun()
+    const to = behind.length > 0 ? behind : [...this.watches].filter(watch => !watch.begun)
+    if (to.length === 0) return
+    const since = behind.length > 0 ? this.seen : undefined
+    const request = this.request = { to, since, live: this.live, replay: [] }
+    const last = Math.max(...to.map(watch => watch.last))
+    const options = { meta: true, last, since: since && { epoch: since.epoch, offset: since.offset } }
+    // Not by a promise: it would hear of the answer after the messages that come right behind it.
+    this.socket.timeout(PATIENCE).emit('channel', this.name, options, (late, ack) => {
+      if (this.request !== request) return // of a connection that is gone
+      request.ack = ack
+      if (!late && ack.ok) return this.finish()
+      this.request = null
+      const error = late ? { code: 'timeout', message: 'The server did not answer.' } : ack.error
+      this.tell(to, 'onError', { room: this.name, ...error })
+      if (late) this.ask()
+    })
+  }
+
+  // A message is part of a replay, or live. While a room is asked for again, a live one can overtake
+  // the replay, which then brings it once more: only positions tell.
+  take(payload, meta) {
+    const { request, live } = this
+    if (!request?.ack) return live && this.follow(payload, meta)
+    const { ack, replay } = request
+    // The offset of the replay's next message; below 1, that is from an epoch before.
+    const offset = ack.offset - ack.replayed + replay.length + 1
+    const current = meta.epoch === ack.epoch
+    if (current ? meta.offset === offset : offset < 1) replay.push([payload, meta])
+    if (current && live) this.follow(payload, meta)
+    if (this.request === request) this.finish()
+  }
+
+  follow(payload, meta) {
+    const { seen, told } = this
+    const next = meta.epoch === seen.epoch ? seen.offset + 1 : 1
+    if (meta.offset < next) return // had it
+    if (meta.offset > next) {
+      this.live = false // a hole: what is in it comes before what is behind it
+      return this.ask()
+    }
+    this.seen = meta
+    this.told = false
+    const watches = this.begun()
+    if (!told) this.compare(watches, seen, meta)
+    this.tell(watches, 'onMessage', payload, { ...meta, replayed: false })
+  }
+
+  // Hands a replay over, as a whole: one that breaks off is as if it had not been asked for.
+  finish() {
+    const { to, since, live, ack, replay } = this.request
+    if (replay.length < ack.replayed) return
+    this.request = null
+    if (live && !this.live) return this.ask() // a hole came in between: it goes first
+    if (!live) {
+      const at = replay.at(-1)?.[1].at ?? since?.at ?? Date.now()
+      this.seen = { epoch: ack.epoch, offset: ack.offset, at }
+      this.live = true
+      this.told = false
+    }
+    const lost = { room: this.name, from: since?.at, to: Date.now(), reason: 'not_recovered', replace: true }
+    for (const watch of to) {
+      watch.begun = true
+      this.tell([watch], 'onJoin', ack)
+      if (since && !ack.recovered) this.tell([watch], 'onGap', lost)
+      const wanted = ack.recovered ? replay : replay.slice(Math.max(0, replay.length - watch.last))
+      let before
+      for (const [payload, meta] of wanted) {
+        this.compare([watch], before, meta)
+        this.tell([watch], 'onMessage', payload, { ...meta, replayed: true })
+        before = meta
+      }
+      this.compare([watch], before, ack)
+    }
+    this.ask() // for those that have come meanwhile
+  }
+
+  // Where a new epoch begins, messages may be missing, also if no gap was told.
+  compare(watches, before, { epoch, at = Date.now() }) {
+    if (!before || before.epoch === epoch) return
+    this.tell(watches, 'onGap', { room: this.name, from: before.at, to: at, reason: 'new_epoch' })
+  }
+
+  announce(gap) {
+    if (!this.live) return // the answer to come tells
+    this.told = true
+    this.tell(this.begun(), 'onGap', gap)
+  }
+
+  begun() {
+    return [...this.watches].filter(watch => watch.begun)
+  }
+
+  // A watch that throws must not cost the others their messages.
+  tell(watches, hook, ...args) {
+    for (const watch of watches) {
+      if (!this.watches.has(watch)) continue // stopped meanwhile
+      try {
+        watch[hook]?.(...args)
+      } catch (error) {
+        setTimeout(() => { throw error })
+      }
+    }
+  }
+}

@@ -1,4 +1,4 @@
-//! The accept loop: listeners, limits, timers, and each connection's HTTP/1.1.
+//! The accept loop: listeners, limits, timers, and each connection's HTTP/1.1, in plain or over TLS.
 //!
 //! `axum::serve` has no header timer and no way to a connection's stream; both are needed here.
 
@@ -11,6 +11,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, lookup_host},
     sync::Semaphore,
     time::{sleep, timeout},
@@ -22,7 +23,8 @@ use tracing::{debug, warn};
 use crate::{
     config::ListenAddr,
     metrics::Counter,
-    stream::{Stream, Streams},
+    stream::{Entry, Stream, Streams},
+    tls::Tls,
 };
 
 /// Connections that the kernel completes for us while we are busy: a reconnect storm.
@@ -83,6 +85,8 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 pub struct Accept<S> {
     /// Answers requests; each carries its connection's [`crate::stream::Control`] as an extension.
     pub service: S,
+    /// What the bytes go through first; `None` = nothing, plain HTTP.
+    pub tls: Option<Tls>,
     /// Where the connections are registered.
     pub streams: Arc<Streams>,
     /// How many may be open.
@@ -118,13 +122,14 @@ where
                 debug!(%peer, "gone before it was served: {error}");
             } else if self.streams.count() < self.max_connections {
                 // Registered here, not in its task: the next one has to find it counted.
-                let stream = Stream::new(io, peer, self.slow_after, &self.streams);
-                tokio::spawn(self.clone().serve(stream, peer));
+                let entry = Entry::new(peer, &self.streams);
+                tokio::spawn(self.clone().connect(io, entry, peer));
             } else {
                 self.refused.inc();
                 if let Ok(permit) = refusals.clone().try_acquire_owned() {
+                    let tls = self.tls.clone();
                     tokio::spawn(async move {
-                        refuse(io).await;
+                        let _ = timeout(REFUSAL_TIMEOUT, refuse(io, tls)).await;
                         drop(permit);
                     });
                 }
@@ -132,9 +137,26 @@ where
         }
     }
 
-    async fn serve(self, stream: Stream<TcpStream>, peer: SocketAddr) {
-        let control = stream.control().clone();
+    /// A handshake is a matter between this task and its peer: whoever stalls holds nobody up.
+    async fn connect(self, io: TcpStream, entry: Entry, peer: SocketAddr) {
         debug!(%peer, "connected");
+        let Some(tls) = self.tls.clone() else {
+            return self.serve(io, entry, peer).await;
+        };
+        let finishing = entry.control().finishing().clone();
+        match finishing.run_until_cancelled(tls.accept(io)).await {
+            Some(Ok(io)) => self.serve(io, entry, peer).await,
+            Some(Err(error)) => debug!(%peer, "no TLS: {error}"),
+            None => debug!(%peer, "no TLS before the end"),
+        }
+    }
+
+    async fn serve<T>(self, io: T, entry: Entry, peer: SocketAddr)
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let stream = Stream::new(io, entry, self.slow_after);
+        let control = stream.control().clone();
         let service = service_fn(|request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(control.clone());
@@ -163,15 +185,26 @@ where
     }
 }
 
-async fn refuse(io: TcpStream) {
+async fn refuse(io: TcpStream, tls: Option<Tls>) {
+    match tls {
+        None => too_many(io).await,
+        Some(tls) => {
+            if let Ok(io) = tls.accept(io).await {
+                too_many(io).await;
+            }
+        }
+    }
+}
+
+async fn too_many<T: AsyncRead + AsyncWrite + Unpin>(io: T) {
     let service = service_fn(|_| async {
         let text = "The server holds as many connections as it may (MAX_CONNECTIONS).\n";
         let mut response = (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         Ok::<_, Infallible>(response)
     });
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(io), service);
-    let _ = timeout(REFUSAL_TIMEOUT, connection).await;
+    // Whoever is gone needs no answer.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(io), service).await;
 }
 
 fn tune(io: &TcpStream) -> io::Result<()> {

@@ -2,13 +2,17 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
+mod https;
 mod redis_address;
 mod settings;
 
+pub use https::{CertificateFiles, Https};
 pub use redis_address::{RedisAddress, Transport};
 pub use settings::Settings;
 
 const HTTP_ADDR: &str = ":8080";
+/// With a public name; where HTTP-01 challenges and who types the bare name will ask.
+const PUBLIC_HTTP_ADDR: &str = ":80";
 const ADMIN_ADDR: &str = "127.0.0.1:8081";
 const REDIS_CHANNELS: &str = "*";
 const HISTORY: &str = "100";
@@ -34,12 +38,14 @@ const GRACE_MAX: Duration = Duration::from_secs(600);
 /// Everything the server has to know to run. Plain values, all of them valid.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where page and sockets are served.
+    /// Where page and sockets are served, or the way to HTTPS.
     pub http_addr: ListenAddr,
+    /// HTTPS, if it is served.
+    pub https: Option<Https>,
     /// Where health and metrics are served; `None` = nowhere.
     pub admin_addr: Option<ListenAddr>,
-    /// Public host name, as the demo's `RTHOST`.
-    pub rthost: Option<String>,
+    /// Public host names, as the demo's `RTHOST`; the first is no wildcard.
+    pub hosts: Vec<String>,
     /// Where messages come from.
     pub source: Source,
     /// Redis glob patterns, without duplicates, at least one.
@@ -160,11 +166,15 @@ impl TryFrom<Settings> for Config {
 
     fn try_from(settings: Settings) -> Result<Self, BadSettings> {
         let mut check = Check(Vec::new());
-        let http_addr = check.value("HTTP_ADDR", &settings.http_addr, HTTP_ADDR, str::parse);
+        let hosts = given(settings.rthost.clone())
+            .map_or(Some(Vec::new()), |text| check.take("RTHOST", https::hosts(&text)));
+        let is_public = hosts.as_ref().is_none_or(|hosts| !hosts.is_empty());
+        let default = if is_public { PUBLIC_HTTP_ADDR } else { HTTP_ADDR };
+        let http_addr = check.value("HTTP_ADDR", &settings.http_addr, default, str::parse);
+        let https = https::https(&mut check, &settings);
         let admin_addr = check.value("ADMIN_ADDR", &settings.admin_addr, ADMIN_ADDR, |text| {
             if text == "off" { Ok(None) } else { text.parse().map(Some) }
         });
-        let rthost = given(settings.rthost);
         let username = check.value_or_file(
             "REDIS_USERNAME",
             settings.redis_username,
@@ -176,7 +186,7 @@ impl TryFrom<Settings> for Config {
             settings.redis_password_file,
         );
         let redishost = given(settings.redishost);
-        let source = check.take("REDISHOST", source(redishost.as_deref(), rthost.is_some()));
+        let source = check.take("REDISHOST", source(redishost.as_deref(), is_public));
         let source = source.map(|source| source.with_credentials(username, password));
         let channels =
             check.value("REDIS_CHANNELS", &settings.redis_channels, REDIS_CHANNELS, patterns);
@@ -217,8 +227,9 @@ impl TryFrom<Settings> for Config {
         let config = (|| {
             Some(Self {
                 http_addr: http_addr?,
+                https,
                 admin_addr: admin_addr?,
-                rthost,
+                hosts: hosts?,
                 source: source?,
                 channels: channels?,
                 history: history?,

@@ -15,24 +15,36 @@ mod assets;
 mod engine_io3;
 mod events;
 pub mod polling;
+mod secure;
 
 use admin::Admin;
 use polling::Engine;
+pub use secure::{Redirect, strict};
 
-/// Routes of the public listener.
+/// Routes of the listener that viewers use.
 pub fn public(config: &Config, engine: Engine, rooms: Arc<Rooms>, admin: Arc<Admin>) -> Router {
     let sockets =
         any(async |State(engine): State<Engine>, request: Request| engine.answer(request).await);
-    let mut routes = Router::new()
+    Router::new()
         .route("/socket.io/", sockets.clone())
         .route("/socket.io", sockets)
         .with_state(engine)
         .route("/events/{*room}", get(events::follow).with_state(rooms))
-        .route("/livez", get(admin::livez))
-        .merge(assets::client());
+        .merge(alive(config, admin))
+        .merge(assets::client())
+        .fallback_service(assets::page(config.assets.as_deref()))
+}
+
+/// Routes of the plain listener beside HTTPS: whether the process lives, and the way to HTTPS.
+pub fn plain(config: &Config, admin: Arc<Admin>, redirect: Redirect) -> Router {
+    alive(config, admin).fallback(move |request: Request| async move { redirect.answer(&request) })
+}
+
+fn alive(config: &Config, admin: Arc<Admin>) -> Router {
+    let routes = Router::new().route("/livez", get(admin::livez));
     // Whoever switches the admin listener off may still have to ask whether we are ready.
-    if config.admin_addr.is_none() {
-        routes = routes.route("/readyz", get(admin::readyz).with_state(admin));
+    match config.admin_addr {
+        None => routes.route("/readyz", get(admin::readyz).with_state(admin)),
+        Some(_) => routes,
     }
-    routes.fallback_service(assets::page(config.assets.as_deref()))
 }

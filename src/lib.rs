@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! data     Redis ─► broker::redis ─[queue: full = drop + count]─► fanout ─► rooms ─► outlets ─► engine ─► stream ─► kernel
-//! control  flags + env ─► config ─► accept ─► http ─► sockets
+//! control  flags + env ─► config ─► tls ─► accept ─► http ─► sockets
 //! stop     stop ─► not ready ─► stop accepting ─► stop broker ─► flush and end the streams over the grace
 //! ```
 //!
@@ -36,6 +36,7 @@ mod memory;
 mod rooms;
 mod sockets;
 mod stream;
+mod tls;
 
 use accept::Accept;
 use broker::{embedded::Embedded, redis::Subscription};
@@ -47,6 +48,7 @@ use metrics::{Close, Counter, Gauge, Metrics};
 use rooms::{Limits, Rooms};
 use sockets::{Shared, session::Sessions};
 use stream::Streams;
+use tls::{Tls, certificates::Certificates, files::Watch};
 
 /// More viewers than this want several instances.
 const MAX_CONNECTIONS: usize = 20_000;
@@ -70,10 +72,34 @@ const AFTER_GRACE: Duration = Duration::from_secs(2);
 pub struct Server {
     config: Config,
     listener: TcpListener,
+    https: Option<Secure>,
+    metrics: Arc<Metrics>,
     admin: Option<TcpListener>,
     embedded: Option<Embedded>,
     redis: RedisAddress,
     max_connections: usize,
+}
+
+/// HTTPS that is ready to run.
+struct Secure {
+    listener: TcpListener,
+    port: u16,
+    tls: Tls,
+    certificates: Arc<Certificates>,
+    watch: Watch,
+}
+
+impl Secure {
+    async fn bind(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Self>> {
+        let Some(https) = &config.https else { return Ok(None) };
+        let certificates =
+            Certificates::new(config.hosts.first().cloned(), "files", metrics.clone());
+        let watch = Watch::start(https.certificate.clone(), certificates.clone()).await?;
+        let listener = accept::bind("HTTPS_ADDR", &https.addr).await?;
+        let port = listener.local_addr()?.port();
+        let tls = Tls::new(certificates.clone(), metrics.clone())?;
+        Ok(Some(Self { listener, port, tls, certificates, watch }))
+    }
 }
 
 impl Server {
@@ -87,16 +113,30 @@ impl Server {
             Some(addr) => Some(accept::bind("ADMIN_ADDR", addr).await?),
             None => None,
         };
+        let metrics = Arc::new(Metrics::default());
+        let https = Secure::bind(&config, &metrics).await?;
         let (redis, embedded) = choose_source(&config.source).await?;
-        if config.rthost.is_some() {
-            warn!("RTHOST is set, but this version gets no certificates yet: plain HTTP is served");
+        if https.is_none() && !config.hosts.is_empty() {
+            warn!(
+                "RTHOST is set, but this version gets no certificates by itself yet: plain HTTP is served; set TLS_CERT and TLS_KEY for HTTPS"
+            );
         }
-        Ok(Self { config, listener, admin, embedded, redis, max_connections })
+        Ok(Self { config, listener, https, metrics, admin, embedded, redis, max_connections })
     }
 
-    /// Where page and sockets are served.
+    /// Where page and sockets are served, or the way to HTTPS.
     pub fn local_addr(&self) -> anyhow::Result<SocketAddr> {
         Ok(self.listener.local_addr()?)
+    }
+
+    /// Where page and sockets are served over HTTPS, if they are.
+    pub fn https_addr(&self) -> Option<SocketAddr> {
+        self.https.as_ref()?.listener.local_addr().ok()
+    }
+
+    /// The name under which page and sockets are served over HTTPS.
+    pub fn https_host(&self) -> Option<String> {
+        self.https.as_ref()?.certificates.host()
     }
 
     /// Where health and metrics are served, if they are.
@@ -122,7 +162,7 @@ impl Server {
     /// Serves until `stop`, then drains. Returns when all is closed, or the grace is over.
     pub async fn run(self, stop: CancellationToken) {
         let config = &self.config;
-        let metrics = Arc::new(Metrics::default());
+        let metrics = self.metrics;
         let health = Arc::new(Health::new(self.redis.to_string(), config.channels.clone()));
         let rooms = Arc::new(Rooms::new(limits(config), metrics.clone()));
         let streams = Streams::new(metrics.connections.clone(), metrics.clone());
@@ -148,20 +188,34 @@ impl Server {
         let shared = Shared { rooms: rooms.clone(), metrics: metrics.clone(), hello: config.hello };
         let sessions = Sessions::new(self.max_connections, config.slow_after, metrics.clone());
         let engine = Engine::new(sockets::service(Arc::new(shared)), sessions);
-        let admin = Arc::new(Admin { health: health.clone(), metrics: metrics.clone() });
-        let public = Accept {
-            service: http::public(config, engine, rooms, admin.clone()),
+        let certificates = self.https.as_ref().map(|https| https.certificates.clone());
+        let admin =
+            Arc::new(Admin { health: health.clone(), metrics: metrics.clone(), certificates });
+        let routes = http::public(config, engine, rooms, admin.clone());
+        let mut public = Accept {
+            service: routes,
+            tls: None,
             streams: streams.clone(),
             max_connections: self.max_connections,
             slow_after: config.slow_after,
             refused: metrics.refused.clone(),
         };
+        if let Some(Secure { listener, port, tls, certificates, watch }) = self.https {
+            tasks.spawn(watch.run(stop.clone()));
+            let redirect = http::Redirect { certificates: certificates.clone(), port };
+            let plain = http::plain(config, admin.clone(), redirect);
+            let service = http::strict(public.service.clone(), certificates);
+            let secure = Accept { service, tls: Some(tls), ..public.clone() };
+            tasks.spawn(secure.run(listener, stop.clone()));
+            public.service = plain;
+        }
         tasks.spawn(public.run(self.listener, stop.clone()));
         // The admin listener answers until the end: it is where one looks during a drain.
         let closed = CancellationToken::new();
         if let Some(listener) = self.admin {
             let accept = Accept {
                 service: http::admin::routes(admin),
+                tls: None,
                 streams: Streams::new(Gauge::default(), metrics.clone()),
                 max_connections: MAX_ADMIN_CONNECTIONS,
                 slow_after: config.slow_after,

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use prometheus_client::{
     encoding::text::encode,
     metrics::{family::Family, info::Info},
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 
 type Label = [(&'static str, &'static str); 1];
@@ -51,6 +51,17 @@ pub enum Transport {
     WebSocket,
 }
 
+/// How a TLS handshake went.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Handshake {
+    /// Both sides agreed.
+    Done,
+    /// One of them refused, or went away.
+    Failed,
+    /// It took longer than it may.
+    Late,
+}
+
 /// All of the server's metrics; every instance has its own, so that tests do not share them.
 pub struct Metrics {
     registry: Registry,
@@ -79,6 +90,8 @@ pub struct Metrics {
     pub reconnects: Counter,
     /// Seconds that the last probe of the source took.
     pub round_trip: Gauge<f64, AtomicU64>,
+    handshakes: Family<Label, Counter>,
+    certificate_expiry: Family<Label, Gauge>,
     /// Messages that wait between source and rooms.
     pub queue_messages: Gauge,
     /// Their bytes: channels and payloads.
@@ -106,6 +119,8 @@ impl Default for Metrics {
             source_up: Gauge::default(),
             reconnects: Counter::default(),
             round_trip: Gauge::default(),
+            handshakes: Family::default(),
+            certificate_expiry: Family::default(),
             queue_messages: Gauge::default(),
             queue_bytes: Gauge::default(),
         };
@@ -149,12 +164,26 @@ impl Metrics {
             self.queue_messages.clone(),
         );
         registry.register("queue_bytes", "Their bytes", self.queue_bytes.clone());
+        registry.register(
+            "tls_handshakes",
+            "TLS handshakes, by how they went",
+            self.handshakes.clone(),
+        );
+        registry.register_with_unit(
+            "certificate_not_after",
+            "When the certificate in use expires, since the Unix epoch; absent without one",
+            Unit::Seconds,
+            self.certificate_expiry.clone(),
+        );
         // A series that is there from the start can be alerted on before its first event.
         for transport in [Transport::Polling, Transport::WebSocket] {
             self.sessions(transport);
         }
         for reason in [Drop::QueueFull, Drop::BadChannel] {
             self.dropped(reason);
+        }
+        for result in [Handshake::Done, Handshake::Failed, Handshake::Late] {
+            self.handshakes(result);
         }
         for reason in [Close::Slow, Close::QueueFull, Close::Drain] {
             self.closed(reason);
@@ -182,6 +211,21 @@ impl Metrics {
     /// Connections ended for a reason.
     pub fn closed(&self, reason: Close) -> Counter {
         self.closes.get_or_create_owned(&[("reason", reason.as_str())])
+    }
+
+    /// TLS handshakes that went a certain way.
+    pub fn handshakes(&self, result: Handshake) -> Counter {
+        let name = match result {
+            Handshake::Done => "done",
+            Handshake::Failed => "failed",
+            Handshake::Late => "late",
+        };
+        self.handshakes.get_or_create_owned(&[("result", name)])
+    }
+
+    /// When the certificate in use expires, in seconds since the Unix epoch, by where it is from.
+    pub fn certificate_expires(&self, source: &'static str, at: u64) {
+        self.certificate_expiry.get_or_create_owned(&[("source", source)]).set(at as i64);
     }
 
     /// All of them in the OpenMetrics text format.

@@ -69,6 +69,48 @@ impl Streams {
     }
 }
 
+/// A connection's place among the streams, from the moment it is accepted: handshakes count too.
+pub struct Entry(Arc<Control>);
+
+impl Entry {
+    /// Registers a connection.
+    pub fn new(peer: SocketAddr, streams: &Arc<Streams>) -> Self {
+        let id = streams.next_id.fetch_add(1, Ordering::Relaxed);
+        let control = Arc::new(Control {
+            id,
+            peer,
+            streams: streams.clone(),
+            upgraded: AtomicBool::new(false),
+            lags: AtomicBool::new(false),
+            caught_up: Notify::new(),
+            finishing: CancellationToken::new(),
+            ended: OnceLock::new(),
+            broken: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
+            writer: AtomicWaker::new(),
+        });
+        streams.lock().insert(id, Arc::downgrade(&control));
+        streams.open.inc();
+        Self(control)
+    }
+
+    /// What others may ask of the connection.
+    pub fn control(&self) -> &Arc<Control> {
+        &self.0
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        // Not when the control is dropped: a session may keep that for longer.
+        let streams = &self.0.streams;
+        streams.lock().remove(&self.0.id);
+        streams.open.dec();
+        self.0.set_lags(false);
+        streams.changed.notify_waiters();
+    }
+}
+
 /// What others may ask of a stream. It does not keep the stream open.
 pub struct Control {
     id: u64,
@@ -159,36 +201,20 @@ impl Control {
 /// the stream ends.
 pub struct Stream<T> {
     io: T,
-    control: Arc<Control>,
+    entry: Entry,
     slow_after: Duration,
     behind: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Stream<T> {
-    /// Registers a stream.
-    pub fn new(io: T, peer: SocketAddr, slow_after: Duration, streams: &Arc<Streams>) -> Self {
-        let id = streams.next_id.fetch_add(1, Ordering::Relaxed);
-        let control = Arc::new(Control {
-            id,
-            peer,
-            streams: streams.clone(),
-            upgraded: AtomicBool::new(false),
-            lags: AtomicBool::new(false),
-            caught_up: Notify::new(),
-            finishing: CancellationToken::new(),
-            ended: OnceLock::new(),
-            broken: AtomicBool::new(false),
-            reader: AtomicWaker::new(),
-            writer: AtomicWaker::new(),
-        });
-        streams.lock().insert(id, Arc::downgrade(&control));
-        streams.open.inc();
-        Self { io, control, slow_after, behind: None }
+    /// The bytes of a registered connection.
+    pub fn new(io: T, entry: Entry, slow_after: Duration) -> Self {
+        Self { io, entry, slow_after, behind: None }
     }
 
     /// What others may ask of this stream.
     pub fn control(&self) -> &Arc<Control> {
-        &self.control
+        self.entry.control()
     }
 
     /// What becomes of a write. One that is refused starts or asks the clock.
@@ -204,30 +230,19 @@ impl<T> Stream<T> {
         match poll {
             Poll::Ready(Ok(value)) => Poll::Ready(Ok(value)),
             Poll::Ready(Err(_)) => {
-                self.control.broken.store(true, Ordering::Release);
-                self.control.reader.wake();
+                self.control().broken.store(true, Ordering::Release);
+                self.control().reader.wake();
                 Poll::Ready(Ok(done))
             }
             Poll::Pending => {
-                self.control.set_lags(true);
+                self.control().set_lags(true);
                 let after = self.slow_after;
                 let clock = self.behind.get_or_insert_with(|| Box::pin(sleep(after)));
                 ready!(clock.as_mut().poll(cx));
-                self.control.end(Close::Slow);
+                self.control().end(Close::Slow);
                 Poll::Ready(Ok(done))
             }
         }
-    }
-}
-
-impl<T> Drop for Stream<T> {
-    fn drop(&mut self) {
-        // Not when the control is dropped: a session may keep that for longer.
-        let streams = &self.control.streams;
-        streams.lock().remove(&self.control.id);
-        streams.open.dec();
-        self.control.set_lags(false);
-        streams.changed.notify_waiters();
     }
 }
 
@@ -241,14 +256,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.control.reader.register(cx.waker());
-        if self.control.is_over() {
+        self.control().reader.register(cx.waker());
+        if self.control().is_over() {
             return Poll::Ready(Err(ended()));
         }
         // What the peer has sent is read first: bytes left unread would turn our close into a
         // reset, and a reset makes the peer forget what we sent last.
         match Pin::new(&mut self.io).poll_read(cx, buf) {
-            Poll::Pending if self.control.reads_the_end() => Poll::Ready(Err(ended())),
+            Poll::Pending if self.control().reads_the_end() => Poll::Ready(Err(ended())),
             poll => poll,
         }
     }
@@ -260,8 +275,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.control.writer.register(cx.waker());
-        if self.control.is_over() {
+        self.control().writer.register(cx.waker());
+        if self.control().is_over() {
             return Poll::Ready(Ok(buf.len()));
         }
         let poll = Pin::new(&mut self.io).poll_write(cx, buf);
@@ -273,9 +288,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.control.writer.register(cx.waker());
+        self.control().writer.register(cx.waker());
         let all = bufs.iter().map(|buf| buf.len()).sum();
-        if self.control.is_over() {
+        if self.control().is_over() {
             return Poll::Ready(Ok(all));
         }
         let poll = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
@@ -287,19 +302,19 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.control.writer.register(cx.waker());
-        if self.control.is_over() {
+        self.control().writer.register(cx.waker());
+        if self.control().is_over() {
             return Poll::Ready(Ok(()));
         }
         let poll = Pin::new(&mut self.io).poll_flush(cx);
         ready!(self.written(cx, poll, ()))?;
         self.behind = None;
-        self.control.set_lags(false);
+        self.control().set_lags(false);
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.control.is_over() {
+        if self.control().is_over() {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.io).poll_shutdown(cx)

@@ -5,16 +5,44 @@ use clap::Args;
 /// The settings, each a flag and an environment variable. An empty variable counts as unset.
 #[derive(Args, Clone, Default)]
 pub struct Settings {
-    /// Where the page and the sockets are served, `host:port` or `:port` (all interfaces)
-    #[arg(long, env, global = true, value_name = "ADDR", default_value = super::HTTP_ADDR)]
+    /// Where the page and the sockets are served, `host:port` or `:port` (all interfaces); with
+    /// HTTPS, where plain requests are redirected. Unset: :8080, or :80 if RTHOST is set
+    #[arg(
+        long,
+        env,
+        global = true,
+        value_name = "ADDR",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub http_addr: String,
+
+    /// Where the page and the sockets are served over HTTPS. Unset: :443 if TLS_CERT is set
+    #[arg(
+        long,
+        env,
+        global = true,
+        value_name = "ADDR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub https_addr: String,
+
+    /// File with the certificate for HTTPS and its chain, PEM; read again when it changes
+    #[arg(long, env, global = true, value_name = "FILE")]
+    pub tls_cert: Option<String>,
+
+    /// File with the certificate's key, PEM
+    #[arg(long, env, global = true, value_name = "FILE")]
+    pub tls_key: Option<String>,
 
     /// Where health and metrics are served, or `off`
     #[arg(long, env, global = true, value_name = "ADDR", default_value = super::ADMIN_ADDR)]
     pub admin_addr: String,
 
-    /// Public host name of this server; set, it rules out the embedded broker
-    #[arg(long, env, global = true, value_name = "HOST")]
+    /// Public host names of this server, comma-separated; plain requests are redirected to the
+    /// first one. Set, it rules out the embedded broker
+    #[arg(long, env, global = true, value_name = "HOSTS")]
     pub rthost: Option<String>,
 
     /// The Redis to watch: `host:port`, `redis://…`, `rediss://…` (TLS), `unix:/path`, or

@@ -164,3 +164,40 @@ fn addresses_read_as_they_are_written() {
         assert!(bad.parse::<ListenAddr>().is_err(), "{bad}");
     }
 }
+
+#[test]
+fn https_needs_both_of_its_files() {
+    let both = |settings: &mut Settings| {
+        settings.tls_cert = Some("cert.pem".into());
+        settings.tls_key = Some("key.pem".into());
+    };
+    let config = settings(both).expect("valid");
+    assert_eq!(config.http_addr.port, 8080);
+    let https = config.https.expect("HTTPS");
+    assert_eq!(https.addr, ListenAddr { host: None, port: 443 });
+    assert_eq!(https.certificate.key, PathBuf::from("key.pem"));
+    for (name, change) in [
+        ("TLS_KEY", (|settings| settings.tls_cert = Some("x".into())) as fn(&mut Settings)),
+        ("TLS_CERT", |settings| settings.tls_key = Some("x".into())),
+        ("HTTPS_ADDR", |settings| settings.https_addr = ":443".into()),
+    ] {
+        let message = settings(change).map(|_| ()).expect_err("wrong");
+        assert!(message.contains(&format!("\n  {name}: ")), "{name} in {message}");
+    }
+}
+
+#[test]
+fn public_hosts_are_a_list_that_begins_with_a_name() {
+    let hosts = |text: &str| {
+        settings(|settings| settings.rthost = Some(text.to_owned())).map(|config| config.hosts)
+    };
+    assert_eq!(hosts("RT.Example.com"), Ok(vec!["rt.example.com".to_owned()]));
+    let list = vec!["a.example".to_owned(), "*.a.example".to_owned()];
+    assert_eq!(hosts("*.a.example, a.example,A.example"), Ok(list));
+    for bad in ["*.a.example", "https://a.example", "a.example:443", "a..b", "-a.b", "a.*.b", "a_b"]
+    {
+        assert!(hosts(bad).is_err_and(|message| message.contains("\n  RTHOST: ")), "{bad}");
+    }
+    let public = settings(|settings| settings.rthost = Some("a.example".into())).expect("valid");
+    assert_eq!(public.http_addr, ListenAddr { host: None, port: 80 });
+}

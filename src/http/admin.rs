@@ -15,6 +15,7 @@ use crate::{
     broker,
     health::{Health, SourceReport, SourceState},
     metrics::{Drop, Metrics},
+    tls::certificates::{CertificateReport, Certificates},
 };
 
 /// Prometheus' name for what [`Metrics::text`] writes.
@@ -26,6 +27,8 @@ pub struct Admin {
     pub health: Arc<Health>,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
+    /// What HTTPS is served with; `None` = plain HTTP.
+    pub certificates: Option<Arc<Certificates>>,
 }
 
 /// Routes of the admin listener.
@@ -64,6 +67,7 @@ struct Status {
     draining: bool,
     redis: Part<SourceReport>,
     queue: Part<Queue>,
+    certificate: Option<Part<CertificateReport>>,
     connections: i64,
     sockets: i64,
     rooms: i64,
@@ -86,7 +90,7 @@ struct Queue {
 }
 
 async fn status(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    let Admin { health, metrics } = &*admin;
+    let Admin { health, metrics, certificates } = &*admin;
     let source = health.source();
     let redis = Part { ok: source.state == SourceState::Subscribed, report: source };
     let queue = Queue {
@@ -99,14 +103,19 @@ async fn status(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let full =
         queue.messages as usize >= queue.messages_max || queue.bytes as usize >= queue.bytes_max;
     let queue = Part { ok: !full, report: queue };
+    let certificate = certificates.as_ref().map(|certificates| {
+        let (ok, report) = certificates.report();
+        Part { ok, report }
+    });
     let status = Status {
-        ok: redis.ok && queue.ok,
+        ok: redis.ok && queue.ok && certificate.as_ref().is_none_or(|certificate| certificate.ok),
         version: env!("CARGO_PKG_VERSION"),
         live: true,
         ready: health.ready(),
         draining: health.draining(),
         redis,
         queue,
+        certificate,
         connections: metrics.connections.get(),
         sockets: metrics.sockets.get(),
         rooms: metrics.rooms.get(),

@@ -19,7 +19,7 @@ export function seeded(seed) {
 }
 
 // A client's TCP connection in our hands: it can break, or not be read any more.
-export class Line extends Agent {
+class Line extends Agent {
   createConnection(...args) {
     this.socket = super.createConnection(...args)
     return this.socket
@@ -32,6 +32,13 @@ export class Line extends Agent {
   stopReading() {
     this.socket.pause()
   }
+}
+
+// A stock client over a line of its own.
+export function clientOnLine(url, options) {
+  const line = new Line()
+  const socket = client4(url, { ...options, forceNew: true, transports: ['websocket'], agent: line })
+  return { line, socket }
 }
 
 // Which numbers came: from 0 on, each should once and in order.
@@ -65,17 +72,13 @@ class Viewer {
 
   constructor(url, room) {
     this.room = room
-    this.line = new Line()
-    this.socket = client4(url, {
-      forceNew: true,
-      transports: ['websocket'],
-      agent: this.line,
-      reconnectionDelay: AWAY,
-      reconnectionDelayMax: AWAY,
-      randomizationFactor: 0,
-    })
+    const delays = { reconnectionDelay: AWAY, reconnectionDelayMax: AWAY, randomizationFactor: 0 }
+    Object.assign(this, clientOnLine(url, delays))
     this.socket.on('connect', () => this.enter())
-    this.socket.on('disconnect', () => { this.joined = false })
+    this.socket.on('disconnect', () => {
+      this.joined = false
+      this.left = this.ledger.next // now: Socket.IO brings what was missed before it says `connect`
+    })
   }
 
   cut() {
@@ -87,8 +90,8 @@ class Viewer {
 
   // It is in the room, and knows whether nothing is missing since it was.
   entered(recovered) {
-    if (this.cuts > 0) {
-      this.comebacks.push({ recovered, next: this.ledger.next, at: performance.now() })
+    if (this.left !== undefined) {
+      this.comebacks.push({ recovered, left: this.left, at: performance.now() })
       if (!recovered) this.told = true
     }
     this.joined = true
@@ -195,7 +198,7 @@ function outcome(viewers, receivers, firstHeard) {
   const outage = new Set(receivers.flatMap((count, number) => (count === 0 ? [number] : [])))
   const over = firstHeard[Math.max(...outage) + 1]
   // It had nothing from after the outage, came back after it, and was told that nothing is missing.
-  const acrossOutage = ({ recovered, next, at }) => recovered && next <= Math.min(...outage) && at > over
+  const acrossOutage = ({ recovered, left, at }) => recovered && left <= Math.min(...outage) && at > over
   return {
     viewers: viewers.length,
     published: receivers.length,

@@ -14,3 +14,4 @@ mod rooms;
 mod settings;
 mod slow;
 mod support;
+mod tls;

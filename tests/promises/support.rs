@@ -13,6 +13,7 @@ use roomcast::{
 };
 use serde_json::{Value, json};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream},
     sync::Mutex,
     task::JoinHandle,
@@ -36,6 +37,8 @@ pub struct Site {
     pub addr: SocketAddr,
     pub admin: SocketAddr,
     redis: RedisAddress,
+    /// Where HTTPS is, if it is served.
+    pub https: Option<SocketAddr>,
     publisher: Mutex<Publisher>,
     stop: CancellationToken,
     running: JoinHandle<()>,
@@ -59,6 +62,7 @@ impl Site {
         let server = Server::bind(config).await.expect("free ports");
         let (addr, admin) =
             (server.local_addr().expect("bound"), server.admin_addr().expect("bound"));
+        let https = server.https_addr();
         let (redis, stop) = (server.redis().clone(), CancellationToken::new());
         let running = tokio::spawn(server.run(stop.clone()));
         let publisher = within("the embedded broker", async {
@@ -69,7 +73,7 @@ impl Site {
             }
         });
         let publisher = publisher.await;
-        let site = Arc::new(Self { addr, admin, redis, publisher, stop, running });
+        let site = Arc::new(Self { addr, admin, redis, https, publisher, stop, running });
         site.until("subscribed", async || site.get("/readyz").await.0 == 200).await;
         site
     }
@@ -191,8 +195,8 @@ impl Polling {
 }
 
 /// A Socket.IO client over a WebSocket.
-pub struct Client {
-    socket: WebSocketStream<TcpStream>,
+pub struct Client<S = TcpStream> {
+    socket: WebSocketStream<S>,
     /// Events that came while something else was awaited.
     events: VecDeque<Value>,
     asked: u64,
@@ -209,18 +213,30 @@ impl Client {
     /// Connects over a socket with options of its own.
     pub async fn connect_over(socket: TcpSocket, site: &Site) -> Self {
         let mut client = Self::open(socket, site).await;
-        assert!(client.packet().await.starts_with("0{"), "Engine.IO opens");
-        client.send("40").await;
-        assert!(client.packet().await.starts_with("40{"), "Socket.IO connects");
+        client.enter().await;
         client
     }
 
     /// The WebSocket alone.
     pub async fn open(socket: TcpSocket, site: &Site) -> Self {
         let stream = within("TCP", socket.connect(site.addr)).await.expect("connected");
-        let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", site.addr);
+        Self::upgrade(stream).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// The WebSocket alone, over a stream that is there.
+    pub async fn upgrade(stream: S) -> Self {
+        let url = "ws://localhost/socket.io/?EIO=4&transport=websocket";
         let (socket, _) = within("WebSocket", client_async(url, stream)).await.expect("upgraded");
         Self { socket, events: VecDeque::new(), asked: 0, closed: false }
+    }
+
+    /// Connects to the namespace.
+    pub async fn enter(&mut self) {
+        assert!(self.packet().await.starts_with("0{"), "Engine.IO opens");
+        self.send("40").await;
+        assert!(self.packet().await.starts_with("40{"), "Socket.IO connects");
     }
 
     pub async fn send(&mut self, packet: &str) {

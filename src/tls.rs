@@ -1,0 +1,58 @@
+//! A TCP stream in, a TLS stream out: the handshake, its time, and what both sides agree on.
+
+use std::{io, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use rustls::{
+    ServerConfig,
+    crypto::ring::{Ticketer, default_provider},
+};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::metrics::{Handshake, Metrics};
+
+pub mod certificates;
+pub mod files;
+pub mod pair;
+
+use certificates::Certificates;
+
+/// For a handshake: three round trips of a phone in a tunnel, and no more.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The engine upgrades HTTP/1.1 to WebSocket, and knows no WebSocket over HTTP/2.
+const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// Turns TCP streams into TLS streams; what is cloned is a reference.
+#[derive(Clone)]
+pub struct Tls {
+    acceptor: TlsAcceptor,
+    metrics: Arc<Metrics>,
+}
+
+impl Tls {
+    /// TLS with whatever certificate is there when a handshake needs one. The configuration, and
+    /// with it the keys of the session tickets, outlives every certificate.
+    pub fn new(certificates: Arc<Certificates>, metrics: Arc<Metrics>) -> anyhow::Result<Self> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .context("TLS versions")?
+            .with_no_client_auth()
+            .with_cert_resolver(certificates);
+        config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+        config.ticketer = Ticketer::new().context("keys for session tickets")?;
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), metrics })
+    }
+
+    /// The whole handshake, within its time.
+    pub async fn accept(&self, io: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let accepted = timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(io)).await;
+        let (result, accepted) = match accepted {
+            Ok(Ok(stream)) => (Handshake::Done, Ok(stream)),
+            Ok(Err(error)) => (Handshake::Failed, Err(error)),
+            Err(late) => (Handshake::Late, Err(late.into())),
+        };
+        self.metrics.handshakes(result).inc();
+        accepted
+    }
+}

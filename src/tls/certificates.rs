@@ -1,0 +1,151 @@
+//! The certificate in use: handshakes read it, whoever gets a newer one swaps it, operators ask.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwapOption;
+use humantime::format_rfc3339_seconds;
+use rustls::{
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use serde::Serialize;
+use tracing::{info, warn};
+
+use super::pair::Pair;
+use crate::metrics::Metrics;
+
+/// Shared by handshakes, the source of certificates and the admin listener. Open connections never
+/// notice a swap.
+pub struct Certificates {
+    /// The host that is redirected to; unset, it is the certificate's first.
+    host: Option<String>,
+    /// Where certificates come from.
+    source: &'static str,
+    current: ArcSwapOption<InUse>,
+    error: Mutex<Option<String>>,
+    metrics: Arc<Metrics>,
+}
+
+struct InUse {
+    pair: Pair,
+    trusted: bool,
+}
+
+/// A look at the certificate in use.
+#[derive(Clone, Debug, Serialize)]
+pub struct CertificateReport {
+    /// Where certificates come from: files.
+    pub source: &'static str,
+    /// The names and addresses it is for; none while there is no certificate.
+    pub names: Vec<String>,
+    /// Who issued it.
+    pub issuer: Option<String>,
+    /// Its serial number, in hexadecimal digits.
+    pub serial: Option<String>,
+    /// Until when it holds.
+    pub not_after: Option<String>,
+    /// How many seconds that is from now, negative afterwards.
+    pub seconds_left: Option<i64>,
+    /// Whether browsers trust it.
+    pub trusted: bool,
+    /// Why there is none, or no newer one; `null` if nothing went wrong.
+    pub error: Option<String>,
+}
+
+impl Certificates {
+    /// None yet: handshakes are refused.
+    pub fn new(host: Option<String>, source: &'static str, metrics: Arc<Metrics>) -> Arc<Self> {
+        let (current, error) = Default::default();
+        Arc::new(Self { host, source, current, error, metrics })
+    }
+
+    /// Takes a certificate into use for all handshakes from now on.
+    pub fn swap(&self, pair: Pair) {
+        let (host, now) = (self.host.as_deref().or(pair.host()), SystemTime::now());
+        if let Some(host) = host.filter(|host| !pair.covers(host)) {
+            warn!("the certificate is for {}, and not for {host}", pair.names.join(", "));
+        }
+        let trusted = host.is_some_and(|host| pair.is_trusted(host, now));
+        let until = pair.not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.metrics.certificate_expires(self.source, until.as_secs());
+        info!(serial = %pair.serial, trusted, "the certificate in use is {pair}");
+        self.current.store(Some(Arc::new(InUse { pair, trusted })));
+        self.change_error(None);
+    }
+
+    /// Something went wrong; said once as long as it stays the same.
+    pub fn failed(&self, error: String) {
+        if self.change_error(Some(error.clone())) {
+            warn!("{error}");
+        }
+    }
+
+    /// What went wrong is over, and the certificate in use is the right one.
+    pub fn recovered(&self) {
+        self.change_error(None);
+    }
+
+    /// Whether there is one that holds now.
+    pub fn usable(&self) -> bool {
+        self.current.load().as_ref().is_some_and(|used| used.pair.holds(SystemTime::now()).is_ok())
+    }
+
+    /// Whether browsers trust it.
+    pub fn is_trusted(&self) -> bool {
+        self.current.load().as_ref().is_some_and(|used| used.trusted) && self.usable()
+    }
+
+    /// The host that all plain requests are redirected to.
+    pub fn host(&self) -> Option<String> {
+        let current = self.current.load();
+        self.host.clone().or_else(|| Some(current.as_ref()?.pair.host()?.to_owned()))
+    }
+
+    /// Whether all is well, and a look at the certificate now.
+    pub fn report(&self) -> (bool, CertificateReport) {
+        let (current, now) = (self.current.load(), SystemTime::now());
+        let pair = current.as_ref().map(|used| &used.pair);
+        let mut error = self.error.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        if let Some(Err(reason)) = pair.map(|pair| pair.holds(now)) {
+            error = Some(error.map_or(reason.to_string(), |error| format!("{reason}; {error}")));
+        }
+        let seconds = |time: SystemTime| match time.duration_since(now) {
+            Ok(left) => left.as_secs() as i64,
+            Err(over) => -(over.duration().as_secs() as i64),
+        };
+        let report = CertificateReport {
+            source: self.source,
+            names: pair.map(|pair| pair.names.clone()).unwrap_or_default(),
+            issuer: pair.map(|pair| pair.issuer.clone()),
+            serial: pair.map(|pair| pair.serial.clone()),
+            not_after: pair.map(|pair| format_rfc3339_seconds(pair.not_after).to_string()),
+            seconds_left: pair.map(|pair| seconds(pair.not_after)),
+            trusted: self.is_trusted(),
+            error,
+        };
+        (pair.is_some() && report.error.is_none(), report)
+    }
+
+    fn change_error(&self, new: Option<String>) -> bool {
+        let mut error = self.error.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let news = *error != new;
+        *error = new;
+        news
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load().as_ref()?.pair.key.clone())
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").field("host", &self.host).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,98 @@
+//! A certificate and its key in two files of somebody else, read again when they change.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, anyhow};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{certificates::Certificates, pair::Pair};
+use crate::config::CertificateFiles;
+
+/// How often the files are read. Their content is compared, not their times: mounted secrets are
+/// links to folders that are swapped, and a copy may keep the time of its original.
+const READ_EVERY: Duration = Duration::from_secs(2);
+
+/// What the files held when they were last looked at.
+#[derive(Clone, PartialEq)]
+struct Content {
+    chain: Vec<u8>,
+    key: Vec<u8>,
+}
+
+/// Two files, and whom to tell when they change.
+pub struct Watch {
+    files: CertificateFiles,
+    certificates: Arc<Certificates>,
+    seen: Content,
+}
+
+impl Watch {
+    /// Reads the files for the first time. What cannot be used at all is an error; an expired
+    /// certificate is reported and used, since there is no better one.
+    pub async fn start(
+        files: CertificateFiles,
+        certificates: Arc<Certificates>,
+    ) -> anyhow::Result<Self> {
+        let seen = read(&files).await?;
+        let pair = parse(&files, &seen)?;
+        let holds = pair.holds(SystemTime::now());
+        certificates.swap(pair);
+        if let Err(reason) = holds {
+            warn!(
+                "TLS_CERT ({}): {reason}; it is used, for want of a better one",
+                files.cert.display()
+            );
+        }
+        Ok(Self { files, certificates, seen })
+    }
+
+    /// Looks at the files until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut ticks = interval(READ_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if let Err(error) = self.look().await {
+                self.certificates.failed(format!("{error:#}; the certificate in use stays"));
+            }
+        }
+    }
+
+    async fn look(&mut self) -> anyhow::Result<()> {
+        let content = read(&self.files).await?;
+        if content == self.seen {
+            self.certificates.recovered();
+            return Ok(());
+        }
+        let pair = parse(&self.files, &content)?;
+        if let Err(reason) = pair.holds(SystemTime::now())
+            && self.certificates.usable()
+        {
+            return Err(anyhow!("TLS_CERT ({}): {reason}", self.files.cert.display()));
+        }
+        self.seen = content;
+        self.certificates.swap(pair);
+        Ok(())
+    }
+}
+
+async fn read(files: &CertificateFiles) -> anyhow::Result<Content> {
+    let read = async |setting: &str, file: &std::path::Path| {
+        let content = tokio::fs::read(file).await;
+        content.with_context(|| format!("{setting}: cannot read {}", file.display()))
+    };
+    Ok(Content {
+        chain: read("TLS_CERT", &files.cert).await?,
+        key: read("TLS_KEY", &files.key).await?,
+    })
+}
+
+fn parse(files: &CertificateFiles, content: &Content) -> anyhow::Result<Pair> {
+    Pair::parse(&content.chain, &content.key).with_context(|| {
+        format!("TLS_CERT ({}) and TLS_KEY ({})", files.cert.display(), files.key.display())
+    })
+}

@@ -1,0 +1,140 @@
+//! A certificate with its key: read, checked, and what is to know about it.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, bail, ensure};
+use humantime::format_rfc3339_seconds;
+use rustls::{
+    RootCertStore,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    sign::CertifiedKey,
+};
+use x509_parser::{extensions::GeneralName, parse_x509_certificate, time::ASN1Time};
+
+/// A key, the chain that certifies it, and what the chain's first certificate says.
+pub struct Pair {
+    /// What handshakes use.
+    pub key: Arc<CertifiedKey>,
+    /// The names and addresses it is for.
+    pub names: Vec<String>,
+    /// Who issued it.
+    pub issuer: String,
+    /// Its serial number, in hexadecimal digits.
+    pub serial: String,
+    /// From when on it holds.
+    pub not_before: SystemTime,
+    /// Until when it holds.
+    pub not_after: SystemTime,
+}
+
+impl Pair {
+    /// Reads PEM texts. An error says which of the two is wrong, and how.
+    pub fn parse(chain: &[u8], key: &[u8]) -> anyhow::Result<Self> {
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
+            .collect::<Result<_, _>>()
+            .context("the certificate is no PEM text")?;
+        ensure!(!chain.is_empty(), "the certificate's file holds no certificate");
+        let key = PrivateKeyDer::from_pem_slice(key).context("the key is no key in PEM text")?;
+        let (_, leaf) = parse_x509_certificate(&chain[0]).context("the certificate is damaged")?;
+        let names = match leaf.subject_alternative_name() {
+            Ok(Some(extension)) => extension.value.general_names.iter().filter_map(name).collect(),
+            _ => Vec::new(),
+        };
+        let (issuer, serial) = (leaf.issuer().to_string(), format!("{:x}", leaf.serial));
+        let validity = leaf.validity();
+        let (not_before, not_after) = (time(validity.not_before), time(validity.not_after));
+        let key =
+            CertifiedKey::from_der(chain, key, &default_provider()).map_err(
+                |error| match error {
+                    rustls::Error::InconsistentKeys(_) => {
+                        anyhow::anyhow!("the key does not belong to the certificate")
+                    }
+                    error => anyhow::Error::new(error).context("the key cannot be used"),
+                },
+            )?;
+        Ok(Self { key: Arc::new(key), names, issuer, serial, not_before, not_after })
+    }
+
+    /// Whether it holds at a time; if not, why.
+    pub fn holds(&self, now: SystemTime) -> anyhow::Result<()> {
+        if now < self.not_before {
+            bail!("the certificate holds only from {}", format_rfc3339_seconds(self.not_before));
+        }
+        if now >= self.not_after {
+            bail!("the certificate expired at {}", format_rfc3339_seconds(self.not_after));
+        }
+        Ok(())
+    }
+
+    /// Whether it is for a host; `*.example.com` stands for one label.
+    pub fn covers(&self, host: &str) -> bool {
+        self.names.iter().any(|name| {
+            name.eq_ignore_ascii_case(host)
+                || name.strip_prefix("*.").is_some_and(|parent| {
+                    host.split_once('.').is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(parent))
+                })
+        })
+    }
+
+    /// The first name that is a host's, so no wildcard.
+    pub fn host(&self) -> Option<&str> {
+        self.names.iter().map(String::as_str).find(|name| !name.starts_with('*'))
+    }
+
+    /// Whether browsers trust it for a host, as far as Mozilla's roots tell.
+    pub fn is_trusted(&self, host: &str, now: SystemTime) -> bool {
+        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        self.leads_to(roots, host, now)
+    }
+
+    fn leads_to(&self, roots: RootCertStore, host: &str, now: SystemTime) -> bool {
+        let Ok(name) = ServerName::try_from(host.to_owned()) else { return false };
+        let provider = Arc::new(default_provider());
+        let Ok(verifier) =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()
+        else {
+            return false;
+        };
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (leaf, rest) = (&self.key.cert[0], &self.key.cert[1..]);
+        let now = UnixTime::since_unix_epoch(since);
+        verifier.verify_server_cert(leaf, rest, &name, &[], now).is_ok()
+    }
+}
+
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let until = format_rfc3339_seconds(self.not_after);
+        write!(f, "for {} by {}, until {until}", self.names.join(", "), self.issuer)
+    }
+}
+
+fn name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => {
+                <[u8; 4]>::try_from(*bytes).ok().map(|ip| std::net::Ipv4Addr::from(ip).to_string())
+            }
+            _ => {
+                <[u8; 16]>::try_from(*bytes).ok().map(|ip| std::net::Ipv6Addr::from(ip).to_string())
+            }
+        },
+        _ => None,
+    }
+}
+
+/// Certificates may name times that are none of ours; those before 1970 are long over anyway.
+fn time(time: ASN1Time) -> SystemTime {
+    let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
+
+use super::*;
+
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+fn at(year: i32) -> SystemTime {
+    NOW + Duration::from_secs(date_time_ymd(year, 1, 1).unix_timestamp().unsigned_abs())
+}
+
+fn params(names: &[&str]) -> CertificateParams {
+    let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("names");
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2030, 1, 1);
+    params
+}
+
+fn pair(names: &[&str]) -> Pair {
+    let key = KeyPair::generate().expect("a key");
+    let cert = params(names).self_signed(&key).expect("signed");
+    Pair::parse(cert.pem().as_bytes(), key.serialize_pem().as_bytes()).expect("a pair")
+}
+
+#[test]
+fn it_holds_from_its_first_to_its_last_moment() {
+    let pair = pair(&["a.example"]);
+    assert!(pair.holds(at(2025)).is_ok());
+    assert!(pair.holds(at(2020)).is_ok());
+    assert!(pair.holds(at(2030)).is_err());
+    assert!(pair.holds(at(2019)).is_err());
+}
+
+#[test]
+fn a_wildcard_stands_for_one_label() {
+    let pair = pair(&["*.example.com", "b.example", "127.0.0.1"]);
+    for (host, covered) in [
+        ("a.example.com", true),
+        ("A.Example.com", true),
+        ("a.b.example.com", false),
+        ("example.com", false),
+        ("b.example", true),
+        ("127.0.0.1", true),
+    ] {
+        assert_eq!(pair.covers(host), covered, "{host}");
+    }
+    assert_eq!(pair.host(), Some("b.example"));
+}
+
+#[test]
+fn trust_leads_to_a_root_for_the_host_at_the_time() {
+    let root_key = KeyPair::generate().expect("a key");
+    let mut root = params(&[]);
+    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = root.self_signed(&root_key).expect("signed");
+    let key = KeyPair::generate().expect("a key");
+    let cert = params(&["a.example"]).signed_by(&key, &root, &root_key).expect("signed");
+    let pair = Pair::parse(cert.pem().as_bytes(), key.serialize_pem().as_bytes()).expect("a pair");
+    let mut roots = RootCertStore::empty();
+    roots.add(root.der().clone()).expect("a root");
+    assert!(pair.leads_to(roots.clone(), "a.example", at(2025)));
+    assert!(!pair.leads_to(roots.clone(), "b.example", at(2025)));
+    assert!(!pair.leads_to(roots, "a.example", at(2031)));
+    assert!(!pair.is_trusted("a.example", at(2025)), "Mozilla does not know this root");
+}

@@ -138,41 +138,21 @@ impl Rooms {
         Ok(())
     }
 
-    /// Enters a room. `welcome` runs under the room's lock and gets what it asked for of the past:
-    /// what it sends comes before the room's next message and after none.
+    /// Enters a room, or enters it `again` with another outlet. `welcome` runs under the room's
+    /// lock and gets what was wished for of the past: what it sends comes before the room's next
+    /// message and after none.
     pub fn join(
         &self,
         name: &str,
+        again: Option<Member>,
         outlet: Arc<dyn Outlet>,
         wish: &Wish,
         welcome: impl FnOnce(&Welcome<'_>, Vec<Kept>),
     ) -> Member {
-        let member = Member(self.next_member.fetch_add(1, Relaxed));
-        self.enter(name, member, outlet, wish, welcome);
-        self.metrics.members.inc();
-        member
-    }
-
-    /// Joins a room again that one is in: other options, the same membership.
-    pub fn rejoin(
-        &self,
-        name: &str,
-        member: Member,
-        outlet: Arc<dyn Outlet>,
-        wish: &Wish,
-        welcome: impl FnOnce(&Welcome<'_>, Vec<Kept>),
-    ) {
-        self.enter(name, member, outlet, wish, welcome);
-    }
-
-    fn enter(
-        &self,
-        name: &str,
-        member: Member,
-        outlet: Arc<dyn Outlet>,
-        wish: &Wish,
-        welcome: impl FnOnce(&Welcome<'_>, Vec<Kept>),
-    ) {
+        let member = again.unwrap_or_else(|| {
+            self.metrics.members.inc();
+            Member(self.next_member.fetch_add(1, Relaxed))
+        });
         let mut index = lock(&self.index);
         let (_, shared) = self.open(&mut index, name);
         let mut room = lock(&shared);
@@ -182,6 +162,7 @@ impl Rooms {
         let (position, replayed) = (&room.position, messages.len());
         welcome(&Welcome { room: name, position, recovered, replayed }, messages);
         Arc::make_mut(&mut room.members).insert(member, outlet);
+        member
     }
 
     /// Leaves a room; one without members and without a past is forgotten.

@@ -58,7 +58,7 @@ pub async fn follow(
     let outlet = Arc::new(EventOutlet { events, stream: stream.clone() });
     let first = outlet.clone();
     let wish = Wish { last: asked.last, since };
-    let member = rooms.join(&room, outlet, &wish, |welcome, messages| {
+    let member = rooms.join(&room, None, outlet, &wish, |welcome, messages| {
         let Position { epoch, offset } = welcome.position;
         first.send(event("joined", welcome).id(id(epoch, *offset)));
         let name: Arc<str> = room.as_str().into();

@@ -46,7 +46,7 @@ fn publish(rooms: &Rooms, payload: &str) {
 
 fn join(rooms: &Rooms, seen: &Arc<Seen>) -> (Member, Position) {
     let mut at = None;
-    let member = rooms.join("room", seen.clone(), &Wish::default(), |welcome, _| {
+    let member = rooms.join("room", None, seen.clone(), &Wish::default(), |welcome, _| {
         at = Some(welcome.position.clone());
     });
     (member, at.expect("welcomed"))
@@ -55,7 +55,7 @@ fn join(rooms: &Rooms, seen: &Arc<Seen>) -> (Member, Position) {
 /// What somebody who joins now gets to see first.
 fn replay(rooms: &Rooms, name: &str, wish: Wish) -> (Vec<String>, Option<bool>) {
     let mut got = None;
-    let member = rooms.join(name, Arc::new(Seen::default()), &wish, |welcome, messages| {
+    let member = rooms.join(name, None, Arc::new(Seen::default()), &wish, |welcome, messages| {
         got = Some((messages, welcome.recovered));
     });
     rooms.leave(name, member);
@@ -142,7 +142,7 @@ fn the_least_recently_published_room_is_forgotten_first() {
     let payload = "x".repeat(1000);
     let (rooms, metrics) = rooms(100, 6500);
     let watching = Arc::new(Seen::default());
-    rooms.join("watched", watching.clone(), &Wish::default(), |_, _| ());
+    rooms.join("watched", None, watching.clone(), &Wish::default(), |_, _| ());
     for name in ["watched", "a", "b", "a"] {
         publish_to(&rooms, name, &payload);
     }

@@ -205,18 +205,10 @@ impl Viewer {
             request.accept(welcome);
             socket_outlet.replay(&room, messages);
         };
-        let member = match &before {
-            Some(before) => {
-                rooms.rejoin(&room, before.member, outlet, &options.wish, welcome);
-                before.member
-            }
-            None => {
-                let others = self.shared.hello.then(|| rooms.members(&room));
-                let member = rooms.join(&room, outlet, &options.wish, welcome);
-                others.iter().flat_map(|others| others.values()).for_each(|other| other.hello());
-                member
-            }
-        };
+        let again = before.as_ref().map(|before| before.member);
+        let others = (self.shared.hello && again.is_none()).then(|| rooms.members(&room));
+        let member = rooms.join(&room, again, outlet, &options.wish, welcome);
+        others.iter().flat_map(|others| others.values()).for_each(|other| other.hello());
         state.rooms.insert(room, Membership { member, outlet: socket_outlet });
     }
 

@@ -1,0 +1,177 @@
+//! The folder of certificates, account keys and back-off: every record is a new file, the newest
+//! usable one counts.
+//!
+//! The folder may lie on an SMB share, where rename is not atomic, modes and locks do nothing and
+//! names ignore case. So nothing is renamed, overwritten or locked: a record is written under a
+//! number that was never used, read back and compared before it counts, and ends with a line that
+//! tells a whole file from one whose writer was killed.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, ErrorKind, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use tracing::warn;
+
+/// Ends every record; PEM readers skip it.
+const WHOLE: &[u8] = b"\n# roomcast: whole\n";
+/// Records of a kind that are kept: the newest, and the one before, should the newest be damaged.
+const KEPT: usize = 2;
+/// Numbers to try when others write at the same time.
+const ATTEMPTS: u64 = 16;
+/// Bytes of a record: a chain of certificates has 4 to 8 thousand.
+const MAX_RECORD: u64 = 1 << 20;
+
+/// A folder; it may come and go, and be slow: its calls block.
+#[derive(Clone, Debug)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+/// A record's file.
+struct Found {
+    number: u64,
+    path: PathBuf,
+}
+
+impl Store {
+    /// In a folder that is made when it is first used.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// All usable records of a kind, the newest first. None means that there certainly is none: a
+    /// folder or a record that cannot be read is an error, unless an older record is usable.
+    pub fn read<T>(
+        &self,
+        kind: &str,
+        parse: impl Fn(&[u8]) -> anyhow::Result<T>,
+    ) -> anyhow::Result<Vec<T>> {
+        let (mut usable, mut problem) = (Vec::new(), None);
+        for found in self.find(kind)? {
+            let name = || format!("cannot use {}", found.path.display());
+            match read_whole(&found.path) {
+                Ok(None) => {}
+                Ok(Some(content)) => match parse(&content).with_context(name) {
+                    Ok(record) => usable.push(record),
+                    Err(error) => problem = Some(error),
+                },
+                Err(error) => problem = Some(anyhow::Error::new(error).context(name())),
+            }
+        }
+        match problem {
+            Some(error) if usable.is_empty() => Err(error),
+            Some(error) => {
+                warn!("{error:#}; another record is used");
+                Ok(usable)
+            }
+            None => Ok(usable),
+        }
+    }
+
+    /// Writes a record that the next reader will find, and removes those that are too old.
+    pub fn write(&self, kind: &str, content: &[u8]) -> anyhow::Result<()> {
+        let older = self.find(kind)?;
+        let next = older.first().map_or(1, |found| found.number + 1);
+        let (path, file) = self.create(kind, next)?;
+        let whole = [content, WHOLE].concat();
+        if let Err(error) = write_and_compare(&path, file, &whole) {
+            // Unfinished, it counts for nobody; it is only in the way.
+            let _ = fs::remove_file(&path);
+            return Err(error).with_context(|| format!("cannot write {}", path.display()));
+        }
+        // The entry in the folder, where the system can: on others it is on the disk already.
+        let _ = File::open(&self.folder).and_then(|folder| folder.sync_all());
+        for found in older.iter().skip(KEPT - 1) {
+            if let Err(error) = fs::remove_file(&found.path) {
+                warn!("cannot remove {}: {error}", found.path.display());
+            }
+        }
+        Ok(())
+    }
+
+    fn create(&self, kind: &str, next: u64) -> anyhow::Result<(PathBuf, File)> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        for number in next..next + ATTEMPTS {
+            let path = self.folder.join(format!("{kind}-{number:08}"));
+            match options.open(&path) {
+                Ok(file) => return Ok((path, file)),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot write {}", path.display()));
+                }
+            }
+        }
+        bail!("others write to {} all the time", self.folder.display())
+    }
+
+    /// The files of a kind, the newest first.
+    fn find(&self, kind: &str) -> anyhow::Result<Vec<Found>> {
+        self.make().with_context(|| format!("cannot make {}", self.folder.display()))?;
+        let list = || {
+            let mut found = Vec::new();
+            for entry in fs::read_dir(&self.folder)? {
+                let path = entry?.path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+                let number = name.strip_prefix(kind).and_then(|rest| rest.strip_prefix('-'));
+                if let Some(number) = number.and_then(|number| number.parse().ok()) {
+                    found.push(Found { number, path });
+                }
+            }
+            found.sort_by_key(|found| std::cmp::Reverse(found.number));
+            io::Result::Ok(found)
+        };
+        list().with_context(|| format!("cannot read {}", self.folder.display()))
+    }
+
+    fn make(&self) -> io::Result<()> {
+        if self.folder.is_dir() {
+            return Ok(());
+        }
+        let mut builder = DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&self.folder)
+    }
+}
+
+/// A record without its last line; `None` if it is gone, or was never finished.
+fn read_whole(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.len() > MAX_RECORD => return Err(ErrorKind::FileTooLarge.into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        _ => {}
+    }
+    match fs::read(path) {
+        Ok(mut content) if content.ends_with(WHOLE) => {
+            content.truncate(content.len() - WHOLE.len());
+            Ok(Some(content))
+        }
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_and_compare(path: &Path, mut file: File, content: &[u8]) -> anyhow::Result<()> {
+    file.write_all(content)?;
+    file.sync_all()?;
+    drop(file);
+    let read = fs::read(path).map_err(|error| anyhow!("cannot be read back: {error}"))?;
+    ensure!(read == content, "reads back differently");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ mod https;
 mod redis_address;
 mod settings;
 
-pub use https::{CertificateFiles, Https};
+pub use https::{Acme, Authority, CertificateFiles, CertificateSource, Challenge, Https};
 pub use redis_address::{RedisAddress, Transport};
 pub use settings::Settings;
 
@@ -171,7 +171,7 @@ impl TryFrom<Settings> for Config {
         let is_public = hosts.as_ref().is_none_or(|hosts| !hosts.is_empty());
         let default = if is_public { PUBLIC_HTTP_ADDR } else { HTTP_ADDR };
         let http_addr = check.value("HTTP_ADDR", &settings.http_addr, default, str::parse);
-        let https = https::https(&mut check, &settings);
+        let https = https::https(&mut check, &settings, hosts.as_deref().unwrap_or_default());
         let admin_addr = check.value("ADMIN_ADDR", &settings.admin_addr, ADMIN_ADDR, |text| {
             if text == "off" { Ok(None) } else { text.parse().map(Some) }
         });

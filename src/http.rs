@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{Path, Request, State},
+    http::StatusCode,
     routing::{any, get},
 };
 
@@ -35,9 +36,15 @@ pub fn public(config: &Config, engine: Engine, rooms: Arc<Rooms>, admin: Arc<Adm
         .fallback_service(assets::page(config.assets.as_deref()))
 }
 
-/// Routes of the plain listener beside HTTPS: whether the process lives, and the way to HTTPS.
+/// Routes of the plain listener beside HTTPS: whether the process lives, what a CA asks, and the
+/// way to HTTPS.
 pub fn plain(config: &Config, admin: Arc<Admin>, redirect: Redirect) -> Router {
-    alive(config, admin).fallback(move |request: Request| async move { redirect.answer(&request) })
+    let certificates = redirect.certificates.clone();
+    let challenge = async move |Path(token): Path<String>| {
+        certificates.http_01(&token).ok_or(StatusCode::NOT_FOUND)
+    };
+    let routes = alive(config, admin).route("/.well-known/acme-challenge/{token}", get(challenge));
+    routes.fallback(move |request: Request| async move { redirect.answer(&request) })
 }
 
 fn alive(config: &Config, admin: Arc<Admin>) -> Router {

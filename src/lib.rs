@@ -40,7 +40,7 @@ mod tls;
 
 use accept::Accept;
 use broker::{embedded::Embedded, redis::Subscription};
-use config::{Config, RedisAddress, Source};
+use config::{CertificateSource, Config, RedisAddress, Source};
 use health::Health;
 use history::Bounds;
 use http::{admin::Admin, polling::Engine};
@@ -48,7 +48,7 @@ use metrics::{Close, Counter, Gauge, Metrics};
 use rooms::{Limits, Rooms};
 use sockets::{Shared, session::Sessions};
 use stream::Streams;
-use tls::{Tls, certificates::Certificates, files::Watch};
+use tls::{Tls, acme::Acme, certificates::Certificates, files::Watch};
 
 /// More viewers than this want several instances.
 const MAX_CONNECTIONS: usize = 20_000;
@@ -86,19 +86,48 @@ struct Secure {
     port: u16,
     tls: Tls,
     certificates: Arc<Certificates>,
-    watch: Watch,
+    renewal: Renewal,
+}
+
+/// Who keeps the certificate new.
+enum Renewal {
+    Files(Watch),
+    Acme(Box<Acme>),
+}
+
+impl Renewal {
+    async fn run(self, stop: CancellationToken) {
+        match self {
+            Self::Files(watch) => watch.run(stop).await,
+            Self::Acme(acme) => acme.run(stop).await,
+        }
+    }
 }
 
 impl Secure {
     async fn bind(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Self>> {
         let Some(https) = &config.https else { return Ok(None) };
-        let certificates =
-            Certificates::new(config.hosts.first().cloned(), "files", metrics.clone());
-        let watch = Watch::start(https.certificate.clone(), certificates.clone()).await?;
+        let host = config.hosts.first().cloned();
+        let source = match &https.certificate {
+            CertificateSource::Files(_) => "files",
+            CertificateSource::Acme(_) => "acme",
+        };
+        let certificates = Certificates::new(host, source, metrics.clone());
+        let renewal = match https.certificate.clone() {
+            CertificateSource::Files(files) => {
+                Renewal::Files(Watch::start(files, certificates.clone()).await?)
+            }
+            CertificateSource::Acme(acme) => {
+                let hosts = config.hosts.clone();
+                let acme = Acme::new(hosts, acme, certificates.clone(), metrics.clone());
+                Renewal::Acme(Box::new(acme.await?))
+            }
+        };
+        let challenges = matches!(renewal, Renewal::Acme(_));
         let listener = accept::bind("HTTPS_ADDR", &https.addr).await?;
         let port = listener.local_addr()?.port();
-        let tls = Tls::new(certificates.clone(), metrics.clone())?;
-        Ok(Some(Self { listener, port, tls, certificates, watch }))
+        let tls = Tls::new(certificates.clone(), challenges, metrics.clone())?;
+        Ok(Some(Self { listener, port, tls, certificates, renewal }))
     }
 }
 
@@ -116,11 +145,6 @@ impl Server {
         let metrics = Arc::new(Metrics::default());
         let https = Secure::bind(&config, &metrics).await?;
         let (redis, embedded) = choose_source(&config.source).await?;
-        if https.is_none() && !config.hosts.is_empty() {
-            warn!(
-                "RTHOST is set, but this version gets no certificates by itself yet: plain HTTP is served; set TLS_CERT and TLS_KEY for HTTPS"
-            );
-        }
         Ok(Self { config, listener, https, metrics, admin, embedded, redis, max_connections })
     }
 
@@ -200,8 +224,8 @@ impl Server {
             slow_after: config.slow_after,
             refused: metrics.refused.clone(),
         };
-        if let Some(Secure { listener, port, tls, certificates, watch }) = self.https {
-            tasks.spawn(watch.run(stop.clone()));
+        if let Some(Secure { listener, port, tls, certificates, renewal }) = self.https {
+            tasks.spawn(renewal.run(stop.clone()));
             let redirect = http::Redirect { certificates: certificates.clone(), port };
             let plain = http::plain(config, admin.clone(), redirect);
             let service = http::strict(public.service.clone(), certificates);

@@ -92,6 +92,8 @@ pub struct Metrics {
     pub round_trip: Gauge<f64, AtomicU64>,
     handshakes: Family<Label, Counter>,
     certificate_expiry: Family<Label, Gauge>,
+    certificate_next_attempt: Family<Label, Gauge>,
+    certificate_attempts: Family<Label, Counter>,
     /// Messages that wait between source and rooms.
     pub queue_messages: Gauge,
     /// Their bytes: channels and payloads.
@@ -121,6 +123,8 @@ impl Default for Metrics {
             round_trip: Gauge::default(),
             handshakes: Family::default(),
             certificate_expiry: Family::default(),
+            certificate_next_attempt: Family::default(),
+            certificate_attempts: Family::default(),
             queue_messages: Gauge::default(),
             queue_bytes: Gauge::default(),
         };
@@ -175,6 +179,17 @@ impl Metrics {
             Unit::Seconds,
             self.certificate_expiry.clone(),
         );
+        registry.register_with_unit(
+            "certificate_next_attempt",
+            "When a certificate will be ordered next, since the Unix epoch",
+            Unit::Seconds,
+            self.certificate_next_attempt.clone(),
+        );
+        registry.register(
+            "certificate_attempts",
+            "Orders of a certificate, by how they went",
+            self.certificate_attempts.clone(),
+        );
         // A series that is there from the start can be alerted on before its first event.
         for transport in [Transport::Polling, Transport::WebSocket] {
             self.sessions(transport);
@@ -226,6 +241,16 @@ impl Metrics {
     /// When the certificate in use expires, in seconds since the Unix epoch, by where it is from.
     pub fn certificate_expires(&self, source: &'static str, at: u64) {
         self.certificate_expiry.get_or_create_owned(&[("source", source)]).set(at as i64);
+    }
+
+    /// When a certificate will be ordered next, in seconds since the Unix epoch.
+    pub fn certificate_next_attempt(&self, source: &'static str, at: u64) {
+        self.certificate_next_attempt.get_or_create_owned(&[("source", source)]).set(at as i64);
+    }
+
+    /// Orders of a certificate that went a certain way: done, or what went wrong.
+    pub fn certificate_attempts(&self, result: &'static str) -> Counter {
+        self.certificate_attempts.get_or_create_owned(&[("result", result)])
     }
 
     /// All of them in the OpenMetrics text format.

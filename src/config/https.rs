@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use super::{Check, ListenAddr, Settings, given};
 
 const HTTPS_ADDR: &str = ":443";
+pub(super) const ACME_CA: &str = "auto";
+pub(super) const ACME_CHALLENGE: &str = "auto";
 /// Bytes of a host's name, from DNS.
 const MAX_HOST: usize = 253;
 /// Bytes of a part of it.
@@ -16,7 +18,53 @@ pub struct Https {
     /// Where page and sockets are served.
     pub addr: ListenAddr,
     /// Where the certificate comes from.
-    pub certificate: CertificateFiles,
+    pub certificate: CertificateSource,
+}
+
+/// Where a certificate comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CertificateSource {
+    /// Somebody else keeps them new.
+    Files(CertificateFiles),
+    /// We order them.
+    Acme(Acme),
+}
+
+/// How certificates are ordered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Acme {
+    /// From whom.
+    pub ca: Authority,
+    /// Roots to trust when talking to the CA, besides Mozilla's; PEM.
+    pub ca_root: Option<PathBuf>,
+    /// Whom the CA may write to.
+    pub email: Option<String>,
+    /// How it is proven that the hosts are ours.
+    pub challenge: Challenge,
+    /// Where certificates, account keys and back-off are kept.
+    pub store: PathBuf,
+}
+
+/// Who issues certificates.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Authority {
+    /// Let's Encrypt's production, or its staging where a restart would forget what was issued.
+    Auto,
+    /// Let's Encrypt.
+    Production,
+    /// Let's Encrypt's rehearsal: nobody trusts its certificates.
+    Staging,
+    /// An ACME directory.
+    Url(String),
+}
+
+/// How the CA sees that a host is ours.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Challenge {
+    /// By a TLS handshake at the host's port 443.
+    TlsAlpn01,
+    /// By a request at the host's port 80.
+    Http01,
 }
 
 /// Two files in PEM format.
@@ -29,12 +77,13 @@ pub struct CertificateFiles {
 }
 
 /// HTTPS, if there is to be any.
-pub(super) fn https(check: &mut Check, settings: &Settings) -> Option<Https> {
+pub(super) fn https(check: &mut Check, settings: &Settings, hosts: &[String]) -> Option<Https> {
     let addr = check.value("HTTPS_ADDR", &settings.https_addr, HTTPS_ADDR, str::parse);
     let file = |file: &Option<String>| given(file.clone()).map(PathBuf::from);
     match (file(&settings.tls_cert), file(&settings.tls_key)) {
         (Some(cert), Some(key)) => {
-            Some(Https { addr: addr?, certificate: CertificateFiles { cert, key } })
+            let certificate = CertificateSource::Files(CertificateFiles { cert, key });
+            Some(Https { addr: addr?, certificate })
         }
         (Some(_), None) => {
             check.problem("TLS_KEY", "TLS_CERT is set, and its key is missing".to_owned());
@@ -44,13 +93,69 @@ pub(super) fn https(check: &mut Check, settings: &Settings) -> Option<Https> {
             check.problem("TLS_CERT", "TLS_KEY is set, and its certificate is missing".to_owned());
             None
         }
+        (None, None) if !hosts.is_empty() => {
+            let certificate = CertificateSource::Acme(acme(check, settings, hosts)?);
+            Some(Https { addr: addr?, certificate })
+        }
         (None, None) => {
             if !settings.https_addr.trim().is_empty() {
-                let problem = "there is no certificate for it; set TLS_CERT and TLS_KEY";
+                let problem = "there is no certificate for it; set RTHOST, or TLS_CERT and TLS_KEY";
                 check.problem("HTTPS_ADDR", problem.to_owned());
             }
             None
         }
+    }
+}
+
+fn acme(check: &mut Check, settings: &Settings, hosts: &[String]) -> Option<Acme> {
+    if let Some(host) = hosts.iter().find(|host| host.starts_with('*')) {
+        let problem =
+            format!("no certificate can be ordered for `{host}`; set TLS_CERT and TLS_KEY");
+        check.problem("RTHOST", problem);
+    }
+    let ca = check.value("ACME_CA", &settings.acme_ca, ACME_CA, authority);
+    let challenge =
+        check.value("ACME_CHALLENGE", &settings.acme_challenge, ACME_CHALLENGE, challenge);
+    let ca_root = given(settings.acme_ca_root.clone()).map(PathBuf::from);
+    let email = given(settings.acme_email.clone());
+    if let Some(email) = email.as_deref().filter(|email| !email.contains('@')) {
+        check.problem("ACME_EMAIL", format!("`{email}` is no e-mail address"));
+    }
+    let store = given(settings.cert_dir.clone()).map(PathBuf::from).or_else(data_folder);
+    if store.is_none() {
+        let problem = "neither HOME nor XDG_DATA_HOME says where; set a folder that stays";
+        check.problem("CERT_DIR", problem.to_owned());
+    }
+    Some(Acme { ca: ca?, ca_root, email, challenge: challenge?, store: store? })
+}
+
+/// The XDG base directory specification's folder for data, and ours in it.
+fn data_folder() -> Option<PathBuf> {
+    let absolute =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
+    data.map(|data| data.join("roomcast"))
+}
+
+fn authority(text: &str) -> Result<Authority, String> {
+    match text {
+        "auto" => Ok(Authority::Auto),
+        "production" => Ok(Authority::Production),
+        "staging" => Ok(Authority::Staging),
+        url if url.starts_with("https://") && url::Url::parse(url).is_ok() => {
+            Ok(Authority::Url(url.to_owned()))
+        }
+        other => {
+            Err(format!("`{other}` is no CA; write auto, production, staging or an https URL"))
+        }
+    }
+}
+
+fn challenge(text: &str) -> Result<Challenge, String> {
+    match text {
+        "auto" | "tls-alpn-01" => Ok(Challenge::TlsAlpn01),
+        "http-01" => Ok(Challenge::Http01),
+        _ => Err(format!("`{text}` is no challenge; write auto, tls-alpn-01 or http-01")),
     }
 }
 

@@ -17,7 +17,8 @@ pub struct Settings {
     )]
     pub http_addr: String,
 
-    /// Where the page and the sockets are served over HTTPS. Unset: :443 if TLS_CERT is set
+    /// Where the page and the sockets are served over HTTPS. Unset: :443 if RTHOST or
+    /// TLS_CERT is set
     #[arg(
         long,
         env,
@@ -40,10 +41,40 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "ADDR", default_value = super::ADMIN_ADDR)]
     pub admin_addr: String,
 
-    /// Public host names of this server, comma-separated; plain requests are redirected to the
-    /// first one. Set, it rules out the embedded broker
+    /// Public host names of this server, comma-separated. Certificates for them are ordered from
+    /// Let's Encrypt, unless TLS_CERT is set; plain requests are redirected to the first one. Set,
+    /// it rules out the embedded broker
     #[arg(long, env, global = true, value_name = "HOSTS")]
     pub rthost: Option<String>,
+
+    /// Who issues certificates: production or staging (of Let's Encrypt), the URL of an ACME
+    /// directory, or auto: production, but staging if CERT_DIR would not survive a container
+    #[arg(long, env, global = true, value_name = "CA", default_value = super::https::ACME_CA)]
+    pub acme_ca: String,
+
+    /// File with a root to trust when asking the CA, PEM, for a CA of one's own
+    #[arg(long, env, global = true, value_name = "FILE")]
+    pub acme_ca_root: Option<String>,
+
+    /// Whom the CA may write to
+    #[arg(long, env, global = true, value_name = "ADDRESS")]
+    pub acme_email: Option<String>,
+
+    /// How the CA sees that the hosts are ours: tls-alpn-01 (it asks at port 443), http-01 (at port
+    /// 80), or auto: tls-alpn-01
+    #[arg(
+        long,
+        env,
+        global = true,
+        value_name = "NAME",
+        default_value = super::https::ACME_CHALLENGE
+    )]
+    pub acme_challenge: String,
+
+    /// Folder for certificates, kept over restarts. Unset: roomcast in the XDG data folder
+    /// (~/.local/share)
+    #[arg(long, env, global = true, value_name = "DIR")]
+    pub cert_dir: Option<String>,
 
     /// The Redis to watch: `host:port`, `redis://…`, `rediss://…` (TLS), `unix:/path`, or
     /// `embedded[:port]`, the development broker in this process. Unset: localhost:6379, where the

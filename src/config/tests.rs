@@ -175,7 +175,8 @@ fn https_needs_both_of_its_files() {
     assert_eq!(config.http_addr.port, 8080);
     let https = config.https.expect("HTTPS");
     assert_eq!(https.addr, ListenAddr { host: None, port: 443 });
-    assert_eq!(https.certificate.key, PathBuf::from("key.pem"));
+    let files = CertificateFiles { cert: "cert.pem".into(), key: "key.pem".into() };
+    assert_eq!(https.certificate, CertificateSource::Files(files));
     for (name, change) in [
         ("TLS_KEY", (|settings| settings.tls_cert = Some("x".into())) as fn(&mut Settings)),
         ("TLS_CERT", |settings| settings.tls_key = Some("x".into())),
@@ -192,12 +193,58 @@ fn public_hosts_are_a_list_that_begins_with_a_name() {
         settings(|settings| settings.rthost = Some(text.to_owned())).map(|config| config.hosts)
     };
     assert_eq!(hosts("RT.Example.com"), Ok(vec!["rt.example.com".to_owned()]));
-    let list = vec!["a.example".to_owned(), "*.a.example".to_owned()];
-    assert_eq!(hosts("*.a.example, a.example,A.example"), Ok(list));
-    for bad in ["*.a.example", "https://a.example", "a.example:443", "a..b", "-a.b", "a.*.b", "a_b"]
-    {
+    let list = vec!["a.example".to_owned(), "b.example".to_owned()];
+    assert_eq!(hosts("a.example, b.example,A.example"), Ok(list));
+    for bad in [
+        "*.a.example",
+        "https://a.example",
+        "a.example:443",
+        "a..b",
+        "-a.b",
+        "a.*.b",
+        "a_b",
+        "a.b,*.a.b",
+    ] {
         assert!(hosts(bad).is_err_and(|message| message.contains("\n  RTHOST: ")), "{bad}");
     }
     let public = settings(|settings| settings.rthost = Some("a.example".into())).expect("valid");
     assert_eq!(public.http_addr, ListenAddr { host: None, port: 80 });
+}
+
+#[test]
+fn certificates_are_ordered_for_public_hosts_without_files() {
+    let acme = |change: fn(&mut Settings)| {
+        let config = settings(|settings| {
+            settings.rthost = Some("a.example".into());
+            settings.cert_dir = Some("/certs".into());
+            change(settings);
+        });
+        config.map(|config| match config.https.map(|https| https.certificate) {
+            Some(CertificateSource::Acme(acme)) => acme,
+            other => panic!("{other:?}"),
+        })
+    };
+    let default = Acme {
+        ca: Authority::Auto,
+        ca_root: None,
+        email: None,
+        challenge: Challenge::TlsAlpn01,
+        store: "/certs".into(),
+    };
+    assert_eq!(acme(|_| ()), Ok(default.clone()));
+    let http = acme(|settings| settings.acme_challenge = "http-01".into());
+    assert_eq!(http, Ok(Acme { challenge: Challenge::Http01, ..default.clone() }));
+    let url = acme(|settings| settings.acme_ca = "https://ca.example/dir".into());
+    let ca = Authority::Url("https://ca.example/dir".into());
+    assert_eq!(url, Ok(Acme { ca, ..default }));
+    for (name, change) in [
+        (
+            "ACME_CA",
+            (|settings| settings.acme_ca = "http://ca.example".into()) as fn(&mut Settings),
+        ),
+        ("ACME_CHALLENGE", |settings| settings.acme_challenge = "dns".into()),
+        ("ACME_EMAIL", |settings| settings.acme_email = Some("me".into())),
+    ] {
+        assert!(acme(change).is_err_and(|message| message.contains(&format!("\n  {name}: "))));
+    }
 }

@@ -12,6 +12,7 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
+use rustls_acme::{ResolvesServerCertAcme, is_tls_alpn_challenge};
 use serde::Serialize;
 use tracing::{info, warn};
 
@@ -26,6 +27,9 @@ pub struct Certificates {
     /// Where certificates come from.
     source: &'static str,
     current: ArcSwapOption<InUse>,
+    /// What the CA asks for while an order is under way.
+    challenge: ArcSwapOption<ResolvesServerCertAcme>,
+    next_attempt: Mutex<Option<SystemTime>>,
     error: Mutex<Option<String>>,
     metrics: Arc<Metrics>,
 }
@@ -38,7 +42,7 @@ struct InUse {
 /// A look at the certificate in use.
 #[derive(Clone, Debug, Serialize)]
 pub struct CertificateReport {
-    /// Where certificates come from: files.
+    /// Where certificates come from: files or acme.
     pub source: &'static str,
     /// The names and addresses it is for; none while there is no certificate.
     pub names: Vec<String>,
@@ -52,6 +56,8 @@ pub struct CertificateReport {
     pub seconds_left: Option<i64>,
     /// Whether browsers trust it.
     pub trusted: bool,
+    /// When the next order may be placed.
+    pub next_attempt: Option<String>,
     /// Why there is none, or no newer one; `null` if nothing went wrong.
     pub error: Option<String>,
 }
@@ -59,8 +65,8 @@ pub struct CertificateReport {
 impl Certificates {
     /// None yet: handshakes are refused.
     pub fn new(host: Option<String>, source: &'static str, metrics: Arc<Metrics>) -> Arc<Self> {
-        let (current, error) = Default::default();
-        Arc::new(Self { host, source, current, error, metrics })
+        let (current, challenge, next_attempt, error) = Default::default();
+        Arc::new(Self { host, source, current, challenge, next_attempt, error, metrics })
     }
 
     /// Takes a certificate into use for all handshakes from now on.
@@ -82,6 +88,24 @@ impl Certificates {
         if self.change_error(Some(error.clone())) {
             warn!("{error}");
         }
+    }
+
+    /// When a certificate will be ordered next.
+    pub fn next_attempt(&self, at: SystemTime) {
+        let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.metrics.certificate_next_attempt(self.source, seconds);
+        *self.next_attempt.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(at);
+    }
+
+    /// Answers the CA's challenges until the guard is dropped.
+    pub fn answer(self: &Arc<Self>, challenge: Arc<ResolvesServerCertAcme>) -> Answering {
+        self.challenge.store(Some(challenge));
+        Answering(self.clone())
+    }
+
+    /// What the CA is told at `/.well-known/acme-challenge/`.
+    pub fn http_01(&self, token: &str) -> Option<String> {
+        self.challenge.load().as_ref()?.get_http_01_key_auth(token)
     }
 
     /// What went wrong is over, and the certificate in use is the right one.
@@ -113,6 +137,11 @@ impl Certificates {
         if let Some(Err(reason)) = pair.map(|pair| pair.holds(now)) {
             error = Some(error.map_or(reason.to_string(), |error| format!("{reason}; {error}")));
         }
+        if pair.is_none() && error.is_none() {
+            error = Some("there is no certificate yet".to_owned());
+        }
+        let next_attempt =
+            *self.next_attempt.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let seconds = |time: SystemTime| match time.duration_since(now) {
             Ok(left) => left.as_secs() as i64,
             Err(over) => -(over.duration().as_secs() as i64),
@@ -125,6 +154,7 @@ impl Certificates {
             not_after: pair.map(|pair| format_rfc3339_seconds(pair.not_after).to_string()),
             seconds_left: pair.map(|pair| seconds(pair.not_after)),
             trusted: self.is_trusted(),
+            next_attempt: next_attempt.map(|at| format_rfc3339_seconds(at).to_string()),
             error,
         };
         (pair.is_some() && report.error.is_none(), report)
@@ -139,7 +169,10 @@ impl Certificates {
 }
 
 impl ResolvesServerCert for Certificates {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if is_tls_alpn_challenge(&hello) {
+            return self.challenge.load().as_ref()?.resolve(hello);
+        }
         Some(self.current.load().as_ref()?.pair.key.clone())
     }
 }
@@ -147,5 +180,14 @@ impl ResolvesServerCert for Certificates {
 impl fmt::Debug for Certificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificates").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+/// Challenges are answered as long as this lives.
+pub struct Answering(Arc<Certificates>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.challenge.store(None);
     }
 }

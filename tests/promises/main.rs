@@ -3,6 +3,7 @@
 //! Rust alone is enough: messages come through the embedded broker, over TCP like any Redis'.
 //! Tests wait for events, with a deadline that is only reached when something is wrong.
 
+mod acme;
 mod conflate;
 mod drain;
 mod embedded;
@@ -10,6 +11,7 @@ mod events;
 mod history;
 mod limits;
 mod load;
+mod pebble;
 mod rooms;
 mod settings;
 mod slow;

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 /// Only reached when something is wrong.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 /// How often a condition is looked at that nobody tells about.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Waits for what must come.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

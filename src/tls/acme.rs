@@ -1,0 +1,271 @@
+//! Certificates by ACME: when to order one, what to serve meanwhile, what to remember.
+//!
+//! Nothing is ordered unless the store has said that it is needed, and has taken down that it is
+//! about to be tried: a restart loop is then no order loop, whatever ends the process.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, ensure};
+use humantime::format_rfc3339_seconds;
+use rustls::ClientConfig;
+use tokio::{task::spawn_blocking, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    backoff::{Backoff, Class},
+    certificates::Certificates,
+    pair::Pair,
+    store::Store,
+};
+use crate::{config, metrics::Metrics};
+
+mod authority;
+mod order;
+
+use order::{Failure, Order};
+
+/// How often the store is tried again when it fails, and what it did not take is offered again.
+const STORE_RETRY: Duration = Duration::from_secs(30);
+/// The clock is looked at this often at least: machines sleep, and their clocks are set.
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
+/// A certificate is renewed when this part of its life is left.
+const LEFT: u32 = 3;
+/// And up to this part of its life earlier, so that not all instances come at once.
+const EARLIER: f64 = 1.0 / 30.0;
+/// Letters of a host's name in a file's name, which has at most 255.
+const MAX_NAME: usize = 100;
+
+/// The one loop that orders certificates.
+pub struct Acme {
+    order: Order,
+    hosts: Vec<String>,
+    store: Store,
+    certificates: Arc<Certificates>,
+    metrics: Arc<Metrics>,
+    /// Kinds of records in the store.
+    certificate: String,
+    attempts: String,
+    /// When the certificate in use is to be renewed; `None` without one.
+    renew_at: Option<SystemTime>,
+    /// A certificate that the store has not taken yet.
+    unstored: Option<Vec<u8>>,
+    /// What this process remembers, should the store not take it.
+    backoff: Backoff,
+}
+
+impl Acme {
+    /// Chooses the CA and reads its root; asks nobody yet.
+    pub async fn new(
+        hosts: Vec<String>,
+        settings: config::Acme,
+        certificates: Arc<Certificates>,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        let directory = authority::directory(&settings.ca, &settings.store);
+        let client: Arc<ClientConfig> = authority::client(settings.ca_root.as_deref()).await?;
+        let store = Store::new(settings.store);
+        let host: String =
+            hosts.first().map(|host| host.chars().take(MAX_NAME).collect()).unwrap_or_default();
+        let name = format!("{host}-{:016x}", hash(&[&directory, &hosts.join(",")]));
+        let email = settings.email.unwrap_or_default();
+        let order = Order {
+            account: format!("account-{:016x}", hash(&[&directory, &email])),
+            contact: (!email.is_empty()).then(|| format!("mailto:{email}")),
+            challenge: settings.challenge,
+            store: store.clone(),
+            certificates: certificates.clone(),
+            hosts: hosts.clone(),
+            directory,
+            client,
+        };
+        Ok(Self {
+            order,
+            hosts,
+            store,
+            certificates,
+            metrics,
+            certificate: format!("cert-{name}"),
+            attempts: format!("attempts-{name}"),
+            renew_at: None,
+            unstored: None,
+            backoff: Backoff::default(),
+        })
+    }
+
+    /// Serves what the store holds, and keeps it new, until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        info!(directory = self.order.directory, store = %self.store.folder().display(), "certificates come by ACME");
+        while !stop.is_cancelled() {
+            let pause = match self.step(&stop).await {
+                Ok(pause) => pause,
+                Err(error) => {
+                    // Of the store: nothing is ordered as long as it cannot be asked.
+                    self.certificates.failed(format!("CERT_DIR: {error:#}"));
+                    STORE_RETRY
+                }
+            };
+            stop.run_until_cancelled(sleep(pause.min(LOOK_EVERY))).await;
+        }
+    }
+
+    /// Does what is due, and says how long nothing will be.
+    async fn step(&mut self, stop: &CancellationToken) -> anyhow::Result<Duration> {
+        if let Some(pem) = self.unstored.take() {
+            self.keep(pem).await?;
+        }
+        if self.renew_at.is_none() {
+            self.serve_stored().await?;
+        }
+        let now = SystemTime::now();
+        if let Some(at) = self.renew_at
+            && let Ok(left) = at.duration_since(now)
+            && !left.is_zero()
+        {
+            self.certificates.next_attempt(at);
+            self.certificates.recovered();
+            return Ok(left);
+        }
+        let before = self.remembered().await?;
+        let pause = before.pause(seconds(now));
+        if !pause.is_zero() {
+            self.report(&before, now + pause);
+            return Ok(pause);
+        }
+        self.attempt(&before, stop).await
+    }
+
+    async fn attempt(
+        &mut self,
+        before: &Backoff,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Duration> {
+        let unknown = "the process ended while a certificate was being ordered";
+        self.remember(before.failed(Class::Unknown, unknown, None, seconds(SystemTime::now())))
+            .await?;
+        let ordered = match stop.run_until_cancelled(self.order.place()).await {
+            Some(ordered) => ordered,
+            None => Err(Failure {
+                class: Class::Stopped,
+                retry_after: None,
+                text: "the server was stopped while a certificate was being ordered".to_owned(),
+            }),
+        };
+        let ordered = ordered.and_then(|pem| match self.parse()(&pem) {
+            Ok(pair) => Ok((pem, pair)),
+            Err(error) => Err(Failure {
+                class: Class::Validation,
+                retry_after: None,
+                text: format!("the CA's certificate cannot be used: {error:#}"),
+            }),
+        });
+        match ordered {
+            Ok((pem, pair)) => {
+                self.metrics.certificate_attempts("done").inc();
+                self.take(pair);
+                // What was written before the attempt would forbid the next one.
+                let remembered = self.remember(Backoff::default()).await;
+                self.keep(pem).await?;
+                remembered?;
+                Ok(Duration::ZERO)
+            }
+            Err(Failure { class, retry_after, text }) => {
+                self.metrics.certificate_attempts(class.as_str()).inc();
+                let now = SystemTime::now();
+                let after = before.failed(class, &text, retry_after, seconds(now));
+                let pause = after.pause(seconds(now));
+                self.report(&after, now + pause);
+                self.remember(after).await?;
+                Ok(pause)
+            }
+        }
+    }
+
+    fn report(&self, backoff: &Backoff, next: SystemTime) {
+        self.certificates.next_attempt(next);
+        let class = backoff.class.map_or("unknown", Class::as_str);
+        let text = backoff.error.as_deref().unwrap_or_default();
+        self.certificates.failed(format!(
+            "no certificate from {} ({class}): {text}; the next attempt is at {}",
+            self.order.directory,
+            format_rfc3339_seconds(next)
+        ));
+    }
+
+    /// The newest one that holds; else the newest, which is better than none.
+    async fn serve_stored(&mut self) -> anyhow::Result<()> {
+        let (store, kind, parse) = (self.store.clone(), self.certificate.clone(), self.parse());
+        let mut stored = spawn_blocking(move || store.read(&kind, parse)).await??;
+        let now = SystemTime::now();
+        let newest = stored.iter().position(|pair| pair.holds(now).is_ok()).unwrap_or_default();
+        if newest < stored.len() {
+            self.take(stored.swap_remove(newest));
+        }
+        Ok(())
+    }
+
+    fn parse(&self) -> impl Fn(&[u8]) -> anyhow::Result<Pair> + Send + 'static {
+        let hosts = self.hosts.clone();
+        move |pem| {
+            let pair = Pair::parse(pem, pem)?;
+            for host in &hosts {
+                ensure!(pair.covers(host), "it is not for {host}");
+            }
+            Ok(pair)
+        }
+    }
+
+    fn take(&mut self, pair: Pair) {
+        let life = pair.not_after.duration_since(pair.not_before).unwrap_or_default();
+        let earlier = life / LEFT + life.mul_f64(rand::random_range(0.0..=EARLIER));
+        self.renew_at = pair.not_after.checked_sub(earlier);
+        self.certificates.swap(pair);
+    }
+
+    async fn keep(&mut self, pem: Vec<u8>) -> anyhow::Result<()> {
+        let written = self.write(self.certificate.clone(), pem.clone()).await;
+        if written.is_err() {
+            self.unstored = Some(pem);
+        }
+        written.context("the certificate in use is not stored yet")
+    }
+
+    async fn remembered(&self) -> anyhow::Result<Backoff> {
+        let (store, kind) = (self.store.clone(), self.attempts.clone());
+        let parse = |content: &[u8]| Ok(serde_json::from_slice::<Backoff>(content)?);
+        let stored = spawn_blocking(move || store.read(&kind, parse)).await??;
+        let stored = stored.into_iter().next().unwrap_or_default();
+        let later = self.backoff.not_before > stored.not_before;
+        Ok(if later { self.backoff.clone() } else { stored })
+    }
+
+    async fn remember(&mut self, backoff: Backoff) -> anyhow::Result<()> {
+        let content = serde_json::to_vec(&backoff)?;
+        self.backoff = backoff;
+        self.write(self.attempts.clone(), content).await
+    }
+
+    async fn write(&self, kind: String, content: Vec<u8>) -> anyhow::Result<()> {
+        let store = self.store.clone();
+        let written = spawn_blocking(move || store.write(&kind, &content)).await?;
+        if written.is_err() {
+            warn!("{} takes no records", self.store.folder().display());
+        }
+        written
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// FNV-1a: file names that stay the same from one version to the next.
+fn hash(parts: &[&str]) -> u64 {
+    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

@@ -1,0 +1,115 @@
+//! Which CA, and whom to trust when talking to it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, ensure};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use rustls_acme::acme::{LETS_ENCRYPT_PRODUCTION_DIRECTORY, LETS_ENCRYPT_STAGING_DIRECTORY};
+use tracing::warn;
+
+use crate::config::Authority;
+
+/// Where Linux says what is mounted where.
+const MOUNTS: &str = "/proc/self/mountinfo";
+/// Where others look for more roots, too.
+const MORE_ROOTS: &str = "SSL_CERT_FILE";
+
+/// The directory of the CA. What a container keeps in its own layer is gone after a restart: each
+/// one would cost one of the five certificates that Let's Encrypt gives out a week, so that it is
+/// asked for a rehearsal instead.
+pub fn directory(ca: &Authority, store: &Path) -> String {
+    let directory = match ca {
+        Authority::Url(url) => url,
+        Authority::Production => LETS_ENCRYPT_PRODUCTION_DIRECTORY,
+        Authority::Staging => LETS_ENCRYPT_STAGING_DIRECTORY,
+        Authority::Auto if is_forgotten(store) => {
+            warn!(
+                "CERT_DIR ({}) IS NOT KEPT OVER RESTARTS OF THIS CONTAINER, so certificates come from Let's Encrypt's staging and NO BROWSER TRUSTS THEM: mount a volume there, or set ACME_CA=production",
+                store.display()
+            );
+            LETS_ENCRYPT_STAGING_DIRECTORY
+        }
+        Authority::Auto => LETS_ENCRYPT_PRODUCTION_DIRECTORY,
+    };
+    directory.to_owned()
+}
+
+/// TLS to the CA: Mozilla's roots, because an image may have none, and what is named besides.
+pub async fn client(root: Option<&Path>) -> anyhow::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(file) = root {
+        add(&mut roots, "ACME_CA_ROOT", file).await?;
+    }
+    if let Some(file) = std::env::var_os(MORE_ROOTS).filter(|file| !file.is_empty()) {
+        add(&mut roots, MORE_ROOTS, Path::new(&file)).await?;
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .context("TLS versions")?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+async fn add(roots: &mut RootCertStore, setting: &str, file: &Path) -> anyhow::Result<()> {
+    let name = || format!("{setting}: cannot use {}", file.display());
+    let pem = tokio::fs::read(file).await.with_context(name)?;
+    let found: Vec<_> =
+        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().with_context(name)?;
+    let (added, _) = roots.add_parsable_certificates(found);
+    ensure!(added > 0, "{}: it holds no root in PEM format", name());
+    Ok(())
+}
+
+/// Whether a folder lies on a container's own layer.
+fn is_forgotten(folder: &Path) -> bool {
+    // The folder may not be there yet; what will hold it is.
+    let Some(folder) = folder.ancestors().find_map(|folder| fs::canonicalize(folder).ok()) else {
+        return false;
+    };
+    fs::read_to_string(MOUNTS).is_ok_and(|mounts| is_on_overlay(&folder, &mounts))
+}
+
+/// `36 35 98:0 / /mnt/point rw,noatime shared:1 - overlay overlay rw,…`; the last of the longest
+/// mount points that lead to the folder is the one in force.
+fn is_on_overlay(folder: &Path, mounts: &str) -> bool {
+    let mounts = mounts.lines().filter_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let point = mount.split(' ').nth(4)?.replace("\\040", " ");
+        folder.starts_with(&point).then(|| (PathBuf::from(point), kind.split(' ').next()))
+    });
+    let holds = mounts.max_by_key(|(point, _)| point.components().count());
+    holds.is_some_and(|(_, kind)| kind == Some("overlay"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mounted_folder_is_kept_and_the_layer_of_a_container_is_not() {
+        let mounts = "\
+            1 0 0:50 / / rw,relatime - overlay overlay rw,lowerdir=/a:/b\n\
+            2 1 0:51 / /proc rw - proc proc rw\n\
+            3 1 8:1 /var/lib/x /data rw - ext4 /dev/sda1 rw\n\
+            4 1 0:52 / /with\\040space rw - cifs //share rw\n";
+        for (folder, forgotten) in [
+            ("/root/.local/share/roomcast", true),
+            ("/data/certs", false),
+            ("/data", false),
+            ("/database", true),
+            ("/with space/x", false),
+        ] {
+            assert_eq!(is_on_overlay(Path::new(folder), mounts), forgotten, "{folder}");
+        }
+        assert!(!is_on_overlay(Path::new("/x"), "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"));
+    }
+}

@@ -1,0 +1,237 @@
+//! Certificates by ACME, ordered from a real CA: Pebble, of Debian's package of that name.
+
+use std::{
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+
+use roomcast::config::Settings;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{
+    pebble::{Behaviour, Ca, HOST, until},
+    support::{Client, Site, request},
+};
+
+async fn site(ca: &Ca, change: impl FnOnce(&mut Settings)) -> Arc<Site> {
+    Site::start_with(|settings| {
+        ca.settings(settings);
+        change(settings);
+    })
+    .await
+}
+
+async fn certificate(site: &Site) -> Value {
+    let (_, status) = site.get("/status").await;
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    status["certificate"].clone()
+}
+
+async fn until_served(site: &Site) -> String {
+    site.until("a certificate", async || certificate(site).await["ok"] == true).await;
+    certificate(site).await["serial"].as_str().expect("a serial").to_owned()
+}
+
+/// The reason that is told, once it contains a text.
+async fn until_told(site: &Site, text: &str) -> String {
+    let told = async || certificate(site).await["error"].as_str().unwrap_or_default().to_owned();
+    site.until(text, async || told().await.contains(text)).await;
+    told().await
+}
+
+/// A process that is killed when the test is over, however it ends.
+struct Killed(Child);
+
+impl Killed {
+    fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+async fn first_certificate(challenge: &str) {
+    let ca = Ca::start(challenge, Behaviour::default()).await;
+    let site = site(&ca, |settings| settings.acme_challenge = challenge.into()).await;
+    until_served(&site).await;
+    let mut stream = ca.connect().await.expect("the chain leads to Pebble's root");
+    let head = format!("GET /livez HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && !answer.contains("strict-transport"),
+        "{answer}"
+    );
+    assert_eq!(ca.orders(), 1);
+    assert_eq!(site.metric("roomcast_certificate_attempts_total{result=\"done\"}").await, 1);
+    let path = "/.well-known/acme-challenge/anything";
+    assert_eq!(request(site.addr, "GET", path, "").await.0, 404);
+    assert_eq!(request(site.addr, "GET", "/", "").await.0, 308);
+}
+
+#[tokio::test]
+#[ignore = "needs pebble: tests/run"]
+async fn the_first_certificate_comes_by_tls_alpn_01() {
+    first_certificate("tls-alpn-01").await;
+}
+
+#[tokio::test]
+#[ignore = "needs pebble: tests/run"]
+async fn the_first_certificate_comes_by_http_01() {
+    first_certificate("http-01").await;
+}
+
+#[tokio::test]
+#[ignore = "needs pebble: tests/run"]
+async fn killed_and_started_again_it_serves_the_same_certificate_and_asks_nobody() {
+    let ca = Ca::start("killed", Behaviour::default()).await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
+    command
+        .env_clear()
+        .envs(ca.variables())
+        .envs([("ADMIN_ADDR", "off"), ("REDISHOST", "embedded:0")]);
+    let mut process = Killed(command.stdout(Stdio::null()).spawn().expect("runs"));
+    until("a certificate", async || ca.connect().await.is_ok()).await;
+    let stored = || {
+        let entries = std::fs::read_dir(ca.store()).expect("a folder");
+        entries.filter(|entry| {
+            let name = entry.as_ref().expect("an entry").file_name();
+            name.to_string_lossy().starts_with("cert-")
+        })
+    };
+    until("it is stored", async || stored().count() == 1).await;
+    process.kill();
+
+    let asked = ca.requests();
+    let site = site(&ca, |_| ()).await;
+    until_served(&site).await;
+    ca.connect().await.expect("TLS");
+    assert_eq!((ca.requests(), ca.orders()), (asked, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs pebble: tests/run"]
+async fn renewals_go_unnoticed_by_who_is_connected() {
+    let ca = Ca::start("renewal", Behaviour { validity: 30 }).await;
+    let site = site(&ca, |_| ()).await;
+    let mut serials = vec![until_served(&site).await];
+    let mut client = Client::upgrade(ca.connect().await.expect("TLS")).await;
+    client.enter().await;
+    client.join("device01").await;
+    let mut published = 0;
+    while serials.len() < 3 {
+        let last = serials[serials.len() - 1].clone();
+        site.until("a newer certificate", async || {
+            let handshakes = futures_util::future::join_all((0..50).map(|_| ca.connect()));
+            assert!(handshakes.await.iter().all(Result::is_ok), "handshakes succeed throughout");
+            certificate(&site).await["serial"] != *last
+        })
+        .await;
+        serials.push(until_served(&site).await);
+        published += 1;
+        site.publish("device01", published.to_string()).await;
+        assert_eq!(client.message().await, published.to_string());
+    }
+    assert_eq!(ca.orders(), 3);
+}
+
+#[tokio::test]
+#[ignore = "needs pebble: tests/run"]
+async fn without_a_ca_the_rest_works_and_the_reason_is_told() {
+    let ca = Ca::start("down", Behaviour::default()).await;
+    ca.answer(Some((503, "down for today".into())));
+    let site = site(&ca, |_| ()).await;
+    let told = until_told(&site, "the CA answered 503").await;
+    assert!(told.contains("(network)") && told.contains("the next attempt is at"), "{told}");
+    assert!(ca.connect().await.is_err(), "TLS is refused");
+    assert_eq!(request(site.addr, "GET", "/", "").await.0, 308);
+    assert_eq!(site.get("/readyz").await.0, 200);
+    assert_eq!(ca.orders(), 0);
+    // The pause is longer than a deadline of these tests, so the wish to wait is waited for twice.
+    ca.answer(None);
+    for _ in 0..2 {
+        let served = async { until_served(&site).await };
+        if tokio::time::timeout(crate::support::DEADLINE * 9 / 10, served).await.is_ok() {
+            break;
+        }
+    }
+    until_served(&site).await;
+    assert_eq!(ca.orders(), 1);
+}
+
+#[tokio::test]
+#[ignore = "needs pebble: tests/run"]
+async fn what_the_ca_cannot_see_is_not_tried_again_after_a_restart() {
+    let ca = Ca::start("unseen", Behaviour::default()).await;
+    // HTTP-01 is looked for where nobody listens.
+    let blind = |settings: &mut Settings| {
+        settings.acme_challenge = "http-01".into();
+        settings.http_addr = "127.0.0.1:0".into();
+    };
+    let first = site(&ca, blind).await;
+    let told = until_told(&first, "(validation)").await;
+    assert!(told.contains("could not see that rt.example.com is ours"), "{told}");
+    first.stop();
+    first.until("it is over", async || first.is_over()).await;
+    let asked = ca.requests();
+    let second = site(&ca, |settings| settings.acme_challenge = "http-01".into()).await;
+    assert_eq!(until_told(&second, "(validation)").await, told);
+    assert_eq!((ca.requests(), ca.orders()), (asked, 1));
+}
+
+#[tokio::test]
+#[ignore = "needs pebble: tests/run"]
+async fn a_limit_of_the_ca_is_kept_over_a_restart() {
+    let ca = Ca::start("limited", Behaviour::default()).await;
+    let body = r#"{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many, retry after 2100-01-01 00:00:00 UTC: see"}"#;
+    ca.answer(Some((429, body.into())));
+    let first = site(&ca, |_| ()).await;
+    let told = until_told(&first, "(rate_limited)").await;
+    first.stop();
+    first.until("it is over", async || first.is_over()).await;
+    let asked = ca.requests();
+    ca.answer(None);
+    let second = site(&ca, |_| ()).await;
+    assert_eq!(until_told(&second, "(rate_limited)").await, told);
+    assert_eq!(ca.requests(), asked);
+}
+
+#[tokio::test]
+#[ignore = "needs pebble: tests/run"]
+async fn a_store_that_fails_serves_what_it_can_and_orders_nothing() {
+    let ca = Ca::start("store", Behaviour::default()).await;
+    let first = site(&ca, |_| ()).await;
+    let serial = until_served(&first).await;
+    let stored = || {
+        let entries = std::fs::read_dir(ca.store()).expect("a folder");
+        let mut paths = entries.map(|entry| entry.expect("an entry").path());
+        paths.find(|path| path.to_string_lossy().contains("/cert-")).expect("a certificate")
+    };
+    first.until("it is stored", async || ca.store().is_dir() && stored().is_file()).await;
+    first.stop();
+    first.until("it is over", async || first.is_over()).await;
+    let (asked, stored) = (ca.requests(), stored());
+
+    // A newer one that is damaged, and one that cannot be read.
+    let newer =
+        |number: u8| stored.to_string_lossy().replace("-00000001", &format!("-0000000{number}"));
+    std::fs::write(newer(2), "rotten\n# roomcast: whole\n").expect("written");
+    std::fs::create_dir(newer(3)).expect("made");
+    let second = site(&ca, |_| ()).await;
+    assert_eq!(until_served(&second).await, serial);
+    second.stop();
+    second.until("it is over", async || second.is_over()).await;
+
+    // Nothing but those: no certificate, and no order either.
+    std::fs::remove_file(&stored).expect("was there");
+    let third = site(&ca, |_| ()).await;
+    until_told(&third, "CERT_DIR: ").await;
+    assert_eq!((ca.requests(), ca.orders()), (asked, 1));
+}

@@ -16,6 +16,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context;
 use tokio::{
     net::TcpListener,
+    sync::Notify,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -163,6 +164,15 @@ impl Server {
         self.https.as_ref()?.certificates.host()
     }
 
+    /// Notified, a certificate that could not be ordered is ordered again at once, unless the CA
+    /// itself named a time; `None` if certificates are not ours to order.
+    pub fn order_again(&self) -> Option<Arc<Notify>> {
+        match &self.https.as_ref()?.renewal {
+            Renewal::Acme(acme) => Some(acme.again()),
+            Renewal::Files(_) => None,
+        }
+    }
+
     /// Where health and metrics are served, if they are.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.as_ref()?.local_addr().ok()
@@ -224,8 +234,9 @@ impl Server {
             slow_after: config.slow_after,
             refused: metrics.refused.clone(),
         };
+        let mut renewing = None;
         if let Some(Secure { listener, port, tls, certificates, renewal }) = self.https {
-            tasks.spawn(renewal.run(stop.clone()));
+            renewing = Some(tokio::spawn(renewal.run(stop.clone())));
             let redirect = http::Redirect { certificates: certificates.clone(), port };
             let plain = http::plain(config, admin.clone(), redirect);
             let service = http::strict(public.service.clone(), certificates);
@@ -255,6 +266,10 @@ impl Server {
         tasks.close();
         let _ = timeout_at(deadline, tasks.wait()).await;
         drain(&streams, deadline).await;
+        // It takes down what has become of an order; a store that hangs must not hold us up.
+        if let Some(renewing) = renewing {
+            let _ = timeout(AFTER_GRACE, renewing).await;
+        }
         closed.cancel();
     }
 }

@@ -3,10 +3,12 @@
 use std::{
     io::{self, IsTerminal},
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::Parser;
 use roomcast::config::{Config, LogFormat};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -72,6 +74,20 @@ async fn signal() {
         _ => std::future::pending().await,
     }
 }
+
+/// Only where it has a meaning: elsewhere the end of a terminal is the end of the program.
+#[cfg(unix)]
+async fn watch_hangups(again: Arc<Notify>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    if let Ok(mut hangups) = signal(SignalKind::hangup()) {
+        while hangups.recv().await.is_some() {
+            again.notify_one();
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn watch_hangups(_: Arc<Notify>) {}
 
 #[cfg(not(unix))]
 async fn signal() {

@@ -14,6 +14,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
     let format = config.log_format;
     let server = Server::bind(config).await?;
     announce(&server, format)?;
+    if let Some(again) = server.order_again() {
+        tokio::spawn(crate::watch_hangups(again));
+    }
     server.run(stop).await;
     Ok(ExitCode::SUCCESS)
 }

@@ -11,12 +11,12 @@ use std::{
 use anyhow::{Context, ensure};
 use humantime::format_rfc3339_seconds;
 use rustls::ClientConfig;
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    backoff::{Backoff, Class},
+    backoff::{Backoff, CLASSES, Class},
     certificates::Certificates,
     pair::Pair,
     store::Store,
@@ -53,6 +53,9 @@ pub struct Acme {
     renew_at: Option<SystemTime>,
     /// A certificate that the store has not taken yet.
     unstored: Option<Vec<u8>>,
+    /// Somebody has mended something and does not want to wait.
+    again: Arc<Notify>,
+    hurry: bool,
     /// What this process remembers, should the store not take it.
     backoff: Backoff,
 }
@@ -82,6 +85,9 @@ impl Acme {
             directory,
             client,
         };
+        for result in CLASSES.map(Class::as_str).into_iter().chain(["done"]) {
+            metrics.certificate_attempts(result);
+        }
         Ok(Self {
             order,
             hosts,
@@ -92,8 +98,15 @@ impl Acme {
             attempts: format!("attempts-{name}"),
             renew_at: None,
             unstored: None,
+            again: Arc::default(),
+            hurry: false,
             backoff: Backoff::default(),
         })
+    }
+
+    /// Notified, an attempt is made at once, unless the CA has named a time itself.
+    pub fn again(&self) -> Arc<Notify> {
+        self.again.clone()
     }
 
     /// Serves what the store holds, and keeps it new, until `stop`.
@@ -108,7 +121,11 @@ impl Acme {
                     STORE_RETRY
                 }
             };
-            stop.run_until_cancelled(sleep(pause.min(LOOK_EVERY))).await;
+            self.hurry = tokio::select! {
+                () = sleep(pause.min(LOOK_EVERY)) => false,
+                () = self.again.notified() => true,
+                () = stop.cancelled() => false,
+            };
         }
     }
 
@@ -131,7 +148,8 @@ impl Acme {
         }
         let before = self.remembered().await?;
         let pause = before.pause(seconds(now));
-        if !pause.is_zero() {
+        let hurry = self.hurry && before.class != Some(Class::RateLimited);
+        if !pause.is_zero() && !hurry {
             self.report(&before, now + pause);
             return Ok(pause);
         }

@@ -23,6 +23,16 @@ pub enum Class {
     Stopped,
 }
 
+/// All of them.
+pub const CLASSES: [Class; 6] = [
+    Class::Network,
+    Class::Validation,
+    Class::RateLimited,
+    Class::Store,
+    Class::Unknown,
+    Class::Stopped,
+];
+
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);

@@ -37,6 +37,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::support::{LOOK_EVERY, within};
 
 pub const HOST: &str = "rt.example.com";
+/// All names of the certificate.
+const HOSTS: &str = "rt.example.com,www.example.com";
 const LOCAL: &str = "127.0.0.1";
 
 /// How Pebble and the proxy before it behave.
@@ -155,7 +157,7 @@ impl Ca {
 
     pub fn settings(&self, settings: &mut Settings) {
         let path = |name: &str| Some(self.folder.join(name).to_string_lossy().into_owned());
-        settings.rthost = Some(HOST.into());
+        settings.rthost = Some(HOSTS.into());
         settings.http_addr = self.http.to_string();
         settings.https_addr = self.https.to_string();
         settings.acme_ca = self.directory.clone();
@@ -168,7 +170,7 @@ impl Ca {
         let mut settings = Settings::default();
         self.settings(&mut settings);
         vec![
-            ("RTHOST", HOST.into()),
+            ("RTHOST", HOSTS.into()),
             ("HTTP_ADDR", settings.http_addr),
             ("HTTPS_ADDR", settings.https_addr),
             ("ACME_CA", settings.acme_ca),

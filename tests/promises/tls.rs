@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use rcgen::{CertificateParams, KeyPair, SerialNumber, date_time_ymd};
 use roomcast::config::Settings;
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, HandshakeKind, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use serde_json::{Value, json};
@@ -79,6 +79,19 @@ async fn connect(
     trusted: &Made,
     alpn: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    connect_by(&connector(trusted, alpn), site).await
+}
+
+async fn connect_by(
+    connector: &TlsConnector,
+    site: &Site,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(site.https.expect("HTTPS")).await?;
+    let name = ServerName::try_from(HOST).expect("a name");
+    within("a handshake", connector.connect(name, stream)).await
+}
+
+fn connector(trusted: &Made, alpn: &[&str]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     let root = CertificateDer::from_pem_slice(trusted.cert.as_bytes()).expect("PEM");
     roots.add(root).expect("a root");
@@ -89,9 +102,7 @@ async fn connect(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let stream = TcpStream::connect(site.https.expect("HTTPS")).await?;
-    let name = ServerName::try_from(HOST).expect("a name");
-    within("a handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await
+    TlsConnector::from(Arc::new(config))
 }
 
 /// One request whose answer's head and body are read to the end.
@@ -167,6 +178,10 @@ async fn files_that_change_are_used_at_once_unless_they_are_wrong() {
     client.enter().await;
     client.join("device01").await;
 
+    // Its answer comes after the tickets for the next handshake.
+    let regular = connector(&first, &[]);
+    ask(connect_by(&regular, &site).await.expect("TLS"), "/livez", HOST).await;
+
     let reports = async |text: &str| {
         site.until(text, async || {
             certificate(&site).await["error"].as_str().is_some_and(|error| error.contains(text))
@@ -192,6 +207,8 @@ async fn files_that_change_are_used_at_once_unless_they_are_wrong() {
     files.write(&second);
     site.until("the second", async || certificate(&site).await["serial"] == "2").await;
     connect(&site, &second, &[]).await.expect("the second certificate");
+    let again = connect_by(&regular, &site).await.expect("TLS");
+    assert_eq!(again.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed), "tickets stay");
     // Who was connected before has not noticed.
     site.publish("device01", "hello").await;
     assert_eq!(client.message().await, "hello");

@@ -18,14 +18,18 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy, sink},
+    runtime::Handle,
     sync::Notify,
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::metrics::{Close, Gauge, Metrics};
+
+/// For a peer to take our last bytes and to end its side.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// All streams of a listener, so that they can be counted and ended.
 pub struct Streams {
@@ -199,22 +203,30 @@ impl Control {
 /// it has been taken (a flush succeeds): then nothing that the peer has not taken is older than
 /// the kernel's own buffers, which `TCP_NOTSENT_LOWAT` keeps short. When it reaches `slow_after`,
 /// the stream ends.
-pub struct Stream<T> {
-    io: T,
-    entry: Entry,
+pub struct Stream<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+    /// `None` only while it is dropped: then it may have to linger.
+    open: Option<(T, Entry)>,
+    control: Arc<Control>,
     slow_after: Duration,
     behind: Option<Pin<Box<Sleep>>>,
 }
 
-impl<T> Stream<T> {
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream<T> {
     /// The bytes of a registered connection.
     pub fn new(io: T, entry: Entry, slow_after: Duration) -> Self {
-        Self { io, entry, slow_after, behind: None }
+        let control = entry.control().clone();
+        Self { open: Some((io, entry)), control, slow_after, behind: None }
     }
 
     /// What others may ask of this stream.
     pub fn control(&self) -> &Arc<Control> {
-        self.entry.control()
+        &self.control
+    }
+
+    /// The bytes, as long as they get through.
+    fn io(&mut self) -> Option<Pin<&mut T>> {
+        let (io, _) = self.open.as_mut().filter(|_| !self.control.is_over())?;
+        Some(Pin::new(io))
     }
 
     /// What becomes of a write. One that is refused starts or asks the clock.
@@ -230,18 +242,38 @@ impl<T> Stream<T> {
         match poll {
             Poll::Ready(Ok(value)) => Poll::Ready(Ok(value)),
             Poll::Ready(Err(_)) => {
-                self.control().broken.store(true, Ordering::Release);
-                self.control().reader.wake();
+                self.control.broken.store(true, Ordering::Release);
+                self.control.reader.wake();
                 Poll::Ready(Ok(done))
             }
             Poll::Pending => {
-                self.control().set_lags(true);
+                self.control.set_lags(true);
                 let after = self.slow_after;
                 let clock = self.behind.get_or_insert_with(|| Box::pin(sleep(after)));
                 ready!(clock.as_mut().poll(cx));
-                self.control().end(Close::Slow);
+                self.control.end(Close::Slow);
                 Poll::Ready(Ok(done))
             }
+        }
+    }
+}
+
+/// A stream that was asked to finish lingers: the peer may still be sending, and bytes that arrive
+/// at a closed socket make the kernel reset it, which takes back what was sent last.
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Drop for Stream<T> {
+    fn drop(&mut self) {
+        let finished = self.control.finishing.is_cancelled() && !self.control.is_over();
+        if let (Some((mut io, entry)), Ok(runtime)) = (self.open.take(), Handle::try_current())
+            && finished
+        {
+            runtime.spawn(async move {
+                let last_bytes = async {
+                    io.shutdown().await?;
+                    copy(&mut io, &mut sink()).await
+                };
+                let _ = timeout(LINGER, last_bytes).await;
+                drop(entry);
+            });
         }
     }
 }
@@ -250,36 +282,31 @@ fn ended() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "ended by the server")
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> AsyncRead for Stream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.control().reader.register(cx.waker());
-        if self.control().is_over() {
-            return Poll::Ready(Err(ended()));
-        }
-        // What the peer has sent is read first: bytes left unread would turn our close into a
-        // reset, and a reset makes the peer forget what we sent last.
-        match Pin::new(&mut self.io).poll_read(cx, buf) {
-            Poll::Pending if self.control().reads_the_end() => Poll::Ready(Err(ended())),
+        self.control.reader.register(cx.waker());
+        let Some(io) = self.io() else { return Poll::Ready(Err(ended())) };
+        // What the peer has sent is read first: it may be an answer to what we sent.
+        match io.poll_read(cx, buf) {
+            Poll::Pending if self.control.reads_the_end() => Poll::Ready(Err(ended())),
             poll => poll,
         }
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> AsyncWrite for Stream<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.control().writer.register(cx.waker());
-        if self.control().is_over() {
-            return Poll::Ready(Ok(buf.len()));
-        }
-        let poll = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.control.writer.register(cx.waker());
+        let Some(io) = self.io() else { return Poll::Ready(Ok(buf.len())) };
+        let poll = io.poll_write(cx, buf);
         self.written(cx, poll, buf.len())
     }
 
@@ -288,35 +315,29 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.control().writer.register(cx.waker());
+        self.control.writer.register(cx.waker());
         let all = bufs.iter().map(|buf| buf.len()).sum();
-        if self.control().is_over() {
-            return Poll::Ready(Ok(all));
-        }
-        let poll = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        let Some(io) = self.io() else { return Poll::Ready(Ok(all)) };
+        let poll = io.poll_write_vectored(cx, bufs);
         self.written(cx, poll, all)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.open.as_ref().is_some_and(|(io, _)| io.is_write_vectored())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.control().writer.register(cx.waker());
-        if self.control().is_over() {
-            return Poll::Ready(Ok(()));
-        }
-        let poll = Pin::new(&mut self.io).poll_flush(cx);
+        self.control.writer.register(cx.waker());
+        let Some(io) = self.io() else { return Poll::Ready(Ok(())) };
+        let poll = io.poll_flush(cx);
         ready!(self.written(cx, poll, ()))?;
         self.behind = None;
-        self.control().set_lags(false);
+        self.control.set_lags(false);
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.control().is_over() {
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let Some(io) = self.io() else { return Poll::Ready(Ok(())) };
+        io.poll_shutdown(cx)
     }
 }

@@ -141,9 +141,11 @@ export class SocketioViewer extends Viewer {
 }
 
 // Makes the test, and returns what came of it. With `kill`, Redis ends the subscription half-way.
-export async function cutTest(owner, { View, url, redis, viewers: count, seconds, rate, up: [least, most], seed, kill }) {
+// `up` is how many seconds a viewer is in the room between two cuts, at least and at most.
+export async function cutTest(owner, { View, url, redis, seed, kill, ...load }) {
+  const { seconds, rate, up: [least, most] } = load
   const random = seeded(seed)
-  const viewers = Array.from({ length: count }, () => new View(url, 'cut'))
+  const viewers = Array.from({ length: load.viewers }, () => new View(url, 'cut'))
   const firstHeard = [] // when any viewer had a number
   for (const viewer of viewers) {
     owner.after(() => viewer.socket.close())

@@ -1,6 +1,6 @@
 //! The settings of HTTPS: under which names, where, and with which certificate.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use super::{Check, ListenAddr, Settings, given};
 
@@ -111,6 +111,10 @@ fn acme(check: &mut Check, settings: &Settings, hosts: &[String]) -> Option<Acme
     if let Some(host) = hosts.iter().find(|host| host.starts_with('*')) {
         let problem =
             format!("no certificate can be ordered for `{host}`; set TLS_CERT and TLS_KEY");
+        check.problem("RTHOST", problem);
+    }
+    if let Some(host) = hosts.iter().find(|host| host.parse::<IpAddr>().is_ok()) {
+        let problem = format!("`{host}` is an address; certificates are ordered for names");
         check.problem("RTHOST", problem);
     }
     let ca = check.value("ACME_CA", &settings.acme_ca, ACME_CA, authority);

@@ -203,6 +203,7 @@ fn public_hosts_are_a_list_that_begins_with_a_name() {
         "-a.b",
         "a.*.b",
         "a_b",
+        "192.0.2.1",
         "a.b,*.a.b",
     ] {
         assert!(hosts(bad).is_err_and(|message| message.contains("\n  RTHOST: ")), "{bad}");

@@ -87,7 +87,8 @@ fn is_on_overlay(folder: &Path, mounts: &str) -> bool {
         folder.starts_with(&point).then(|| (PathBuf::from(point), kind.split(' ').next()))
     });
     let holds = mounts.max_by_key(|(point, _)| point.components().count());
-    holds.is_some_and(|(_, kind)| kind == Some("overlay"))
+    // `overlay`, and `fuse.fuse-overlayfs` in containers without root.
+    holds.is_some_and(|(_, kind)| kind.is_some_and(|kind| kind.contains("overlay")))
 }
 
 #[cfg(test)]
@@ -110,6 +111,8 @@ mod tests {
         ] {
             assert_eq!(is_on_overlay(Path::new(folder), mounts), forgotten, "{folder}");
         }
+        let rootless = "1 0 0:50 / / rw - fuse.fuse-overlayfs fuse-overlayfs rw\n";
+        assert!(is_on_overlay(Path::new("/x"), rootless));
         assert!(!is_on_overlay(Path::new("/x"), "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"));
     }
 }

@@ -260,3 +260,16 @@ async fn who_has_mended_something_need_not_wait() {
     until("a certificate", async || ca.connect().await.is_ok()).await;
     assert_eq!(ca.orders(), 1);
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+#[ignore = "needs pebble: tests/run"]
+async fn without_a_place_to_remember_it_nothing_is_ordered() {
+    let ca = Ca::start("forgetful", Behaviour::default()).await;
+    // Can be read, and takes no files, not even root's.
+    let site = site(&ca, |settings| settings.cert_dir = Some("/proc/self/task".into())).await;
+    until_told(&site, "CERT_DIR: cannot write").await;
+    assert!(ca.connect().await.is_err(), "TLS is refused");
+    assert_eq!(site.get("/readyz").await.0, 200);
+    assert_eq!(ca.requests(), 0);
+}

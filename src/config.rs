@@ -118,8 +118,9 @@ impl FromStr for ListenAddr {
         let (host, port) = split_host_port(text).map_err(|problem| {
             format!("{problem}; write host:port, or :port for all interfaces, e.g. {HTTP_ADDR}")
         })?;
-        let port =
-            port.ok_or_else(|| format!("`{text}` has no port; write e.g. {text}:8080 or :8080"))?;
+        let port = port.ok_or_else(|| {
+            format!("`{text}` has no port; write host:port, or :port for all interfaces, e.g. {HTTP_ADDR}")
+        })?;
         Ok(Self { host: (!host.is_empty()).then_some(host), port })
     }
 }

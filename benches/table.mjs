@@ -11,5 +11,5 @@ export const grouped = number => number.toLocaleString('en')
 
 export function machine() {
   const [day] = new Date().toISOString().split('T')
-  return `${day}, ${availableParallelism()} cores, ${type()} ${release()}, Node ${process.versions.node}`
+  return `${day}, ${availableParallelism()} cores, ${type()} ${release().split(".", 2).join(".")}, Node ${process.versions.node}`
 }

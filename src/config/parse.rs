@@ -1,0 +1,141 @@
+//! Texts → values, one kind a function, and the list of all that is wrong with them.
+
+use std::time::Duration;
+
+use super::Secret;
+
+/// Collects what is wrong, by the setting's name, and never a value that could be secret.
+pub struct Check(pub Vec<String>);
+
+impl Check {
+    /// Something is wrong with a setting.
+    pub fn problem(&mut self, name: &str, problem: String) {
+        self.0.push(format!("{name}: {problem}"));
+    }
+
+    /// The value, or its problem noted.
+    pub fn take<T>(&mut self, name: &str, result: Result<T, String>) -> Option<T> {
+        result.map_err(|problem| self.problem(name, problem)).ok()
+    }
+
+    /// The value of a text; an empty one counts as unset: container templates often leave one.
+    pub fn value<T>(
+        &mut self,
+        name: &str,
+        text: &str,
+        default: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = text.trim();
+        self.take(name, parse(if text.is_empty() { default } else { text }))
+    }
+
+    /// A setting that may stand in a file.
+    pub fn value_or_file(
+        &mut self,
+        name: &str,
+        value: Option<String>,
+        file: Option<String>,
+    ) -> Option<Secret> {
+        let value = value.filter(|value| !value.is_empty());
+        match (value, given(file)) {
+            (Some(_), Some(_)) => {
+                self.problem(name, format!("both {name} and {name}_FILE are set; keep one"));
+                None
+            }
+            (Some(value), None) => Some(value.into()),
+            (None, Some(file)) => {
+                let content = std::fs::read_to_string(&file)
+                    .map_err(|error| format!("cannot read `{file}`: {error}"));
+                // Editors and `kubectl create secret` leave a line end that is not meant.
+                self.take(&format!("{name}_FILE"), content)
+                    .map(|content| content.trim_end_matches(['\r', '\n']).to_owned().into())
+            }
+            (None, None) => None,
+        }
+    }
+}
+
+/// A text that says something.
+pub fn given(value: Option<String>) -> Option<String> {
+    value.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// A comma-separated list without doubles.
+pub fn patterns(text: &str) -> Result<Vec<String>, String> {
+    let mut patterns: Vec<String> = Vec::new();
+    for pattern in text.split(',').map(str::trim).filter(|pattern| !pattern.is_empty()) {
+        if !patterns.iter().any(|known| known == pattern) {
+            patterns.push(pattern.to_owned());
+        }
+    }
+    if patterns.is_empty() {
+        return Err("names no pattern; write e.g. * or device:*,alarm:*".to_owned());
+    }
+    Ok(patterns)
+}
+
+/// Yes or no.
+pub fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err(format!("`{text}` is neither true nor false")),
+    }
+}
+
+/// How many, at least one.
+pub fn count(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|&count| count > 0)
+        .ok_or_else(|| format!("`{text}` is no positive whole number"))
+}
+
+/// Bytes.
+pub fn size(text: &str) -> Result<usize, String> {
+    let size = text.parse::<bytesize::ByteSize>().ok();
+    let size = size.and_then(|size| usize::try_from(size.as_u64()).ok()).filter(|&size| size > 0);
+    size.ok_or_else(|| format!("`{text}` is no size; write e.g. 32MiB or 500kB"))
+}
+
+/// A bare number counts as seconds.
+pub fn duration(text: &str, (min, max): (Duration, Duration)) -> Result<Duration, String> {
+    let seconds = text.parse::<u64>().ok().map(Duration::from_secs);
+    let value = seconds
+        .or_else(|| humantime::parse_duration(text).ok())
+        .ok_or_else(|| format!("`{text}` is no time; write e.g. 10s or 500ms"))?;
+    if value < min || value > max {
+        let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
+        return Err(format!("`{text}` is out of range; {min} to {max} is possible"));
+    }
+    Ok(value)
+}
+
+/// `host:port`, `[v6]:port`, `host` or `:port`.
+pub fn split_host_port(text: &str) -> Result<(String, Option<u16>), String> {
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) =
+            rest.split_once(']').ok_or_else(|| format!("`{text}` lacks the closing ]"))?;
+        match rest.strip_prefix(':') {
+            None if !rest.is_empty() => return Err(format!("`{text}` lacks a : after the ]")),
+            port => (host, port),
+        }
+    } else {
+        match text.split_once(':') {
+            Some((_, rest)) if rest.contains(':') => {
+                return Err(format!("`{text}` is ambiguous; write an IPv6 address in [brackets]"));
+            }
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        }
+    };
+    let port = match port {
+        None => None,
+        Some(port) => Some(port.parse().map_err(|_| format!("`{text}` has no valid port"))?),
+    };
+    if host.contains(['/', ' ', '@', '?', '#']) {
+        return Err(format!("`{text}` is no address"));
+    }
+    Ok((host.to_owned(), port))
+}

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { createServer } from 'node:net'
+import { connect as dial, createServer } from 'node:net'
 import test, { describe } from 'node:test'
 import {
   command, freePort, startBoth, startCommand, startRedis, startRoomcast, startTraffic, until,
@@ -143,5 +143,18 @@ describe('the end', () => {
       assert.equal(socket.io.reconnection(), true)
       assert.deepEqual(messages.flat(), messages.map((_, n) => `${n}`), who)
     }
+  })
+
+  test('comes at once with a second signal, whatever holds up the first', async t => {
+    const { server } = await startBoth(t, { GRACE: '10m' })
+    const { hostname, port } = new URL(server.page)
+    const hanging = dial(port, hostname).on('error', () => {})
+    t.after(() => hanging.destroy())
+    // A request whose body never comes.
+    hanging.write('POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n')
+    await until(async () => await server.metric('roomcast_connections') === 1, 'it hangs')
+    server.signal('SIGTERM')
+    await until(async () => await server.readiness() === 503, 'roomcast drains')
+    assert.equal(await server.stop(), 1)
   })
 })

@@ -163,3 +163,55 @@ impl History {
         oldest.position.epoch == now.epoch && oldest.position.offset == since.offset + 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { count: 10_000, age: u64::MAX / 2 };
+
+    /// A history of so many messages of a size, and where it has come to.
+    fn history(count: u64, size: usize) -> (History, Position) {
+        let (mut history, mut position) = (History::default(), Position::fresh());
+        let message = Message::now(Bytes::new(), vec![b'x'; size].into());
+        for _ in 0..count {
+            position.offset += 1;
+            history.push(position.clone(), &message, BOUNDS);
+        }
+        (history, position)
+    }
+
+    fn since(position: &Position, offset: u64) -> Wish {
+        Wish { last: None, since: Some(Position { offset, ..position.clone() }) }
+    }
+
+    #[test]
+    fn a_replay_is_bounded_in_messages_and_never_claims_what_it_left_out() {
+        let most = MAX_REPLAY as u64;
+        let (history, now) = history(most + 10, 1);
+        let replay = history.replay(&since(&now, 10), &now);
+        assert_eq!((replay.messages.len(), replay.recovered), (MAX_REPLAY, Some(true)));
+        assert_eq!(replay.messages[0].position.offset, 11);
+        let replay = history.replay(&since(&now, 9), &now);
+        assert_eq!((replay.messages.len(), replay.recovered), (MAX_REPLAY, Some(false)));
+    }
+
+    #[test]
+    fn a_replay_is_bounded_in_bytes_but_for_a_single_message() {
+        let (many, now) = history(9, MAX_REPLAY_BYTES / 4);
+        let replay = many.replay(&since(&now, 6), &now);
+        assert_eq!((replay.messages.len(), replay.recovered), (3, Some(true)));
+        let replay = many.replay(&since(&now, 0), &now);
+        assert_eq!((replay.messages.len(), replay.recovered), (3, Some(false)));
+        let (one, now) = history(1, 2 * MAX_REPLAY_BYTES);
+        assert_eq!(one.replay(&since(&now, 0), &now).messages.len(), 1);
+    }
+
+    #[test]
+    fn what_is_forgotten_costs_nothing() {
+        let (mut history, _) = history(5, 100);
+        assert!(history.size() > 500);
+        history.expire(u64::MAX, BOUNDS);
+        assert_eq!((history.size(), history.is_empty()), (0, true));
+    }
+}

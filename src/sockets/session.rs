@@ -128,6 +128,8 @@ impl Session {
         if let Carrier::Polling(polling) = &mut *lock(&self.carrier) {
             polling.open += 1;
             polling.since = None;
+            // A poll takes all that waits.
+            self.waiting.store(0, Relaxed);
             self.resumed.notify_waiters();
         }
         Poll(self.clone())

@@ -94,3 +94,21 @@ async fn bytes_that_wait_are_bounded_also_where_nobody_polls() {
     site.until_metric("roomcast_closes_total{reason=\"queue_full\"}", 1).await;
     assert_eq!(client.poll().await.0, 400);
 }
+
+#[tokio::test]
+async fn a_polling_viewer_that_takes_what_waits_is_not_ended_however_much_it_was_in_all() {
+    const MESSAGES: u64 = 24;
+    let site = Site::start().await;
+    let client = Polling::connect(&site).await;
+    assert_eq!(client.post(r#"42["channel","device01"]"#).await, 200);
+    site.until_metric("roomcast_members", 1).await;
+    // 6 MiB, each message between two polls, where 4 MiB may wait.
+    let payload = "x".repeat(256 << 10);
+    for number in 1..=MESSAGES {
+        site.publish("device01", &payload).await;
+        site.until_metric("roomcast_deliveries_total", number).await;
+        let (status, packets) = client.poll().await;
+        assert_eq!((status, packets.len()), (200, payload.len() + r#"42["message",""]"#.len()));
+    }
+    assert_eq!(site.metric("roomcast_members").await, 1);
+}

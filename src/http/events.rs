@@ -1,6 +1,13 @@
 //! `/events/{room}`: the same messages as Server-Sent Events, for curl and for EventSource.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::{
     Extension,
@@ -14,14 +21,17 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::mpsc::{
+    self,
+    error::TrySendError::{Closed, Full},
+};
 
 use crate::{
     broker::Gap,
     delivery::Delivery,
     history::{Position, Wish},
     metrics::Close,
-    rooms::{Member, Outlet, Rooms},
+    rooms::{MAX_WAITING, Member, Outlet, Rooms},
     stream::Control,
 };
 
@@ -55,21 +65,26 @@ pub async fn follow(
         since => since.flatten(),
     };
     let (events, waiting) = mpsc::channel(QUEUE);
-    let outlet = Arc::new(EventOutlet { events, stream: stream.clone() });
+    let bytes = Arc::new(AtomicUsize::new(0));
+    let outlet = Arc::new(EventOutlet { events, bytes: bytes.clone(), stream: stream.clone() });
     let first = outlet.clone();
     let wish = Wish { last: asked.last, since };
     let member = rooms.join(&room, None, outlet, &wish, |welcome, messages| {
         let Position { epoch, offset } = welcome.position;
-        first.send(event("joined", welcome).id(id(epoch, *offset)));
+        first.send(event("joined", welcome).id(id(epoch, *offset)), 0);
         let name: Arc<str> = room.as_str().into();
         for kept in messages {
-            first.send(message(&Delivery::again(name.clone(), kept)));
+            first.message(&Delivery::again(name.clone(), kept));
         }
     });
     let membership = Membership { rooms, room, member };
-    let events = stream::unfold((waiting, membership), async |(mut waiting, membership)| {
-        let event = waiting.recv().await?;
-        Some((Ok::<_, Infallible>(event), (waiting, membership)))
+    let events = stream::unfold((waiting, membership), move |(mut waiting, membership)| {
+        let bytes = bytes.clone();
+        async move {
+            let (event, size) = waiting.recv().await?;
+            bytes.fetch_sub(size, Relaxed);
+            Some((Ok::<_, Infallible>(event), (waiting, membership)))
+        }
     });
     let end = stream.finishing().clone().cancelled_owned();
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
@@ -91,44 +106,53 @@ impl Drop for Membership {
 
 /// A response as a member of a room.
 struct EventOutlet {
-    events: mpsc::Sender<Event>,
+    /// Each with the bytes of its payload.
+    events: mpsc::Sender<(Event, usize)>,
+    /// Those of all that wait.
+    bytes: Arc<AtomicUsize>,
     stream: Arc<Control>,
 }
 
 impl EventOutlet {
-    /// Whether the event was taken; a client whose queue is full is ended.
-    fn send(&self, event: Event) -> bool {
-        match self.events.try_send(event) {
+    /// Whether the event was taken; a client that too much waits for is ended.
+    fn send(&self, event: Event, size: usize) -> bool {
+        let waiting = self.bytes.fetch_add(size, Relaxed) + size;
+        // A single message may be larger.
+        let fits = waiting <= MAX_WAITING || waiting == size;
+        let sent =
+            if fits { self.events.try_send((event, size)) } else { Err(Full((event, size))) };
+        match sent {
             Ok(()) => true,
-            Err(TrySendError::Full(_)) => {
+            Err(Full(_)) => {
                 self.stream.end(Close::QueueFull);
                 false
             }
-            Err(TrySendError::Closed(_)) => false,
+            Err(Closed(_)) => false,
         }
+    }
+
+    /// Text as it is, line by line; other bytes in base64, as an event of another name.
+    fn message(&self, delivery: &Delivery) -> bool {
+        let event = Event::default().id(id(&delivery.place.epoch, delivery.place.offset));
+        let event = match std::str::from_utf8(&delivery.payload) {
+            Ok(text) => event.data(text),
+            Err(_) => event.event("binary").data(BASE64_STANDARD.encode(&delivery.payload)),
+        };
+        self.send(event, delivery.payload.len())
     }
 }
 
 impl Outlet for EventOutlet {
     fn deliver(&self, batch: &[Delivery]) -> usize {
-        batch.iter().take_while(|delivery| self.send(message(delivery))).count()
+        batch.iter().take_while(|delivery| self.message(delivery)).count()
     }
 
     fn gap(&self, _room: &str, gap: &Gap) {
-        self.send(event("gap", gap));
+        self.send(event("gap", gap), 0);
     }
 
     fn hello(&self) {
-        self.send(Event::default().event("hello").data(""));
-    }
-}
-
-/// Text as it is, line by line; other bytes in base64, as an event of another name.
-fn message(delivery: &Delivery) -> Event {
-    let event = Event::default().id(id(&delivery.place.epoch, delivery.place.offset));
-    match std::str::from_utf8(&delivery.payload) {
-        Ok(text) => event.data(text),
-        Err(_) => event.event("binary").data(BASE64_STANDARD.encode(&delivery.payload)),
+        self.send(Event::default().event("hello").data(""), 0);
     }
 }
 

@@ -18,12 +18,9 @@ use tracing::info;
 
 use crate::{
     metrics::{Close, Metrics, Transport},
+    rooms::MAX_WAITING,
     stream::Control,
 };
-
-/// Bytes that may wait for one client: a fiftieth of the smallest container that the demo was
-/// deployed in (0.2 GB). The queue's packets alone would be no bound.
-const MAX_WAITING: usize = 4 << 20;
 
 /// All sessions that began with polling, by sid.
 pub struct Sessions {

@@ -96,3 +96,18 @@ async fn a_wrong_request_is_explained() {
         assert_eq!(request(site.addr, "GET", path, "").await.0, status, "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_reader_that_stops_reading_is_ended_before_much_waits_for_it() {
+    let site = Site::start_with(|settings| settings.slow_after = "19s".into()).await;
+    let mut stalled = Curl::get(&site, "/events/device01", "").await;
+    stalled.event().await;
+    // Far fewer than 4,096 events, and more than the kernel takes and 4 MiB may wait.
+    let payload = "x".repeat(256 << 10);
+    for _ in 0..100 {
+        site.publish("device01", &payload).await;
+    }
+    site.until_metric("roomcast_closes_total{reason=\"queue_full\"}", 1).await;
+    site.until_metric("roomcast_members", 0).await;
+    drop(stalled);
+}

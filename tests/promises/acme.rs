@@ -126,20 +126,27 @@ async fn renewals_go_unnoticed_by_who_is_connected() {
     let mut client = Client::upgrade(ca.connect().await.expect("TLS")).await;
     client.enter().await;
     client.join("device01").await;
+    // Read all the time: who does not answer heartbeats for 45 s is ended, whatever is renewed.
+    let (told, mut arrived) = tokio::sync::mpsc::unbounded_channel();
+    let viewer = tokio::spawn(async move { while told.send(client.message().await).is_ok() {} });
     let mut published = 0;
     while serials.len() < 3 {
         let last = serials[serials.len() - 1].clone();
         site.until("a newer certificate", async || {
             let handshakes = futures_util::future::join_all((0..50).map(|_| ca.connect()));
             assert!(handshakes.await.iter().all(Result::is_ok), "handshakes succeed throughout");
+            published += 1;
+            site.publish("device01", published.to_string()).await;
+            let message = crate::support::within("the message", arrived.recv()).await;
+            assert_eq!(message, Some(published.to_string()));
             certificate(&site).await["serial"] != *last
         })
         .await;
         serials.push(until_served(&site).await);
-        published += 1;
-        site.publish("device01", published.to_string()).await;
-        assert_eq!(client.message().await, published.to_string());
     }
+    drop(arrived);
+    site.publish("device01", "the end").await;
+    viewer.await.expect("nothing but messages");
     assert_eq!(ca.orders(), 3);
 }
 

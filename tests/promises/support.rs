@@ -120,7 +120,7 @@ impl Site {
     }
 
     /// Waits until a condition holds that nobody tells about.
-    pub async fn until(&self, what: &str, condition: impl AsyncFn() -> bool) {
+    pub async fn until(&self, what: &str, mut condition: impl AsyncFnMut() -> bool) {
         let mut looks = interval(LOOK_EVERY);
         within(what, async {
             while !condition().await {

@@ -59,6 +59,8 @@ pub struct Config {
     pub history_ttl: Duration,
     /// Bytes of all that is kept; `None` = by the memory there is.
     pub history_bytes: Option<usize>,
+    /// A folder in which it outlives the process.
+    pub state_dir: Option<PathBuf>,
     /// A folder to serve instead of the built-in page.
     pub assets: Option<PathBuf>,
     /// Whether a join is told to the room's others.
@@ -203,6 +205,7 @@ impl TryFrom<Settings> for Config {
         });
         let history_bytes =
             given(settings.history_bytes).and_then(|text| check.take("HISTORY_BYTES", size(&text)));
+        let state_dir = given(settings.state_dir).map(PathBuf::from);
         let assets = given(settings.assets).map(PathBuf::from);
         if let Some(dir) = assets.as_deref().filter(|dir| !dir.join("index.html").is_file()) {
             check.problem("ASSETS", format!("`{}` has no index.html to serve", dir.display()));
@@ -239,6 +242,7 @@ impl TryFrom<Settings> for Config {
                 history: history?,
                 history_ttl: history_ttl?,
                 history_bytes,
+                state_dir,
                 assets,
                 hello: hello?,
                 slow_after: slow_after?,

@@ -5,8 +5,6 @@ use std::{collections::VecDeque, mem::size_of, sync::Arc};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::broker::Message;
-
 /// How far a room has come: what was published later has a higher offset or another epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Position {
@@ -82,17 +80,17 @@ pub struct History {
 
 impl History {
     /// Keeps a message, and forgets what is too much or too old by now.
-    pub fn push(&mut self, position: Position, message: &Message, bounds: Bounds) {
+    pub fn push(&mut self, kept: Kept, bounds: Bounds) {
         if bounds.count == 0 {
             return;
         }
-        let kept = Kept { position, at: message.at, payload: message.payload.clone() };
+        let now = kept.at;
         self.size += kept.size();
         self.kept.push_back(kept);
         while self.kept.len() > bounds.count {
             self.pop();
         }
-        self.expire(message.at, bounds);
+        self.expire(now, bounds);
     }
 
     /// Forgets what is too old.
@@ -112,6 +110,11 @@ impl History {
     /// The latest message.
     pub fn latest(&self) -> Option<&Kept> {
         self.kept.back()
+    }
+
+    /// All that is kept, oldest first.
+    pub fn all(&self) -> Vec<Kept> {
+        self.kept.iter().cloned().collect()
     }
 
     /// What it costs to keep it all.
@@ -173,10 +176,11 @@ mod tests {
     /// A history of so many messages of a size, and where it has come to.
     fn history(count: u64, size: usize) -> (History, Position) {
         let (mut history, mut position) = (History::default(), Position::fresh());
-        let message = Message::now(Bytes::new(), vec![b'x'; size].into());
+        let payload = Bytes::from(vec![b'x'; size]);
         for _ in 0..count {
             position.offset += 1;
-            history.push(position.clone(), &message, BOUNDS);
+            let (position, payload) = (position.clone(), payload.clone());
+            history.push(Kept { position, at: 1, payload }, BOUNDS);
         }
         (history, position)
     }

@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::warn;
+use tracing::{info, warn};
 
 pub mod broker;
 pub mod config;
@@ -35,7 +35,9 @@ mod history;
 mod http;
 mod memory;
 mod rooms;
+mod snapshot;
 mod sockets;
+mod store;
 mod stream;
 mod tls;
 
@@ -47,6 +49,7 @@ use history::Bounds;
 use http::{admin::Admin, polling::Engine};
 use metrics::{Close, Counter, Gauge, Metrics};
 use rooms::{Limits, Rooms};
+use snapshot::Snapshot;
 use sockets::{Shared, session::Sessions};
 use stream::Streams;
 use tls::{Tls, acme::Acme, certificates::Certificates, files::Watch};
@@ -78,6 +81,7 @@ pub struct Server {
     admin: Option<TcpListener>,
     embedded: Option<Embedded>,
     redis: RedisAddress,
+    snapshot: Option<Snapshot>,
     max_connections: usize,
 }
 
@@ -145,8 +149,24 @@ impl Server {
         };
         let metrics = Arc::new(Metrics::default());
         let https = Secure::bind(&config, &metrics).await?;
+        let snapshot = config
+            .state_dir
+            .clone()
+            .map(|folder| Snapshot::new(folder, limits(&config).bytes))
+            .transpose()
+            .context("STATE_DIR")?;
         let (redis, embedded) = choose_source(&config.source).await?;
-        Ok(Self { config, listener, https, metrics, admin, embedded, redis, max_connections })
+        Ok(Self {
+            config,
+            listener,
+            https,
+            metrics,
+            admin,
+            embedded,
+            redis,
+            snapshot,
+            max_connections,
+        })
     }
 
     /// Where page and sockets are served, or the way to HTTPS.
@@ -203,6 +223,12 @@ impl Server {
         let tasks = TaskTracker::new();
 
         // data
+        if let Some(snapshot) = &self.snapshot {
+            match snapshot.restore(&rooms).await {
+                Ok(messages) => info!(messages, "history restored"),
+                Err(error) => warn!("STATE_DIR: {error:#}; starting without the history"),
+            }
+        }
         let (queue, events) =
             broker::queue(broker::MAX_MESSAGES, broker::MAX_BYTES, metrics.clone());
         let subscription = Subscription {
@@ -225,7 +251,7 @@ impl Server {
         let certificates = self.https.as_ref().map(|https| https.certificates.clone());
         let admin =
             Arc::new(Admin { health: health.clone(), metrics: metrics.clone(), certificates });
-        let routes = http::public(config, engine, rooms, admin.clone());
+        let routes = http::public(config, engine, rooms.clone(), admin.clone());
         let mut public = Accept {
             service: routes,
             tls: None,
@@ -265,7 +291,15 @@ impl Server {
         let deadline = Instant::now() + config.grace;
         tasks.close();
         let _ = timeout_at(deadline, tasks.wait()).await;
+        let written = self.snapshot.map(|snapshot| tokio::spawn(snapshot.write(rooms)));
         drain(&streams, deadline).await;
+        if let Some(written) = written {
+            match timeout_at(deadline + AFTER_GRACE, written).await {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(error))) => warn!("STATE_DIR: {error:#}; the history is lost"),
+                Ok(Err(_)) | Err(_) => warn!("STATE_DIR: not written in time; the history is lost"),
+            }
+        }
         // It takes down what has become of an order; a store that hangs must not hold us up.
         if let Some(renewing) = renewing {
             let _ = timeout(AFTER_GRACE, renewing).await;

@@ -204,7 +204,9 @@ impl Rooms {
             for message in messages {
                 room.position.offset += 1;
                 room.measure(message.at);
-                room.history.push(room.position.clone(), &message, self.limits.room);
+                let position = room.position.clone();
+                let payload = message.payload.clone();
+                room.history.push(Kept { position, at: message.at, payload }, self.limits.room);
                 if !members.is_empty() {
                     let Position { epoch, offset } = room.position.clone();
                     deliveries.push(Delivery::new(name.clone(), epoch, offset, message));
@@ -212,9 +214,7 @@ impl Rooms {
             }
         });
         drop(room);
-        if self.kept.load(Relaxed) > self.limits.bytes {
-            self.evict(|rooms, _| rooms.kept.load(Relaxed) > rooms.limits.bytes);
-        }
+        self.fit();
         (!members.is_empty()).then_some((members, deliveries))
     }
 
@@ -242,6 +242,29 @@ impl Rooms {
         self.evict(|_, room| room.published < oldest);
     }
 
+    /// All that is kept, the least recently published room first.
+    pub fn kept(&self) -> Vec<(Arc<str>, Vec<Kept>)> {
+        let index = lock(&self.index);
+        let rooms = index.iter().map(|(name, room)| (name.clone(), lock(room).history.all()));
+        rooms.filter(|(_, kept)| !kept.is_empty()).collect()
+    }
+
+    /// Remembers what an earlier process kept of a room. What comes next is a new run.
+    pub fn restore(&self, name: &str, kept: Vec<Kept>) {
+        let mut index = lock(&self.index);
+        let (name, shared) = self.open(&mut index, name);
+        index.to_back(&name);
+        let mut room = lock(&shared);
+        self.change(&mut room, |room| {
+            for kept in kept {
+                room.published = kept.at;
+                room.history.push(kept, self.limits.room);
+            }
+        });
+        drop((room, index));
+        self.fit();
+    }
+
     /// Messages may be missing, in any room: what comes next is a new run, and members are told.
     pub fn gap(&self, gap: &Gap) {
         let rooms: Vec<_> = {
@@ -254,6 +277,13 @@ impl Rooms {
             let members = room.members.clone();
             // Under the lock: who joins meanwhile comes after the gap and must not hear of it.
             members.values().for_each(|member| member.gap(&name, gap));
+        }
+    }
+
+    /// Forgets what is more than all rooms may keep together.
+    fn fit(&self) {
+        if self.kept.load(Relaxed) > self.limits.bytes {
+            self.evict(|rooms, _| rooms.kept.load(Relaxed) > rooms.limits.bytes);
         }
     }
 

@@ -11,14 +11,16 @@ use rustls_acme::acme::ACME_TLS_ALPN_NAME;
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::metrics::{Handshake, Metrics};
+use crate::{
+    metrics::{Handshake, Metrics},
+    store,
+};
 
 pub mod acme;
 mod backoff;
 pub mod certificates;
 pub mod files;
 mod pair;
-mod store;
 
 use certificates::Certificates;
 

@@ -16,5 +16,6 @@ mod pebble;
 mod rooms;
 mod settings;
 mod slow;
+mod state;
 mod support;
 mod tls;

@@ -1,5 +1,5 @@
-//! The folder of certificates, account keys and back-off: every record is a new file, the newest
-//! usable one counts.
+//! A folder of records that outlive the process (certificates, account keys, back-off, history):
+//! every record is a new file, the newest usable one counts.
 //!
 //! The folder may lie on an SMB share, where rename is not atomic, modes and locks do nothing and
 //! names ignore case. So nothing is renamed, overwritten or locked: a record is written under a
@@ -8,7 +8,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -21,13 +21,16 @@ const WHOLE: &[u8] = b"\n# roomcast: whole\n";
 const KEPT: usize = 2;
 /// Numbers to try when others write at the same time.
 const ATTEMPTS: u64 = 16;
-/// Bytes of a record: a chain of certificates has 4 to 8 thousand.
+/// Bytes of a record, unless more are expected: a chain of certificates has 4 to 8 thousand.
 const MAX_RECORD: u64 = 1 << 20;
+/// Bytes that are read back at once.
+const COMPARED: usize = 64 << 10;
 
 /// A folder; it may come and go, and be slow: its calls block.
 #[derive(Clone, Debug)]
 pub struct Store {
     folder: PathBuf,
+    max_record: u64,
 }
 
 /// A record's file.
@@ -39,7 +42,12 @@ struct Found {
 impl Store {
     /// In a folder that is made when it is first used.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, max_record: MAX_RECORD }
+    }
+
+    /// With records of up to so many bytes.
+    pub fn with_records_of(self, max_record: u64) -> Self {
+        Self { max_record, ..self }
     }
 
     /// Where it is.
@@ -57,7 +65,7 @@ impl Store {
         let (mut usable, mut problem) = (Vec::new(), None);
         for found in self.find(kind)? {
             let name = || format!("cannot use {}", found.path.display());
-            match read_whole(&found.path) {
+            match read_whole(&found.path, self.max_record) {
                 Ok(None) => {}
                 Ok(Some(content)) => match parse(&content).with_context(name) {
                     Ok(record) => usable.push(record),
@@ -81,8 +89,7 @@ impl Store {
         let older = self.find(kind)?;
         let next = older.first().map_or(1, |found| found.number + 1);
         let (path, file) = self.create(kind, next)?;
-        let whole = [content, WHOLE].concat();
-        if let Err(error) = write_and_compare(&path, file, &whole) {
+        if let Err(error) = write_and_compare(&path, file, content) {
             // Unfinished, it counts for nobody; it is only in the way.
             let _ = fs::remove_file(&path);
             return Err(error).with_context(|| format!("cannot write {}", path.display()));
@@ -134,7 +141,8 @@ impl Store {
         list().with_context(|| format!("cannot read {}", self.folder.display()))
     }
 
-    fn make(&self) -> io::Result<()> {
+    /// Makes the folder if it is not there.
+    pub fn make(&self) -> io::Result<()> {
         if self.folder.is_dir() {
             return Ok(());
         }
@@ -147,9 +155,9 @@ impl Store {
 }
 
 /// A record without its last line; `None` if it is gone, or was never finished.
-fn read_whole(path: &Path) -> io::Result<Option<Vec<u8>>> {
+fn read_whole(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
     match fs::metadata(path) {
-        Ok(metadata) if metadata.len() > MAX_RECORD => return Err(ErrorKind::FileTooLarge.into()),
+        Ok(metadata) if metadata.len() > max => return Err(ErrorKind::FileTooLarge.into()),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         _ => {}
     }
@@ -166,11 +174,28 @@ fn read_whole(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 fn write_and_compare(path: &Path, mut file: File, content: &[u8]) -> anyhow::Result<()> {
     file.write_all(content)?;
+    file.write_all(WHOLE)?;
     file.sync_all()?;
     drop(file);
-    let read = fs::read(path).map_err(|error| anyhow!("cannot be read back: {error}"))?;
-    ensure!(read == content, "reads back differently");
+    let same = reads_back(path, &[content, WHOLE]);
+    ensure!(
+        same.map_err(|error| anyhow!("cannot be read back: {error}"))?,
+        "reads back differently"
+    );
     Ok(())
+}
+
+/// In pieces: a history may be as large as the memory that is left.
+fn reads_back(path: &Path, parts: &[&[u8]]) -> io::Result<bool> {
+    let (mut file, mut read) = (File::open(path)?, vec![0; COMPARED]);
+    for piece in parts.iter().flat_map(|part| part.chunks(COMPARED)) {
+        let read = &mut read[..piece.len()];
+        file.read_exact(read)?;
+        if read != piece {
+            return Ok(false);
+        }
+    }
+    Ok(file.read(&mut read[..1])? == 0)
 }
 
 #[cfg(test)]

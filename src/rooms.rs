@@ -23,7 +23,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::{
-    broker::{Gap, Message},
+    broker::{self, Gap, Message},
     delivery::Delivery,
     glob,
     history::{Bounds, History, Kept, Position, Replay, Wish},
@@ -121,13 +121,15 @@ pub struct Rooms {
     kept: AtomicUsize,
     next_member: AtomicU64,
     metrics: Arc<Metrics>,
+    /// In ms since the Unix epoch.
+    clock: fn() -> u64,
 }
 
 impl Rooms {
     /// None yet.
     pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
         let (index, kept, next_member) = Default::default();
-        Self { index, limits, kept, next_member, metrics }
+        Self { index, limits, kept, next_member, metrics, clock: broker::now }
     }
 
     /// Whether a room may be called so; otherwise what is wrong with the name.
@@ -160,7 +162,7 @@ impl Rooms {
         let (_, shared) = self.open(&mut index, name);
         let mut room = lock(&shared);
         drop(index);
-        self.change(&mut room, |room| room.history.expire(crate::broker::now(), self.limits.room));
+        self.change(&mut room, |room| room.history.expire((self.clock)(), self.limits.room));
         let Replay { messages, recovered } = room.history.replay(wish, &room.position);
         let (position, replayed) = (&room.position, messages.len());
         welcome(&Welcome { room: name, position, recovered, replayed }, messages);
@@ -388,5 +390,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,349 @@
+//! The rooms held against a list that does everything the slow and obvious way.
+
+use std::{cell::Cell, collections::HashMap};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::broker::GapReason;
+
+const NAMES: [&str; 4] = ["a", "room", "device:01", "a longer name than the others have"];
+/// Sizes of payloads; the largest alone is more than the smallest of the bounds.
+const SIZES: [usize; 4] = [0, 10, 100, 1500];
+
+thread_local! {
+    /// The clock of a test's rooms, in ms.
+    static NOW: Cell<u64> = const { Cell::new(1) };
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish {
+        room: usize,
+        sizes: Vec<usize>,
+    },
+    Wait {
+        ms: u64,
+    },
+    Enter {
+        room: usize,
+    },
+    /// The member that came first of all that are there.
+    Leave,
+    /// Looks at a room: with `last`, or with a position seen earlier.
+    Look {
+        room: usize,
+        last: Option<usize>,
+        since: Option<prop::sample::Index>,
+    },
+    Gap,
+    Sweep,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let room = || 0..NAMES.len();
+    let sizes = prop::collection::vec(prop::sample::select(&SIZES[..]), 1..4);
+    prop_oneof![
+        8 => (room(), sizes).prop_map(|(room, sizes)| Step::Publish { room, sizes }),
+        3 => (0..40u64).prop_map(|ms| Step::Wait { ms }),
+        2 => room().prop_map(|room| Step::Enter { room }),
+        2 => Just(Step::Leave),
+        6 => (room(), prop::option::of(0..8usize), any::<Option<prop::sample::Index>>())
+            .prop_map(|(room, last, since)| Step::Look { room, last, since }),
+        1 => Just(Step::Gap),
+        1 => Just(Step::Sweep),
+    ]
+}
+
+/// A room of the list. Epochs are numbers here.
+struct Naive {
+    name: &'static str,
+    epoch: u32,
+    offset: u64,
+    /// When it was published last; 0 before.
+    published: u64,
+    members: usize,
+    /// (epoch, offset, at, size)
+    kept: Vec<(u32, u64, u64, usize)>,
+}
+
+/// Rooms, the least recently published one first.
+struct List {
+    rooms: Vec<Naive>,
+    count: usize,
+    age: u64,
+    bytes: usize,
+    epochs: u32,
+}
+
+impl List {
+    fn epoch(&mut self) -> u32 {
+        self.epochs += 1;
+        self.epochs
+    }
+
+    /// The place of a room, made if need be.
+    fn open(&mut self, name: &'static str) -> usize {
+        if let Some(place) = self.rooms.iter().position(|room| room.name == name) {
+            return place;
+        }
+        let epoch = self.epoch();
+        let kept = Vec::new();
+        self.rooms.push(Naive { name, epoch, offset: 0, published: 0, members: 0, kept });
+        self.rooms.len() - 1
+    }
+
+    fn size(&self) -> usize {
+        let size = |room: &Naive| {
+            let kept = room.kept.iter().map(|(_, _, _, size)| size + size_of::<Kept>());
+            entry_size(room.name) + kept.sum::<usize>()
+        };
+        self.rooms.iter().map(size).sum()
+    }
+
+    fn publish(&mut self, name: &'static str, sizes: &[usize], now: u64) {
+        if self.count == 0 && !self.rooms.iter().any(|room| room.name == name) {
+            return;
+        }
+        let place = self.open(name);
+        let mut room = self.rooms.remove(place);
+        for &size in sizes {
+            room.offset += 1;
+            room.published = now;
+            room.kept.push((room.epoch, room.offset, now, size));
+        }
+        self.rooms.push(room);
+        self.forget_old(self.rooms.len() - 1, now);
+        let excess = self.rooms[self.rooms.len() - 1].kept.len().saturating_sub(self.count);
+        self.rooms.last_mut().expect("a room").kept.drain(..excess);
+        for _ in 0..self.rooms.len() {
+            if self.size() > self.bytes {
+                self.evict_first();
+            }
+        }
+    }
+
+    fn forget_old(&mut self, place: usize, now: u64) {
+        let age = self.age;
+        self.rooms[place].kept.retain(|(_, _, at, _)| at + age >= now);
+    }
+
+    fn evict_first(&mut self) {
+        let mut room = self.rooms.remove(0);
+        room.kept.clear();
+        if room.members > 0 {
+            self.rooms.push(room);
+        }
+    }
+
+    fn leave(&mut self, name: &str) {
+        let place = self.rooms.iter().position(|room| room.name == name).expect("a room");
+        self.rooms[place].members -= 1;
+        if self.rooms[place].members == 0 && self.rooms[place].kept.is_empty() {
+            self.rooms.remove(place);
+        }
+    }
+
+    fn sweep(&mut self, now: u64) {
+        for _ in 0..self.rooms.len() {
+            if self.rooms.first().is_some_and(|room| room.published + self.age < now) {
+                self.evict_first();
+            }
+        }
+    }
+
+    fn gap(&mut self) {
+        for place in 0..self.rooms.len() {
+            let epoch = self.epoch();
+            let room = &mut self.rooms[place];
+            (room.epoch, room.offset) = (epoch, 0);
+        }
+    }
+}
+
+/// What somebody who looks gets: offsets with epochs, and whether that is a recovery.
+type Sight<E> = (Vec<(E, u64, usize)>, Option<bool>, (E, u64));
+
+struct Pair {
+    rooms: Rooms,
+    metrics: Arc<Metrics>,
+    list: List,
+    members: Vec<(&'static str, Member)>,
+    /// The list's epochs, by what they are called in the rooms.
+    epochs: HashMap<Arc<str>, u32>,
+    /// Positions that were seen, and their rooms.
+    seen: Vec<(&'static str, Position, u32)>,
+}
+
+struct Deaf;
+
+impl Outlet for Deaf {
+    fn deliver(&self, batch: &[Delivery]) -> usize {
+        batch.len()
+    }
+
+    fn gap(&self, _: &str, _: &Gap) {}
+
+    fn hello(&self) {}
+}
+
+impl Pair {
+    fn new(count: usize, age: u64, bytes: usize) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let limits = Limits { room: Bounds { count, age }, bytes };
+        let rooms = Rooms { clock: || NOW.get(), ..Rooms::new(limits, metrics.clone()) };
+        let list = List { rooms: Vec::new(), count, age, bytes, epochs: 0 };
+        let (members, epochs, seen) = Default::default();
+        Self { rooms, metrics, list, members, epochs, seen }
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), TestCaseError> {
+        let now = NOW.get();
+        match step {
+            Step::Wait { ms } => NOW.set(now + ms),
+            Step::Publish { room, sizes } => {
+                let messages = sizes.iter().map(|&size| Message {
+                    channel: NAMES[room].into(),
+                    payload: vec![b'x'; size].into(),
+                    at: now,
+                });
+                self.rooms.place(NAMES[room], messages.collect());
+                self.list.publish(NAMES[room], &sizes, now);
+            }
+            Step::Enter { room } => {
+                let wish = Wish::default();
+                let member = self.rooms.join(NAMES[room], None, Arc::new(Deaf), &wish, |_, _| ());
+                self.members.push((NAMES[room], member));
+                let place = self.list.open(NAMES[room]);
+                self.list.rooms[place].members += 1;
+                self.list.forget_old(place, now);
+            }
+            Step::Leave if self.members.is_empty() => {}
+            Step::Leave => {
+                let (name, member) = self.members.remove(0);
+                self.rooms.leave(name, member);
+                self.list.leave(name);
+            }
+            Step::Look { room, last, since } => {
+                let since = since.filter(|_| !self.seen.is_empty());
+                let since = since.map(|index| index.get(&self.seen).clone());
+                self.look(NAMES[room], last, since)?;
+            }
+            Step::Gap => {
+                self.rooms.gap(&Gap { from: now, to: now, reason: GapReason::SourceLost });
+                self.list.gap();
+            }
+            Step::Sweep => {
+                self.rooms.expire(now);
+                self.list.sweep(now);
+            }
+        }
+        self.compare()
+    }
+
+    /// The books agree, and so do order and memory.
+    fn compare(&self) -> Result<(), TestCaseError> {
+        prop_assert_eq!(self.metrics.history_bytes.get(), self.list.size() as i64);
+        prop_assert_eq!(self.metrics.rooms.get(), self.list.rooms.len() as i64);
+        prop_assert_eq!(self.metrics.members.get(), self.members.len() as i64);
+        let (channels, _) = self.rooms.channels("*", NOW.get());
+        let told: Vec<_> = channels.iter().map(|channel| (&*channel.room, channel.at)).collect();
+        let published = self.list.rooms.iter().rev().filter(|room| room.published > 0);
+        prop_assert_eq!(
+            told,
+            published.map(|room| (room.name, room.published)).collect::<Vec<_>>()
+        );
+        Ok(())
+    }
+
+    fn look(
+        &mut self,
+        name: &'static str,
+        last: Option<usize>,
+        since: Option<(&'static str, Position, u32)>,
+    ) -> Result<(), TestCaseError> {
+        let mut sight: Option<Sight<Arc<str>>> = None;
+        let wish = Wish { last, since: since.clone().map(|(_, position, _)| position) };
+        let member = self.rooms.join(name, None, Arc::new(Deaf), &wish, |welcome, messages| {
+            assert_eq!(welcome.replayed, messages.len());
+            let messages = messages.into_iter().map(|Kept { position, payload, .. }| {
+                (position.epoch, position.offset, payload.len())
+            });
+            let at = (welcome.position.epoch.clone(), welcome.position.offset);
+            sight = Some((messages.collect(), welcome.recovered, at));
+        });
+        let (messages, recovered, at) = sight.expect("welcomed");
+
+        let place = self.list.open(name);
+        self.list.forget_old(place, NOW.get());
+        let room = &self.list.rooms[place];
+        let latest = |count: usize| room.kept.len().saturating_sub(count);
+        let (from, expected) = match &since {
+            None => (latest(last.unwrap_or(0)), None),
+            Some((_, position, epoch)) => {
+                let missed = room
+                    .kept
+                    .iter()
+                    .position(|&(of, offset, ..)| (of, offset) == (*epoch, position.offset + 1));
+                // A position belongs to a room: epochs are not shared between rooms.
+                match missed {
+                    _ if *epoch != room.epoch => (latest(last.unwrap_or(usize::MAX)), Some(false)),
+                    Some(place) => (place, Some(true)),
+                    None if position.offset == room.offset => (room.kept.len(), Some(true)),
+                    None => (latest(last.unwrap_or(usize::MAX)), Some(false)),
+                }
+            }
+        };
+        let expected: Sight<u32> = (
+            room.kept[from..]
+                .iter()
+                .map(|&(epoch, offset, _, size)| (epoch, offset, size))
+                .collect(),
+            expected,
+            (room.epoch, room.offset),
+        );
+        self.epochs.entry(at.0.clone()).or_insert(expected.2.0);
+        let position = Position { epoch: at.0.clone(), offset: at.1 };
+        let number = |epoch: &Arc<str>| self.epochs.get(epoch).copied().unwrap_or(u32::MAX);
+        let messages: Vec<_> = messages
+            .iter()
+            .zip(&expected.0)
+            // An epoch that ended before anybody looked has no number yet: only sameness counts.
+            .map(|((epoch, offset, size), (known, ..))| match number(epoch) {
+                u32::MAX => (*known, *offset, *size),
+                number => (number, *offset, *size),
+            })
+            .chain(
+                messages.iter().skip(expected.0.len()).map(|(_, offset, size)| (0, *offset, *size)),
+            )
+            .collect();
+        prop_assert_eq!((messages, recovered, (number(&at.0), at.1)), expected);
+
+        self.seen.push((name, position, self.epochs[&at.0]));
+        self.list.rooms[place].members += 1;
+        self.list.leave(name);
+        self.rooms.leave(name, member);
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn rooms_remember_what_the_list_does(
+        count in prop_oneof![Just(0usize), 1..6usize, Just(1000usize)],
+        age in prop_oneof![1..60u64, Just(1_000_000u64)],
+        bytes in prop_oneof![0..3000usize, Just(1usize << 20)],
+        steps in prop::collection::vec(step(), 1..120),
+    ) {
+        NOW.set(1_000_000);
+        let mut pair = Pair::new(count, age, bytes);
+        for step in steps {
+            pair.step(step)?;
+        }
+        while let Some((name, member)) = pair.members.pop() {
+            pair.rooms.leave(name, member);
+        }
+        pair.rooms.expire(NOW.get() + 2_000_000);
+        prop_assert_eq!((pair.metrics.rooms.get(), pair.metrics.history_bytes.get()), (0, 0));
+    }
+}

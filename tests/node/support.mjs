@@ -39,6 +39,7 @@ export function start(owner, program, args, { env, input } = {}) {
     stdout: '',
     stderr: '',
     code: undefined, // exit code or signal, once it has ended
+    pid: child.pid,
     signal: name => child.kill(name),
     ended: () => until(() => run.code !== undefined, `${program} ${args.join(' ')} ends`),
     kill: () => (child.kill('SIGKILL'), run.ended()),
@@ -65,19 +66,22 @@ export async function run(owner, program, args, options) {
 export const startCommand = (owner, args, env, input) => start(owner, BINARY, args, { env, input })
 export const command = (owner, args, env, input) => run(owner, BINARY, args, { env, input })
 
-// A way to a server that can be cut: `cut` breaks all connections, and new ones can be made.
+// A way to a server that can be cut: `cut` breaks all connections, and new ones can be made; they
+// may lead elsewhere.
 export async function startCable(owner, url) {
-  const { hostname, port } = new URL(url)
+  let target
+  const lead = url => { target = new URL(url) }
+  lead(url)
   const ends = new Set()
   const cable = createServer(near => {
-    const far = connect(port, hostname)
+    const far = connect(target.port, target.hostname)
     for (const end of [near, far]) ends.add(end.on('close', () => ends.delete(end)))
     pipeline(near, far, near).catch(() => {}) // that is what a cut looks like
   })
   await new Promise(resolve => cable.listen(0, '127.0.0.1', resolve))
   const cut = () => ends.forEach(end => end.resetAndDestroy())
   owner.after(() => (cable.close(), cut()))
-  return { url: `http://127.0.0.1:${cable.address().port}`, cut }
+  return { url: `http://127.0.0.1:${cable.address().port}`, cut, lead }
 }
 
 export async function temporaryFolder(owner) {
@@ -150,6 +154,8 @@ export async function startRoomcast(owner, env, args = []) {
       return now.redis.ok && now
     }, 'roomcast has subscribed'),
     signal: server.signal,
+    kill: server.kill,
+    pid: server.pid,
     // The exit code of an orderly end, or what there was instead of it.
     stop: async () => {
       server.signal('SIGTERM')

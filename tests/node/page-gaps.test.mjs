@@ -1,0 +1,81 @@
+// What the built-in page shows of what is live, what is silent, and what may be missing.
+
+import assert from 'node:assert/strict'
+import test, { describe } from 'node:test'
+import { besidesAbsence, startBrowser, visit } from './browser.mjs'
+import { startBoth, startCable, startRoomcast, startTraffic, until } from './support.mjs'
+
+const browser = await startBrowser(test)
+
+async function look(t, url, room) {
+  const { page, problems } = await visit(t, browser, `${url}/?room=${room}`)
+  const hook = name => page.getByTestId(name)
+  const shown = locator => until(async () => await locator.count() > 0, `${locator} is there`)
+  await shown(page.locator(`[data-room="${room}"][data-joined=true]`))
+  // Newest first; a gap's mark is its text, a message its payload.
+  const rows = () => page.locator('[data-testid=gap], [data-testid=payload]').allTextContents()
+  return { page, hook, shown, rows, problems }
+}
+
+describe('the page', () => {
+  test('marks in list and chart where messages may be missing', async t => {
+    const { redis, server } = await startBoth(t)
+    const { page, hook, shown, rows, problems } = await look(t, server.page, 'room')
+    await redis.publish('room', '{"level": 1}')
+    await shown(page.locator('[data-testid=chart][data-field=level]'))
+    await redis.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+    await until(async () => (await server.status()).redis.reconnects === 1, 'it has noticed')
+    await server.subscribed()
+    await redis.publish('room', '{"level": 2}')
+    await until(async () => (await rows()).length === 3, 'both messages and the mark are there')
+    const [after, mark, before] = await rows()
+    assert.match(mark, /without the source: messages may be missing/)
+    assert.deepEqual([before, after], ['{"level": 1}', '{"level": 2}'])
+    await shown(hook('chart-gap'))
+    assert.deepEqual(problems, [])
+  })
+
+  test('that moves to another instance replaces its list under a mark, without a double', async t => {
+    const { redis, server } = await startBoth(t)
+    const other = await startRoomcast(t, { REDISHOST: redis.address })
+    await other.subscribed()
+    const { url, cut, lead } = await startCable(t, server.page)
+    const { hook, shown, rows, problems } = await look(t, url, 'room')
+    for (const payload of ['one', 'two']) await redis.publish('room', payload)
+    await until(async () => (await rows()).length === 2, 'both are shown')
+    lead(other.page)
+    cut()
+    await shown(hook('gap'))
+    await redis.publish('room', 'three')
+    await until(async () => (await rows()).includes('three'), 'it is at the other instance')
+    const payloads = (await rows()).filter(text => !text.includes('messages may be missing'))
+    assert.deepEqual(payloads, ['three', 'two', 'one'])
+    assert.equal(await hook('gap').count(), 1)
+    assert.deepEqual(besidesAbsence(problems), [])
+  })
+
+  test('lists what is live, watched or not, and joins it at a click', async t => {
+    const { redis, server } = await startBoth(t)
+    await redis.publish('elsewhere', 'unwatched')
+    const { page, hook, shown, rows } = await look(t, server.page, 'room')
+    await hook('channels-toggle').click()
+    const channel = page.locator('header [data-testid=channel][data-room=elsewhere]')
+    await shown(channel.getByText('unwatched', { exact: true }))
+    await channel.click()
+    await shown(page.locator('[data-testid=room][data-room=elsewhere][data-joined=true]'))
+    await until(async () => (await rows()).includes('unwatched'), 'its past is shown')
+  })
+
+  test('shows a device as stale that was silent for much longer than usual, until it speaks', async t => {
+    const { redis, server } = await startBoth(t)
+    const { page, shown } = await look(t, server.page, 'room')
+    const is = stale => shown(page.locator(`[data-testid=room][data-room=room][data-stale=${stale}]`))
+    const traffic = startTraffic(t, redis, 'room')
+    await until(() => traffic.count() > 20, 'it speaks')
+    await is(false)
+    await traffic.stop()
+    await is(true)
+    await redis.publish('room', 'again')
+    await is(false)
+  })
+})

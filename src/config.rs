@@ -1,6 +1,6 @@
 //! Flags and environment → one plain, already valid [`Config`]; every mistake is named at once.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, num::NonZero, path::PathBuf, str::FromStr, thread, time::Duration};
 
 mod https;
 mod parse;
@@ -35,6 +35,8 @@ const HISTORY_MAX: usize = 10_000;
 /// For a look back over a day.
 const HISTORY_TTL_RANGE: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(24 * 60 * 60));
+/// More lanes than cores gain nothing, and each has its part of the queue's bounds.
+const LANES_MAX: NonZero<usize> = NonZero::new(64).unwrap();
 /// Container platforms kill after minutes at most.
 const GRACE_MAX: Duration = Duration::from_secs(600);
 
@@ -61,6 +63,8 @@ pub struct Config {
     pub history_bytes: Option<usize>,
     /// A folder in which it outlives the process.
     pub state_dir: Option<PathBuf>,
+    /// Between how many tasks the rooms' fan-out is divided.
+    pub lanes: NonZero<usize>,
     /// A folder to serve instead of the built-in page.
     pub assets: Option<PathBuf>,
     /// Whether a join is told to the room's others.
@@ -205,6 +209,11 @@ impl TryFrom<Settings> for Config {
         });
         let history_bytes =
             given(settings.history_bytes).and_then(|text| check.take("HISTORY_BYTES", size(&text)));
+        let lanes = given(settings.lanes).map_or(Some(cores()), |text| {
+            let lanes = text.parse().ok().filter(|&lanes| lanes <= LANES_MAX);
+            let problem = || format!("`{text}` is no whole number from 1 to {LANES_MAX}");
+            check.take("LANES", lanes.ok_or_else(problem))
+        });
         let state_dir = given(settings.state_dir).map(PathBuf::from);
         let assets = given(settings.assets).map(PathBuf::from);
         if let Some(dir) = assets.as_deref().filter(|dir| !dir.join("index.html").is_file()) {
@@ -243,6 +252,7 @@ impl TryFrom<Settings> for Config {
                 history_ttl: history_ttl?,
                 history_bytes,
                 state_dir,
+                lanes: lanes?,
                 assets,
                 hello: hello?,
                 slow_after: slow_after?,
@@ -272,6 +282,11 @@ impl Source {
             embedded @ Self::Embedded(_) => embedded,
         }
     }
+}
+
+/// What this process may use, as a container allows it.
+fn cores() -> NonZero<usize> {
+    thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN).min(LANES_MAX)
 }
 
 fn source(redishost: Option<&str>, public: bool) -> Result<Source, String> {

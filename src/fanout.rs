@@ -1,4 +1,5 @@
-//! Fan-out: messages in, out to their rooms' members, in the order in which they came.
+//! Fan-out: messages in, out to their rooms' members, in the order in which they came. Each lane is
+//! one run of it.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -16,22 +17,26 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Members served before others may run: accepts, pongs and the source wait no longer than this.
 const TURN: usize = 256;
 
-/// Takes events until the queue has ended.
-pub async fn run(mut queue: Receiver, rooms: Arc<Rooms>, metrics: Arc<Metrics>) {
-    let mut batch = Vec::new();
+/// Forgets what is too old, again and again.
+pub async fn sweep(rooms: Arc<Rooms>) {
     let mut sweeps = interval(SWEEP_EVERY);
     loop {
-        tokio::select! {
-            more = queue.next(&mut batch) => if !more { return },
-            _ = sweeps.tick() => rooms.expire(now()),
-        }
+        sweeps.tick().await;
+        rooms.expire(now());
+    }
+}
+
+/// Takes a lane's events until its queue has ended.
+pub async fn run(mut queue: Receiver, rooms: Arc<Rooms>, metrics: Arc<Metrics>) {
+    let mut batch = Vec::new();
+    while queue.next(&mut batch).await {
         let mut waiting = Waiting::default();
         for event in batch.drain(..) {
             match event {
                 Event::Message(message) => waiting.add(message),
                 Event::Gap(gap) => {
                     waiting.send(&rooms, &metrics).await;
-                    rooms.gap(&gap);
+                    rooms.gap(&gap, |room| queue.carries(room.as_bytes()));
                 }
             }
         }
@@ -76,3 +81,6 @@ impl Waiting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

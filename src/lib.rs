@@ -229,8 +229,8 @@ impl Server {
                 Err(error) => warn!("STATE_DIR: {error:#}; starting without the history"),
             }
         }
-        let (queue, events) =
-            broker::queue(broker::MAX_MESSAGES, broker::MAX_BYTES, metrics.clone());
+        let (queue, lanes) =
+            broker::queue(config.lanes, broker::MAX_MESSAGES, broker::MAX_BYTES, metrics.clone());
         let subscription = Subscription {
             address: self.redis,
             patterns: config.channels.clone(),
@@ -239,7 +239,10 @@ impl Server {
             metrics: metrics.clone(),
         };
         tasks.spawn(subscription.run(stop.clone()));
-        tasks.spawn(fanout::run(events, rooms.clone(), metrics.clone()));
+        for lane in lanes {
+            tasks.spawn(fanout::run(lane, rooms.clone(), metrics.clone()));
+        }
+        tasks.spawn(stop.clone().run_until_cancelled_owned(fanout::sweep(rooms.clone())));
         if let Some(embedded) = self.embedded {
             tasks.spawn(embedded.run(stop.clone()));
         }

@@ -267,11 +267,13 @@ impl Rooms {
         self.fit();
     }
 
-    /// Messages may be missing, in any room: what comes next is a new run, and members are told.
-    pub fn gap(&self, gap: &Gap) {
+    /// Messages may be missing, in any room that it concerns: what comes next is a new run, and
+    /// members are told.
+    pub fn gap(&self, gap: &Gap, concerns: impl Fn(&str) -> bool) {
         let rooms: Vec<_> = {
             let index = lock(&self.index);
-            index.iter().map(|(name, room)| (name.clone(), room.clone())).collect()
+            let concerned = index.iter().filter(|(name, _)| concerns(name));
+            concerned.map(|(name, room)| (name.clone(), room.clone())).collect()
         };
         for (name, room) in rooms {
             let mut room = lock(&room);

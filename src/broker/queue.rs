@@ -1,10 +1,14 @@
-//! The queue between a source and the rooms: bounded in messages and bytes; full = drop and count.
+//! The queues between a source and the rooms, one a lane: bounded in messages and bytes; full =
+//! drop and count.
 //!
 //! The source must always read (what it does not read piles up without bounds in redis-rs, or
-//! makes Redis end our subscription), so the queue never makes it wait.
+//! makes Redis end our subscription), so a queue never makes it wait. A channel is always in the
+//! same lane, which keeps its order; a lane that is full costs the others nothing.
 
 use std::{
     collections::VecDeque,
+    hash::{BuildHasher, RandomState},
+    num::NonZero,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -13,30 +17,66 @@ use tokio::sync::Notify;
 use super::{Event, Gap, GapReason, Message};
 use crate::metrics::{Drop as Dropped, Metrics};
 
-/// Messages that may wait: a burst of a second from a Redis that publishes 100,000 a second.
+/// Messages that may wait in all lanes: a burst of a second from a Redis that publishes 100,000 a second.
 pub const MAX_MESSAGES: usize = 100_000;
-/// Bytes that may wait: an eighth of the smallest container that the demo was deployed in (0.2 GB).
+/// Bytes that may wait in all lanes: an eighth of the smallest container that the demo was deployed in (0.2 GB).
 pub const MAX_BYTES: usize = 25 << 20;
 /// Events handed over at once; enough to go out together, few enough to let others run between.
 const BATCH: usize = 256;
 
-/// A queue of at most this many messages and bytes.
-pub fn queue(max_messages: usize, max_bytes: usize, metrics: Arc<Metrics>) -> (Sender, Receiver) {
-    let shared = Arc::new(Shared {
-        waiting: Mutex::default(),
-        changed: Notify::new(),
-        max_messages,
-        max_bytes,
-        metrics,
-    });
-    (Sender(shared.clone()), Receiver(shared))
+/// Queues for so many lanes, which share these bounds evenly.
+pub fn queue(
+    lanes: NonZero<usize>,
+    max_messages: usize,
+    max_bytes: usize,
+    metrics: Arc<Metrics>,
+) -> (Sender, Vec<Receiver>) {
+    let lanes = Lanes { count: lanes, hasher: RandomState::new() };
+    let lane = || {
+        Arc::new(Shared {
+            waiting: Mutex::default(),
+            changed: Notify::new(),
+            max_messages: max_messages / lanes.count,
+            max_bytes: max_bytes / lanes.count,
+            metrics: metrics.clone(),
+        })
+    };
+    let queues: Vec<_> = (0..lanes.count.get()).map(|_| lane()).collect();
+    let receiver = |(lane, shared): (usize, &Arc<Shared>)| Receiver {
+        shared: shared.clone(),
+        lane,
+        lanes: lanes.clone(),
+    };
+    let receivers = queues.iter().enumerate().map(receiver).collect();
+    (Sender { queues, lanes }, receivers)
 }
 
-/// The source's end; dropping it ends the queue once it is empty.
-pub struct Sender(Arc<Shared>);
+/// Which channel is in which lane.
+#[derive(Clone)]
+struct Lanes {
+    count: NonZero<usize>,
+    hasher: RandomState,
+}
 
-/// The fan-out's end.
-pub struct Receiver(Arc<Shared>);
+impl Lanes {
+    fn of(&self, channel: &[u8]) -> usize {
+        // The remainder of a u64 fits where its divisor came from.
+        (self.hasher.hash_one(channel) % self.count.get() as u64) as usize
+    }
+}
+
+/// The source's end; dropping it ends the queues once they are empty.
+pub struct Sender {
+    queues: Vec<Arc<Shared>>,
+    lanes: Lanes,
+}
+
+/// The fan-out's end of one lane.
+pub struct Receiver {
+    shared: Arc<Shared>,
+    lane: usize,
+    lanes: Lanes,
+}
 
 struct Shared {
     waiting: Mutex<Waiting>,
@@ -58,17 +98,12 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-
-    fn measure(&self, waiting: &Waiting) {
-        self.metrics.queue_messages.set(waiting.messages as i64);
-        self.metrics.queue_bytes.set(waiting.bytes as i64);
-    }
 }
 
 impl Sender {
-    /// Queues a message, or drops and counts it where there is no room.
+    /// Queues a message, or drops and counts it where its lane has no room.
     pub fn message(&self, message: Message) {
-        let shared = &self.0;
+        let shared = &self.queues[self.lanes.of(&message.channel)];
         shared.metrics.messages.inc();
         let mut waiting = shared.lock();
         let full = waiting.messages >= shared.max_messages
@@ -79,18 +114,21 @@ impl Sender {
         } else {
             waiting.messages += 1;
             waiting.bytes += message.size();
+            shared.metrics.queue_messages.inc();
+            shared.metrics.queue_bytes.inc_by(message.size() as i64);
             waiting.events.push_back(Event::Message(message));
         }
-        shared.measure(&waiting);
         drop(waiting);
         shared.changed.notify_one();
     }
 
-    /// Queues that messages may be missing. Never dropped: there is one a reconnect, and reconnects
-    /// are paced.
+    /// Queues that messages of any channel may be missing. Never dropped: there is one a reconnect,
+    /// and reconnects are paced.
     pub fn gap(&self, gap: Gap) {
-        self.0.lock().events.push_back(Event::Gap(gap));
-        self.0.changed.notify_one();
+        for shared in &self.queues {
+            shared.lock().events.push_back(Event::Gap(gap));
+            shared.changed.notify_one();
+        }
     }
 }
 
@@ -114,17 +152,26 @@ impl Waiting {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        self.0.lock().closed = true;
-        self.0.changed.notify_one();
+        for shared in &self.queues {
+            shared.lock().closed = true;
+            shared.changed.notify_one();
+        }
     }
 }
 
 impl Receiver {
+    /// Whether messages of this channel come this way.
+    pub fn carries(&self, channel: &[u8]) -> bool {
+        self.lanes.of(channel) == self.lane
+    }
+
     /// Waits for events and moves the next ones into `batch`; `false` when the queue has ended.
     pub async fn next(&mut self, batch: &mut Vec<Event>) -> bool {
+        let Shared { changed, metrics, .. } = &*self.shared;
         loop {
             {
-                let waiting = &mut *self.0.lock();
+                let waiting = &mut *self.shared.lock();
+                let (messages, bytes) = (waiting.messages, waiting.bytes);
                 let count = waiting.events.len().min(BATCH);
                 for event in waiting.events.drain(..count) {
                     if let Event::Message(message) = &event {
@@ -133,7 +180,8 @@ impl Receiver {
                     }
                     batch.push(event);
                 }
-                self.0.measure(waiting);
+                metrics.queue_messages.dec_by((messages - waiting.messages) as i64);
+                metrics.queue_bytes.dec_by((bytes - waiting.bytes) as i64);
                 if count > 0 {
                     return true;
                 }
@@ -141,7 +189,7 @@ impl Receiver {
                     return false;
                 }
             }
-            self.0.changed.notified().await;
+            changed.notified().await;
         }
     }
 }
@@ -151,6 +199,12 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+
+    /// One lane with these bounds.
+    fn lane(messages: usize, bytes: usize, metrics: &Arc<Metrics>) -> (Sender, Receiver) {
+        let (sender, receivers) = queue(NonZero::<usize>::MIN, messages, bytes, metrics.clone());
+        (sender, receivers.into_iter().next().expect("a lane"))
+    }
 
     fn message(payload: &'static str) -> Message {
         Message::now(Bytes::from_static(b"c"), Bytes::from_static(payload.as_bytes()))
@@ -169,7 +223,7 @@ mod tests {
     #[tokio::test]
     async fn bounds_messages_and_marks_where_some_are_missing() {
         let metrics = Arc::new(Metrics::default());
-        let (sender, mut receiver) = queue(2, 1000, metrics.clone());
+        let (sender, mut receiver) = lane(2, 1000, &metrics);
         for payload in ["1", "2", "3", "4"] {
             sender.message(message(payload));
         }
@@ -184,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn bounds_bytes_exactly() {
-        let (sender, mut receiver) = queue(100, 8, Arc::default());
+        let (sender, mut receiver) = lane(100, 8, &Arc::default());
         // Channel and payload count: 4 + 4 bytes fit, one more byte does not.
         for payload in ["abc", "abc", "", "x"] {
             sender.message(message(payload));
@@ -194,10 +248,29 @@ mod tests {
 
     #[tokio::test]
     async fn ends_when_the_sender_is_gone_and_all_was_taken() {
-        let (sender, mut receiver) = queue(10, 100, Arc::default());
+        let (sender, mut receiver) = lane(10, 100, &Arc::default());
         sender.message(message("last"));
         drop(sender);
         assert_eq!(drain(&mut receiver).await, ["last"]);
         assert!(!receiver.next(&mut Vec::new()).await);
+    }
+
+    #[tokio::test]
+    async fn a_full_lane_drops_its_own_messages_alone() {
+        let metrics = Arc::new(Metrics::default());
+        let lanes = NonZero::new(2).expect("not 0");
+        let (sender, mut receivers) = queue(lanes, 4, 1000, metrics.clone());
+        let channels: Vec<_> = (0..100).map(|name| Bytes::from(format!("c{name}"))).collect();
+        let of = |lane: usize| channels.iter().find(|channel| receivers[lane].carries(channel));
+        let (full, other) = (of(0).expect("in a").clone(), of(1).expect("hundred").clone());
+        for payload in ["1", "2", "3"] {
+            sender.message(Message::now(full.clone(), payload.into()));
+        }
+        sender.message(Message::now(other, "4".into()));
+        sender.gap(Gap { from: 0, to: 1, reason: GapReason::SourceLost });
+        assert_eq!(drain(&mut receivers[0]).await, ["1", "2", "QueueFull", "SourceLost"]);
+        assert_eq!(drain(&mut receivers[1]).await, ["4", "SourceLost"]);
+        assert_eq!(metrics.dropped(Dropped::QueueFull).get(), 1);
+        assert_eq!((metrics.queue_messages.get(), metrics.queue_bytes.get()), (0, 0));
     }
 }

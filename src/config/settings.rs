@@ -120,6 +120,10 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "DIR")]
     pub state_dir: Option<String>,
 
+    /// Between how many tasks the fan-out is divided, by room, 1 to 64. Unset: the cores
+    #[arg(long, env, global = true, value_name = "COUNT")]
+    pub lanes: Option<String>,
+
     /// Folder to serve instead of the built-in page
     #[arg(long, env, global = true, value_name = "DIR")]
     pub assets: Option<String>,

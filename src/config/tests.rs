@@ -41,6 +41,7 @@ fn every_mistake_is_named_and_no_secret_is() {
         settings.log_format = "xml".into();
         settings.assets = Some("/nowhere".into());
         settings.redis_channels = ",".into();
+        settings.lanes = Some("65".into());
     });
     let message = message.map(|_| ()).expect_err("wrong");
     let names = [
@@ -53,11 +54,12 @@ fn every_mistake_is_named_and_no_secret_is() {
         "LOG_FORMAT",
         "ASSETS",
         "REDIS_CHANNELS",
+        "LANES",
     ];
     for name in names {
         assert!(message.contains(&format!("\n  {name}: ")), "{name} in {message}");
     }
-    assert!(message.starts_with("9 settings are wrong:"), "{message}");
+    assert!(message.starts_with("10 settings are wrong:"), "{message}");
     assert!(!message.contains("hunter2"), "{message}");
 }
 

@@ -230,7 +230,8 @@ impl Pair {
                 self.look(NAMES[room], last, since)?;
             }
             Step::Gap => {
-                self.rooms.gap(&Gap { from: now, to: now, reason: GapReason::SourceLost });
+                self.rooms
+                    .gap(&Gap { from: now, to: now, reason: GapReason::SourceLost }, |_| true);
                 self.list.gap();
             }
             Step::Sweep => {

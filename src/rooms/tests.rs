@@ -130,7 +130,7 @@ fn a_gap_is_told_and_starts_a_new_epoch() {
     let seen = Arc::new(Seen::default());
     let (_, before) = join(&rooms, &seen);
     publish(&rooms, "a");
-    rooms.gap(&Gap { from: 1, to: 2, reason: crate::broker::GapReason::SourceLost });
+    rooms.gap(&Gap { from: 1, to: 2, reason: crate::broker::GapReason::SourceLost }, |_| true);
     publish(&rooms, "b");
     assert_eq!(*lock(&seen.0), ["1 a", "gap SourceLost", "1 b"]);
     assert_eq!(replay(&rooms, "room", since(&before)), (vec!["a".into(), "b".into()], Some(false)));

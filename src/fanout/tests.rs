@@ -1,0 +1,185 @@
+//! Order and completeness per room, however many lanes there are and whoever comes and goes.
+
+use std::{num::NonZero, sync::Mutex};
+
+use proptest::prelude::*;
+use tokio::{runtime::Builder, task::JoinSet};
+
+use super::*;
+use crate::{
+    broker::{self, Gap, GapReason, Sender},
+    delivery::Delivery,
+    history::{Bounds, Position, Wish},
+    rooms::{Limits, Member, Outlet},
+};
+
+const ROOMS: usize = 8;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish {
+        room: usize,
+        count: usize,
+    },
+    Enter {
+        room: usize,
+    },
+    /// One of those that are there.
+    Leave(prop::sample::Index),
+    /// Lets the lanes run for a moment.
+    Pause,
+    Gap,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..ROOMS, 1..300usize).prop_map(|(room, count)| Step::Publish { room, count }),
+        3 => (0..ROOMS).prop_map(|room| Step::Enter { room }),
+        2 => any::<prop::sample::Index>().prop_map(Step::Leave),
+        4 => Just(Step::Pause),
+        1 => Just(Step::Gap),
+    ]
+}
+
+/// What a viewer hears: its room's place as it came, then the places and numbers of messages.
+struct Viewer {
+    room: usize,
+    member: Member,
+    /// How many had been published when it came.
+    since: usize,
+    /// Of messages that were published before it left.
+    until: Option<usize>,
+    heard: Arc<Heard>,
+}
+
+#[derive(Default)]
+struct Heard(Mutex<Vec<Sound>>);
+
+#[derive(Debug)]
+enum Sound {
+    Welcome(Position),
+    Message(Position, usize),
+    Gap,
+}
+
+impl Outlet for Heard {
+    fn deliver(&self, batch: &[Delivery]) -> usize {
+        let sound = |delivery: &Delivery| {
+            let (epoch, offset) = (delivery.place.epoch.clone(), delivery.place.offset);
+            let number = std::str::from_utf8(&delivery.payload).expect("text");
+            Sound::Message(Position { epoch, offset }, number.parse().expect("a number"))
+        };
+        self.0.lock().expect("sane").extend(batch.iter().map(sound));
+        batch.len()
+    }
+
+    fn gap(&self, _: &str, _: &Gap) {
+        self.0.lock().expect("sane").push(Sound::Gap);
+    }
+
+    fn hello(&self) {}
+}
+
+fn enter(rooms: &Rooms, room: usize, since: usize) -> Viewer {
+    let heard = Arc::new(Heard::default());
+    let member = rooms.join(&name(room), None, heard.clone(), &Wish::default(), |welcome, _| {
+        heard.0.lock().expect("sane").push(Sound::Welcome(welcome.position.clone()));
+    });
+    Viewer { room, member, since, until: None, heard }
+}
+
+fn name(room: usize) -> String {
+    format!("room{room}")
+}
+
+fn publish(source: &Sender, room: usize, count: usize, published: &mut [usize]) {
+    for _ in 0..count {
+        published[room] += 1;
+        let payload = published[room].to_string();
+        source.message(Message::now(name(room).into(), payload.into()));
+    }
+}
+
+/// Runs the steps against so many lanes. Returns the viewers and what was published in each room.
+async fn play(lanes: usize, steps: Vec<Step>) -> (Vec<Viewer>, Vec<usize>) {
+    let metrics = Arc::new(Metrics::default());
+    let limits = Limits { room: Bounds { count: 10, age: u64::MAX / 2 }, bytes: 1 << 20 };
+    let rooms = Arc::new(Rooms::new(limits, metrics.clone()));
+    let lanes = NonZero::new(lanes).expect("not 0");
+    let (source, receivers) = broker::queue(lanes, 1_000_000, 1 << 30, metrics.clone());
+    let mut running = JoinSet::new();
+    for receiver in receivers {
+        running.spawn(run(receiver, rooms.clone(), metrics.clone()));
+    }
+    let mut published = vec![0; ROOMS];
+    let mut viewers: Vec<Viewer> = Vec::new();
+    for step in steps {
+        match step {
+            Step::Publish { room, count } => publish(&source, room, count, &mut published),
+            Step::Enter { room } => viewers.push(enter(&rooms, room, published[room])),
+            Step::Leave(which) => {
+                let count = viewers.iter().filter(|viewer| viewer.until.is_none()).count();
+                if count > 0 {
+                    let mut staying = viewers.iter_mut().filter(|viewer| viewer.until.is_none());
+                    let viewer = staying.nth(which.index(count)).expect("one of them");
+                    rooms.leave(&name(viewer.room), viewer.member);
+                    viewer.until = Some(published[viewer.room]);
+                }
+            }
+            Step::Pause => yield_now().await,
+            Step::Gap => {
+                source.gap(Gap { from: 0, to: 0, reason: GapReason::SourceLost });
+            }
+        }
+    }
+    drop(source);
+    while let Some(ended) = running.join_next().await {
+        ended.expect("no panic");
+    }
+    (viewers, published)
+}
+
+/// Offsets and numbers go up by one, an epoch ends with a gap alone, and who stays has the last.
+fn check(viewer: &Viewer, published: usize) -> Result<(), TestCaseError> {
+    let heard = viewer.heard.0.lock().expect("sane");
+    let (mut position, mut number, mut gap): (Option<Position>, _, _) = (None, None, false);
+    for sound in heard.iter() {
+        match sound {
+            Sound::Welcome(at) => {
+                prop_assert!(position.is_none());
+                position = Some(at.clone());
+            }
+            Sound::Gap => gap = true,
+            Sound::Message(at, this) => {
+                let before = position.as_ref().expect("welcomed first");
+                let next = if gap { 1 } else { before.offset + 1 };
+                prop_assert_eq!((at.offset, at.epoch != before.epoch), (next, gap));
+                prop_assert!(number.is_none_or(|number| *this == number + 1));
+                (position, number, gap) = (Some(at.clone()), Some(*this), false);
+            }
+        }
+    }
+    match viewer.until {
+        None if number.is_none() => prop_assert_eq!(published, viewer.since),
+        None => prop_assert_eq!(number, Some(published)),
+        // It may have left before the lane came to what was published last.
+        Some(until) => prop_assert!(number.is_none_or(|number| number <= until)),
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_room_is_in_order_and_complete(
+        lanes in 1..6usize,
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let runtime = Builder::new_multi_thread().worker_threads(2).build().expect("threads");
+        let (viewers, published) = runtime.block_on(play(lanes, steps));
+        for viewer in &viewers {
+            check(viewer, published[viewer.room])?;
+        }
+    }
+}

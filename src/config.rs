@@ -2,6 +2,9 @@
 
 use std::{fmt, num::NonZero, path::PathBuf, str::FromStr, thread, time::Duration};
 
+use ipnet::IpNet;
+
+mod access;
 mod https;
 mod parse;
 mod redis_address;
@@ -71,6 +74,8 @@ pub struct Config {
     pub hello: bool,
     /// After how long behind a viewer is ended.
     pub slow_after: Duration,
+    /// Proxies whose word about the client counts.
+    pub trusted_proxies: Vec<IpNet>,
     /// `None` = as many as the open-file limit allows, at most 20,000.
     pub max_connections: Option<usize>,
     /// Over how long connections are closed at the end.
@@ -223,6 +228,9 @@ impl TryFrom<Settings> for Config {
         let slow_after = check.value("SLOW_AFTER", &settings.slow_after, SLOW_AFTER, |text| {
             duration(text, SLOW_AFTER_RANGE)
         });
+        let trusted_proxies = given(settings.trusted_proxies).map_or(Some(Vec::new()), |text| {
+            check.take("TRUSTED_PROXIES", access::networks(&text))
+        });
         let max_connections = given(settings.max_connections)
             .and_then(|text| check.take("MAX_CONNECTIONS", count(&text)));
         let grace = check.value("GRACE", &settings.grace, GRACE, |text| {
@@ -256,6 +264,7 @@ impl TryFrom<Settings> for Config {
                 assets,
                 hello: hello?,
                 slow_after: slow_after?,
+                trusted_proxies: trusted_proxies?,
                 max_connections,
                 grace: grace?,
                 log_format: log_format?,

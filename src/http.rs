@@ -15,6 +15,8 @@ pub mod admin;
 mod assets;
 mod engine_io3;
 mod events;
+#[allow(dead_code, reason = "limits by address and the check of origins come next")]
+pub mod forwarded;
 pub mod polling;
 mod secure;
 

@@ -134,6 +134,12 @@ pub struct Control {
 }
 
 impl Control {
+    /// The other end of the connection: a viewer, or the proxy before it.
+    #[allow(dead_code, reason = "as for http/forwarded.rs")]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
     /// HTTP has handed the stream over to a WebSocket.
     pub fn set_upgraded(&self) {
         self.upgraded.store(true, Ordering::Release);

@@ -136,6 +136,11 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "TIME", default_value = super::SLOW_AFTER)]
     pub slow_after: String,
 
+    /// Proxies whose X-Forwarded-For and X-Forwarded-Host are believed: addresses and networks,
+    /// comma-separated, e.g. 10.0.0.0/8,::1
+    #[arg(long, env, global = true, value_name = "NETWORKS")]
+    pub trusted_proxies: Option<String>,
+
     /// How many connections are held; one more is answered 503. Unset: 20000, or the open-file
     /// limit less 512 if that is lower
     #[arg(long, env, global = true, value_name = "COUNT")]

@@ -251,3 +251,18 @@ fn certificates_are_ordered_for_public_hosts_without_files() {
         assert!(acme(change).is_err_and(|message| message.contains(&format!("\n  {name}: "))));
     }
 }
+
+#[test]
+fn trusted_proxies_are_addresses_and_networks() {
+    let proxies = |text: &str| {
+        let config = settings(|settings| settings.trusted_proxies = Some(text.to_owned()))?;
+        Ok::<_, String>(config.trusted_proxies.iter().map(IpNet::to_string).collect::<Vec<_>>())
+    };
+    assert_eq!(proxies(" "), Ok(vec![]));
+    let list = ["127.0.0.1/32", "::1/128", "10.0.0.0/8", "fd00::/8"].map(str::to_owned);
+    assert_eq!(proxies("127.0.0.1, ::1,10.1.2.3/8,fd00::/8,::ffff:127.0.0.1"), Ok(list.to_vec()));
+    for bad in ["proxy", "10.0.0.0/33", "10.0.0", "127.0.0.1:80", "[::1]", "*"] {
+        let problem = proxies(bad).expect_err(bad);
+        assert!(problem.contains(&format!("\n  TRUSTED_PROXIES: `{bad}` is ")), "{problem}");
+    }
+}

@@ -6,11 +6,13 @@ use ipnet::IpNet;
 
 mod access;
 mod https;
+mod origins;
 mod parse;
 mod redis_address;
 mod settings;
 
 pub use https::{Acme, Authority, CertificateFiles, CertificateSource, Challenge, Https};
+pub use origins::{AllowedOrigin, Origin};
 pub use redis_address::{RedisAddress, Transport};
 pub use settings::Settings;
 
@@ -74,6 +76,8 @@ pub struct Config {
     pub hello: bool,
     /// After how long behind a viewer is ended.
     pub slow_after: Duration,
+    /// Whose pages may connect besides our own.
+    pub allowed_origins: Vec<AllowedOrigin>,
     /// Proxies whose word about the client counts.
     pub trusted_proxies: Vec<IpNet>,
     /// `None` = as many as the open-file limit allows, at most 20,000.
@@ -228,6 +232,9 @@ impl TryFrom<Settings> for Config {
         let slow_after = check.value("SLOW_AFTER", &settings.slow_after, SLOW_AFTER, |text| {
             duration(text, SLOW_AFTER_RANGE)
         });
+        let allowed_origins = given(settings.allowed_origins).map_or(Some(Vec::new()), |text| {
+            check.take("ALLOWED_ORIGINS", origins::origins(&text))
+        });
         let trusted_proxies = given(settings.trusted_proxies).map_or(Some(Vec::new()), |text| {
             check.take("TRUSTED_PROXIES", access::networks(&text))
         });
@@ -264,6 +271,7 @@ impl TryFrom<Settings> for Config {
                 assets,
                 hello: hello?,
                 slow_after: slow_after?,
+                allowed_origins: allowed_origins?,
                 trusted_proxies: trusted_proxies?,
                 max_connections,
                 grace: grace?,

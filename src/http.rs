@@ -15,12 +15,13 @@ pub mod admin;
 mod assets;
 mod engine_io3;
 mod events;
-#[allow(dead_code, reason = "limits by address and the check of origins come next")]
 pub mod forwarded;
+mod origin;
 pub mod polling;
 mod secure;
 
 use admin::Admin;
+use origin::Gate;
 use polling::Engine;
 pub use secure::{Redirect, strict};
 
@@ -28,14 +29,15 @@ pub use secure::{Redirect, strict};
 pub fn public(config: &Config, engine: Engine, rooms: Arc<Rooms>, admin: Arc<Admin>) -> Router {
     let sockets =
         any(async |State(engine): State<Engine>, request: Request| engine.answer(request).await);
-    Router::new()
+    let gate = Gate::new(config, admin.metrics.origins_refused.clone());
+    let guarded = Router::new()
         .route("/socket.io/", sockets.clone())
         .route("/socket.io", sockets)
         .with_state(engine)
         .route("/events/{*room}", get(events::follow).with_state(rooms))
-        .merge(alive(config, admin))
         .merge(assets::client())
-        .fallback_service(assets::page(config.assets.as_deref()))
+        .fallback_service(assets::page(config.assets.as_deref()));
+    origin::guard(guarded, gate).merge(alive(config, admin))
 }
 
 /// Routes of the plain listener beside HTTPS: whether the process lives, what a CA asks, and the

@@ -69,6 +69,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Connections answered 503 because `MAX_CONNECTIONS` were open.
     pub refused: Counter,
+    /// Requests answered 403 because of the page that they came from.
+    pub origins_refused: Counter,
     sessions: Family<Label, Gauge>,
     /// Sockets connected to the namespace.
     pub sockets: Gauge,
@@ -109,6 +111,7 @@ impl Default for Metrics {
             registry,
             connections: Gauge::default(),
             refused: Counter::default(),
+            origins_refused: Counter::default(),
             sessions: Family::default(),
             sockets: Gauge::default(),
             rooms: Gauge::default(),
@@ -141,6 +144,11 @@ impl Metrics {
             "connections_refused",
             "Connections answered 503 because MAX_CONNECTIONS were open",
             self.refused.clone(),
+        );
+        registry.register(
+            "origins_refused",
+            "Requests of pages that ALLOWED_ORIGINS does not name",
+            self.origins_refused.clone(),
         );
         registry.register("sessions", "Engine.IO sessions by transport", self.sessions.clone());
         registry.register("sockets", "Sockets in the namespace", self.sockets.clone());

@@ -135,7 +135,6 @@ pub struct Control {
 
 impl Control {
     /// The other end of the connection: a viewer, or the proxy before it.
-    #[allow(dead_code, reason = "as for http/forwarded.rs")]
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }

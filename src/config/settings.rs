@@ -136,6 +136,11 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "TIME", default_value = super::SLOW_AFTER)]
     pub slow_after: String,
 
+    /// Origins of other pages that may connect, comma-separated: https://app.example.com,
+    /// https://*.example.com, or * for all. The server's own origin always may
+    #[arg(long, env, global = true, value_name = "ORIGINS")]
+    pub allowed_origins: Option<String>,
+
     /// Proxies whose X-Forwarded-For and X-Forwarded-Host are believed: addresses and networks,
     /// comma-separated, e.g. 10.0.0.0/8,::1
     #[arg(long, env, global = true, value_name = "NETWORKS")]

@@ -266,3 +266,30 @@ fn trusted_proxies_are_addresses_and_networks() {
         assert!(problem.contains(&format!("\n  TRUSTED_PROXIES: `{bad}` is ")), "{problem}");
     }
 }
+
+#[test]
+fn allowed_origins_are_origins_and_patterns_of_them() {
+    let origins = |text: &str| {
+        let config = settings(|settings| settings.allowed_origins = Some(text.to_owned()))?;
+        let shown = config.allowed_origins.iter().map(AllowedOrigin::to_string);
+        Ok::<_, String>(shown.collect::<Vec<_>>())
+    };
+    let list = ["https://app.example.com", "https://*.example.com:8443", "http://[::1]:3000", "*"];
+    assert_eq!(origins(&list.join(" , ")), Ok(list.map(str::to_owned).to_vec()));
+    let list =
+        ["https://app.example.com", "https://xn--bcher-kva.example", "capacitor://localhost"];
+    let lax = "HTTPS://App.Example.com:443/,https://b\u{fc}cher.example,capacitor://localhost,";
+    assert_eq!(origins(lax), Ok(list.map(str::to_owned).to_vec()));
+    for bad in [
+        "app.example.com",
+        "https://app.example.com/page",
+        "https://me@app.example.com",
+        "https://*",
+        "https://app.*.com",
+        "https://",
+        "null",
+    ] {
+        let problem = origins(bad).expect_err(bad);
+        assert!(problem.contains(&format!("\n  ALLOWED_ORIGINS: `{bad}` is ")), "{problem}");
+    }
+}

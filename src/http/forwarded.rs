@@ -37,10 +37,12 @@ pub fn host<'a>(trusted: &[IpNet], peer: IpAddr, headers: &'a HeaderMap) -> Opti
         last.rsplit(',').next().map(str::trim).filter(|host| !host.is_empty())
     };
     let asked = || headers.get(HOST)?.to_str().ok();
-    if is_trusted(trusted, peer.to_canonical()) { forwarded().or_else(asked) } else { asked() }
+    if is_trusted(trusted, peer) { forwarded().or_else(asked) } else { asked() }
 }
 
-fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
+/// Whether an address is one of a trusted proxy.
+pub fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
     trusted.iter().any(|network| network.contains(&address))
 }
 
@@ -128,7 +130,7 @@ mod tests {
             address: IpAddr,
         ) {
             let trusted = networks("10.0.0.0/8");
-            prop_assume!(!is_trusted(&trusted, address.to_canonical()));
+            prop_assume!(!is_trusted(&trusted, address));
             let peer = [10, 0, 0, 1].into();
             let forged: Vec<&str> = forged.iter().map(String::as_str).collect();
             let added = address.to_string();

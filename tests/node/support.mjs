@@ -153,6 +153,7 @@ export async function startRoomcast(owner, env, args = []) {
       const now = await status()
       return now.redis.ok && now
     }, 'roomcast has subscribed'),
+    log: () => server.stderr,
     signal: server.signal,
     kill: server.kill,
     pid: server.pid,

@@ -16,6 +16,7 @@ pub use origins::{AllowedOrigin, Origin};
 pub use redis_address::{RedisAddress, Transport};
 pub use settings::Settings;
 
+use https::Hosts;
 use parse::{Check, boolean, count, duration, given, patterns, size, split_host_port};
 
 const HTTP_ADDR: &str = ":8080";
@@ -186,11 +187,12 @@ impl TryFrom<Settings> for Config {
     fn try_from(settings: Settings) -> Result<Self, BadSettings> {
         let mut check = Check(Vec::new());
         let hosts = given(settings.rthost.clone())
-            .map_or(Some(Vec::new()), |text| check.take("RTHOST", https::hosts(&text)));
-        let is_public = hosts.as_ref().is_none_or(|hosts| !hosts.is_empty());
+            .map_or(Some(Hosts::default()), |text| check.take("RTHOST", https::hosts(&text)));
+        let is_public = hosts.as_ref().is_none_or(|hosts| !hosts.names.is_empty());
         let default = if is_public { PUBLIC_HTTP_ADDR } else { HTTP_ADDR };
         let http_addr = check.value("HTTP_ADDR", &settings.http_addr, default, str::parse);
-        let https = https::https(&mut check, &settings, hosts.as_deref().unwrap_or_default());
+        let hosts = hosts.unwrap_or_default();
+        let https = https::https(&mut check, &settings, &hosts);
         let admin_addr = check.value("ADMIN_ADDR", &settings.admin_addr, ADMIN_ADDR, |text| {
             if text == "off" { Ok(None) } else { text.parse().map(Some) }
         });
@@ -260,7 +262,7 @@ impl TryFrom<Settings> for Config {
                 http_addr: http_addr?,
                 https,
                 admin_addr: admin_addr?,
-                hosts: hosts?,
+                hosts: hosts.names,
                 source: source?,
                 channels: channels?,
                 history: history?,

@@ -88,9 +88,8 @@ pub struct Server {
 /// HTTPS that is ready to run.
 struct Secure {
     listener: TcpListener,
-    port: u16,
     tls: Tls,
-    certificates: Arc<Certificates>,
+    redirect: http::Redirect,
     renewal: Renewal,
 }
 
@@ -130,9 +129,9 @@ impl Secure {
         };
         let challenges = matches!(renewal, Renewal::Acme(_));
         let listener = accept::bind("HTTPS_ADDR", &https.addr).await?;
-        let port = listener.local_addr()?.port();
+        let port = https.public_port.unwrap_or(listener.local_addr()?.port());
         let tls = Tls::new(certificates.clone(), challenges, metrics.clone())?;
-        Ok(Some(Self { listener, port, tls, certificates, renewal }))
+        Ok(Some(Self { listener, tls, redirect: http::Redirect { certificates, port }, renewal }))
     }
 }
 
@@ -179,9 +178,9 @@ impl Server {
         self.https.as_ref()?.listener.local_addr().ok()
     }
 
-    /// The name under which page and sockets are served over HTTPS.
-    pub fn https_host(&self) -> Option<String> {
-        self.https.as_ref()?.certificates.host()
+    /// Under which address page and sockets are served over HTTPS, as in `https://rt.example.com`.
+    pub fn https_origin(&self) -> Option<String> {
+        self.https.as_ref()?.redirect.origin()
     }
 
     /// Notified, a certificate that could not be ordered is ordered again at once, unless the CA
@@ -251,7 +250,7 @@ impl Server {
         let shared = Shared { rooms: rooms.clone(), metrics: metrics.clone(), hello: config.hello };
         let sessions = Sessions::new(self.max_connections, config.slow_after, metrics.clone());
         let engine = Engine::new(sockets::service(Arc::new(shared)), sessions);
-        let certificates = self.https.as_ref().map(|https| https.certificates.clone());
+        let certificates = self.https.as_ref().map(|https| https.redirect.certificates.clone());
         let admin =
             Arc::new(Admin { health: health.clone(), metrics: metrics.clone(), certificates });
         let routes = http::public(config, engine, rooms.clone(), admin.clone());
@@ -264,9 +263,9 @@ impl Server {
             refused: metrics.refused.clone(),
         };
         let mut renewing = None;
-        if let Some(Secure { listener, port, tls, certificates, renewal }) = self.https {
+        if let Some(Secure { listener, tls, redirect, renewal }) = self.https {
             renewing = Some(tokio::spawn(renewal.run(stop.clone())));
-            let redirect = http::Redirect { certificates: certificates.clone(), port };
+            let certificates = redirect.certificates.clone();
             let plain = http::plain(config, admin.clone(), redirect);
             let service = http::strict(public.service.clone(), certificates);
             let secure = Accept { service, tls: Some(tls), ..public.clone() };

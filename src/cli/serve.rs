@@ -60,11 +60,8 @@ pub fn announce(server: &Server, format: LogFormat) -> anyhow::Result<()> {
 
 /// The page's address as one types it on this machine.
 pub fn page(server: &Server) -> anyhow::Result<String> {
-    if let (Some(addr), Some(host)) = (server.https_addr(), server.https_host()) {
-        return Ok(match addr.port() {
-            443 => format!("https://{host}"),
-            port => format!("https://{host}:{port}"),
-        });
+    if let Some(origin) = server.https_origin() {
+        return Ok(origin);
     }
     let addr = server.local_addr()?;
     Ok(if addr.ip().is_unspecified() {

@@ -5,6 +5,9 @@ use std::{net::IpAddr, path::PathBuf};
 use super::{Check, ListenAddr, Settings, given};
 
 const HTTPS_ADDR: &str = ":443";
+/// Where a public name is found, whatever `HTTPS_ADDR` says: between the two, containers and load
+/// balancers map ports.
+const PUBLIC_PORT: u16 = 443;
 pub(super) const ACME_CA: &str = "auto";
 pub(super) const ACME_CHALLENGE: &str = "auto";
 /// Bytes of a host's name, from DNS.
@@ -17,6 +20,8 @@ const MAX_LABEL: usize = 63;
 pub struct Https {
     /// Where page and sockets are served.
     pub addr: ListenAddr,
+    /// The port at which the hosts are reached from outside; `None` = the one of `addr`.
+    pub public_port: Option<u16>,
     /// Where the certificate comes from.
     pub certificate: CertificateSource,
 }
@@ -76,14 +81,25 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
+/// What `RTHOST` says.
+#[derive(Default)]
+pub(super) struct Hosts {
+    /// Names in small letters, without duplicates, wildcards last.
+    pub names: Vec<String>,
+    /// The first one's port.
+    port: Option<u16>,
+}
+
 /// HTTPS, if there is to be any.
-pub(super) fn https(check: &mut Check, settings: &Settings, hosts: &[String]) -> Option<Https> {
+pub(super) fn https(check: &mut Check, settings: &Settings, hosts: &Hosts) -> Option<Https> {
+    let Hosts { names: hosts, port } = hosts;
+    let public_port = (!hosts.is_empty()).then(|| port.unwrap_or(PUBLIC_PORT));
     let addr = check.value("HTTPS_ADDR", &settings.https_addr, HTTPS_ADDR, str::parse);
     let file = |file: &Option<String>| given(file.clone()).map(PathBuf::from);
     match (file(&settings.tls_cert), file(&settings.tls_key)) {
         (Some(cert), Some(key)) => {
             let certificate = CertificateSource::Files(CertificateFiles { cert, key });
-            Some(Https { addr: addr?, certificate })
+            Some(Https { addr: addr?, public_port, certificate })
         }
         (Some(_), None) => {
             check.problem("TLS_KEY", "TLS_CERT is set, and its key is missing".to_owned());
@@ -95,7 +111,7 @@ pub(super) fn https(check: &mut Check, settings: &Settings, hosts: &[String]) ->
         }
         (None, None) if !hosts.is_empty() => {
             let certificate = CertificateSource::Acme(acme(check, settings, hosts)?);
-            Some(Https { addr: addr?, certificate })
+            Some(Https { addr: addr?, public_port, certificate })
         }
         (None, None) => {
             if !settings.https_addr.trim().is_empty() {
@@ -163,24 +179,37 @@ fn challenge(text: &str) -> Result<Challenge, String> {
     }
 }
 
-/// Host names, comma-separated, in small letters and without duplicates.
-pub(super) fn hosts(text: &str) -> Result<Vec<String>, String> {
-    let mut hosts: Vec<String> = Vec::new();
+/// Host names, comma-separated; the first may name a port.
+pub(super) fn hosts(text: &str) -> Result<Hosts, String> {
+    let (mut names, mut with_port): (Vec<String>, _) = (Vec::new(), None);
     for host in text.split(',').map(str::trim).filter(|host| !host.is_empty()) {
-        let host = host.to_ascii_lowercase();
-        if !is_host(host.strip_prefix("*.").unwrap_or(&host)) {
-            return Err(format!("`{host}` is no host name; write e.g. rt.example.com"));
+        let (name, port) =
+            host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port)));
+        let name = name.to_ascii_lowercase();
+        let port = port.map(|port| port.parse().ok().filter(|&port: &u16| port > 0));
+        if !is_host(name.strip_prefix("*.").unwrap_or(&name)) || port == Some(None) {
+            return Err(format!(
+                "`{host}` is no host name; write e.g. rt.example.com, or rt.example.com:8443"
+            ));
         }
-        if !hosts.contains(&host) {
-            hosts.push(host);
+        if let Some(port) = port.flatten() {
+            with_port = Some((name.clone(), port));
+        }
+        if !names.contains(&name) {
+            names.push(name);
         }
     }
     // Plain requests are redirected to the first one.
-    hosts.sort_by_key(|host| host.starts_with('*'));
-    if hosts.first().is_some_and(|host| host.starts_with('*')) {
+    names.sort_by_key(|name| name.starts_with('*'));
+    if names.first().is_some_and(|name| name.starts_with('*')) {
         return Err("names wildcards alone; add a host that can be redirected to".to_owned());
     }
-    Ok(hosts)
+    if let Some((name, _)) = with_port.as_ref().filter(|(name, _)| names.first() != Some(name)) {
+        return Err(format!(
+            "`{name}` has a port; only the first host, which is redirected to, may have one"
+        ));
+    }
+    Ok(Hosts { names, port: with_port.map(|(_, port)| port) })
 }
 
 fn is_host(host: &str) -> bool {

@@ -42,8 +42,8 @@ pub struct Settings {
     pub admin_addr: String,
 
     /// Public host names of this server, comma-separated. Certificates for them are ordered from
-    /// Let's Encrypt, unless TLS_CERT is set; plain requests are redirected to the first one. Set,
-    /// it rules out the embedded broker
+    /// Let's Encrypt, unless TLS_CERT is set; plain requests are redirected to the first one, at
+    /// port 443 unless it names another (`host:8443`). Set, it rules out the embedded broker
     #[arg(long, env, global = true, value_name = "HOSTS")]
     pub rthost: Option<String>,
 

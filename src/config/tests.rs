@@ -200,7 +200,10 @@ fn public_hosts_are_a_list_that_begins_with_a_name() {
     for bad in [
         "*.a.example",
         "https://a.example",
-        "a.example:443",
+        "a.example:0",
+        "a.example:port",
+        "a.example,b.example:443",
+        "a.b,*.a.b:8443",
         "a..b",
         "-a.b",
         "a.*.b",
@@ -212,6 +215,22 @@ fn public_hosts_are_a_list_that_begins_with_a_name() {
     }
     let public = settings(|settings| settings.rthost = Some("a.example".into())).expect("valid");
     assert_eq!(public.http_addr, ListenAddr { host: None, port: 80 });
+}
+
+#[test]
+fn a_public_host_is_found_at_443_or_at_the_port_that_it_names() {
+    let port = |rthost: Option<&str>| {
+        let config = settings(|settings| {
+            settings.tls_cert = Some("cert.pem".into());
+            settings.tls_key = Some("key.pem".into());
+            settings.https_addr = ":8443".into();
+            settings.rthost = rthost.map(str::to_owned);
+        });
+        config.map(|config| config.https.expect("HTTPS").public_port)
+    };
+    assert_eq!(port(None), Ok(None));
+    assert_eq!(port(Some("a.example")), Ok(Some(443)));
+    assert_eq!(port(Some("a.example:9443,b.example")), Ok(Some(9443)));
 }
 
 #[test]

@@ -22,28 +22,33 @@ const HTTPS_PORT: u16 = 443;
 pub struct Redirect {
     /// Knows the host.
     pub certificates: Arc<Certificates>,
-    /// The port of HTTPS.
+    /// The port of HTTPS as seen from outside.
     pub port: u16,
 }
 
 impl Redirect {
+    /// The beginning of the addresses under which all is served; `None` while nobody knows a host.
+    pub fn origin(&self) -> Option<String> {
+        let host = self.certificates.host()?;
+        // An IPv6 address of a certificate without names.
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        Some(match self.port {
+            HTTPS_PORT => format!("https://{host}"),
+            port => format!("https://{host}:{port}"),
+        })
+    }
+
     /// The same path at the configured host. The Host header is the peer's to choose, so nobody is
     /// sent there. 308: method and body stay what they are.
     pub fn answer(&self, request: &Request) -> Response {
-        let Some(host) = self.certificates.host() else {
+        let Some(origin) = self.origin() else {
             let text =
                 "This is served over HTTPS alone, and RTHOST does not say under which name.\n";
             return (StatusCode::NOT_FOUND, text).into_response();
         };
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let path = if path.starts_with('/') { path } else { "/" };
-        // An IPv6 address of a certificate without names.
-        let host = if host.contains(':') { format!("[{host}]") } else { host };
-        let port = match self.port {
-            HTTPS_PORT => String::new(),
-            port => format!(":{port}"),
-        };
-        let to = [(header::LOCATION, format!("https://{host}{port}{path}"))];
+        let to = [(header::LOCATION, format!("{origin}{path}"))];
         (StatusCode::PERMANENT_REDIRECT, to).into_response()
     }
 }

@@ -116,7 +116,11 @@ impl Secure {
             CertificateSource::Files(_) => "files",
             CertificateSource::Acme(_) => "acme",
         };
-        let certificates = Certificates::new(host, source, metrics.clone());
+        let roots = tls::roots::known().await.unwrap_or_else(|error| {
+            warn!("{error:#}; Mozilla's roots alone count");
+            tls::roots::mozilla()
+        });
+        let certificates = Certificates::new(host, source, roots, metrics.clone());
         let renewal = match https.certificate.clone() {
             CertificateSource::Files(files) => {
                 Renewal::Files(Watch::start(files, certificates.clone()).await?)

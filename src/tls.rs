@@ -21,6 +21,7 @@ mod backoff;
 pub mod certificates;
 pub mod files;
 mod pair;
+pub mod roots;
 
 use certificates::Certificates;
 

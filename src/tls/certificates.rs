@@ -9,6 +9,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use humantime::format_rfc3339_seconds;
 use rustls::{
+    RootCertStore,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -26,6 +27,8 @@ pub struct Certificates {
     host: Option<String>,
     /// Where certificates come from.
     source: &'static str,
+    /// Whom browsers trust.
+    roots: Arc<RootCertStore>,
     current: ArcSwapOption<InUse>,
     /// What the CA asks for while an order is under way.
     challenge: ArcSwapOption<ResolvesServerCertAcme>,
@@ -64,9 +67,14 @@ pub struct CertificateReport {
 
 impl Certificates {
     /// None yet: handshakes are refused.
-    pub fn new(host: Option<String>, source: &'static str, metrics: Arc<Metrics>) -> Arc<Self> {
-        let (current, challenge, next_attempt, error) = Default::default();
-        Arc::new(Self { host, source, current, challenge, next_attempt, error, metrics })
+    pub fn new(
+        host: Option<String>,
+        source: &'static str,
+        roots: RootCertStore,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let (roots, (current, challenge, next_attempt, error)) = (Arc::new(roots), <_>::default());
+        Arc::new(Self { host, source, roots, current, challenge, next_attempt, error, metrics })
     }
 
     /// Takes a certificate into use for all handshakes from now on.
@@ -75,7 +83,7 @@ impl Certificates {
         if let Some(host) = host.filter(|host| !pair.covers(host)) {
             warn!("the certificate is for {}, and not for {host}", pair.names.join(", "));
         }
-        let trusted = host.is_some_and(|host| pair.is_trusted(host, now));
+        let trusted = host.is_some_and(|host| pair.is_trusted(self.roots.clone(), host, now));
         let until = pair.not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.metrics.certificate_expires(self.source, until.as_secs());
         info!(serial = %pair.serial, trusted, "the certificate in use is {pair}");

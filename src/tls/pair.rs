@@ -87,17 +87,11 @@ impl Pair {
         self.names.iter().map(String::as_str).find(|name| !name.starts_with('*'))
     }
 
-    /// Whether browsers trust it for a host, as far as Mozilla's roots tell.
-    pub fn is_trusted(&self, host: &str, now: SystemTime) -> bool {
-        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        self.leads_to(roots, host, now)
-    }
-
-    fn leads_to(&self, roots: RootCertStore, host: &str, now: SystemTime) -> bool {
+    /// Whether whoever trusts these roots trusts it for a host.
+    pub fn is_trusted(&self, roots: Arc<RootCertStore>, host: &str, now: SystemTime) -> bool {
         let Ok(name) = ServerName::try_from(host.to_owned()) else { return false };
         let provider = Arc::new(default_provider());
-        let Ok(verifier) =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build()
+        let Ok(verifier) = WebPkiServerVerifier::builder_with_provider(roots, provider).build()
         else {
             return false;
         };

@@ -6,21 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context, ensure};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring::default_provider,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use anyhow::Context;
+use rustls::{ClientConfig, crypto::ring::default_provider};
 use rustls_acme::acme::{LETS_ENCRYPT_PRODUCTION_DIRECTORY, LETS_ENCRYPT_STAGING_DIRECTORY};
 use tracing::warn;
 
-use crate::config::Authority;
+use crate::{config::Authority, tls::roots};
 
 /// Where Linux says what is mounted where.
 const MOUNTS: &str = "/proc/self/mountinfo";
-/// Where others look for more roots, too.
-const MORE_ROOTS: &str = "SSL_CERT_FILE";
 
 /// The directory of the CA. What a container keeps in its own layer is gone after a restart: each
 /// one would cost one of the five certificates that Let's Encrypt gives out a week, so that it is
@@ -42,14 +36,11 @@ pub fn directory(ca: &Authority, store: &Path) -> String {
     directory.to_owned()
 }
 
-/// TLS to the CA: Mozilla's roots, because an image may have none, and what is named besides.
+/// TLS to the CA.
 pub async fn client(root: Option<&Path>) -> anyhow::Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut roots = roots::known().await?;
     if let Some(file) = root {
-        add(&mut roots, "ACME_CA_ROOT", file).await?;
-    }
-    if let Some(file) = std::env::var_os(MORE_ROOTS).filter(|file| !file.is_empty()) {
-        add(&mut roots, MORE_ROOTS, Path::new(&file)).await?;
+        roots::add(&mut roots, "ACME_CA_ROOT", file).await?;
     }
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
@@ -57,16 +48,6 @@ pub async fn client(root: Option<&Path>) -> anyhow::Result<Arc<ClientConfig>> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
-}
-
-async fn add(roots: &mut RootCertStore, setting: &str, file: &Path) -> anyhow::Result<()> {
-    let name = || format!("{setting}: cannot use {}", file.display());
-    let pem = tokio::fs::read(file).await.with_context(name)?;
-    let found: Vec<_> =
-        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().with_context(name)?;
-    let (added, _) = roots.add_parsable_certificates(found);
-    ensure!(added > 0, "{}: it holds no root in PEM format", name());
-    Ok(())
 }
 
 /// Whether a folder lies on a container's own layer.

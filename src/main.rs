@@ -8,7 +8,7 @@ use std::{
 
 use clap::Parser;
 use roomcast::config::{Config, LogFormat};
-use tokio::sync::Notify;
+use tokio::{runtime::Runtime, sync::Notify};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -19,8 +19,21 @@ use cli::Cli;
 /// Somebody has to change a setting; the same code as for a flag that does not exist.
 const BAD_SETTINGS: u8 = 2;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("roomcast: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(run());
+    // A share or a name server that hangs must not hold up the end.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run() -> ExitCode {
     let cli = Cli::parse();
     let config = match Config::try_from(cli.settings) {
         Ok(config) => config,

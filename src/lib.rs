@@ -29,6 +29,7 @@ pub mod health;
 pub mod metrics;
 
 mod accept;
+mod capacity;
 mod delivery;
 mod fanout;
 mod history;
@@ -43,6 +44,7 @@ mod tls;
 
 use accept::Accept;
 use broker::{embedded::Embedded, redis::Subscription};
+use capacity::Capacity;
 use config::{CertificateSource, Config, RedisAddress, Source};
 use health::Health;
 use history::Bounds;
@@ -54,10 +56,6 @@ use sockets::{Shared, session::Sessions};
 use stream::Streams;
 use tls::{Tls, acme::Acme, certificates::Certificates, files::Watch};
 
-/// More viewers than this want several instances.
-const MAX_CONNECTIONS: usize = 20_000;
-/// Open files that are not viewers: listeners, Redis, a socket a time for what is being refused.
-const SPARE_FILES: usize = 512;
 /// What the past of all rooms may take, if there is enough memory.
 const HISTORY_BYTES: usize = 32 << 20;
 /// The part of a container's memory that it may take, one in so many.
@@ -144,7 +142,11 @@ impl Server {
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         // The second call of a process finds the first one's provider, which is the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let max_connections = max_connections(config.max_connections);
+        let capacity = Capacity::new(config.max_connections);
+        if let Some(shortage) = capacity.shortage() {
+            warn!("MAX_CONNECTIONS: {shortage}");
+        }
+        let max_connections = capacity.connections;
         let listener = accept::bind("HTTP_ADDR", &config.http_addr).await?;
         let admin = match &config.admin_addr {
             Some(addr) => Some(accept::bind("ADMIN_ADDR", addr).await?),
@@ -356,20 +358,4 @@ fn limits(config: &Config) -> Limits {
     let room = Bounds { count: config.history, age: config.history_ttl.as_millis() as u64 };
     let share = memory::limit().map_or(HISTORY_BYTES, |limit| limit / HISTORY_SHARE);
     Limits { room, bytes: config.history_bytes.unwrap_or(share.min(HISTORY_BYTES)) }
-}
-
-/// Raises the soft limit of open files as far as it goes, and fits the connections to it.
-fn max_connections(asked: Option<usize>) -> usize {
-    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024) as usize;
-    let possible = files.saturating_sub(SPARE_FILES).max(1);
-    match asked {
-        Some(asked) if asked > possible => {
-            warn!(
-                "MAX_CONNECTIONS is {asked}, but the open-file limit of {files} allows {possible}; raise it (ulimit -n)"
-            );
-            possible
-        }
-        Some(asked) => asked,
-        None => possible.min(MAX_CONNECTIONS),
-    }
 }

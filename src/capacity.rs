@@ -1,0 +1,35 @@
+//! How many connections the process may hold: what is asked for, as far as its open files go.
+
+/// More viewers than this want several instances.
+const MAX_CONNECTIONS: usize = 20_000;
+/// Open files that are not viewers: listeners, Redis, a socket a time for what is being refused.
+const SPARE_FILES: usize = 512;
+
+/// Connections, and the limit that they are fitted to.
+pub struct Capacity {
+    asked: Option<usize>,
+    possible: usize,
+    /// Files that the process may have open.
+    pub files: usize,
+    /// Connections that are held.
+    pub connections: usize,
+}
+
+impl Capacity {
+    /// Raises the process' soft limit of open files as far as it goes.
+    pub fn new(asked: Option<usize>) -> Self {
+        let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024) as usize;
+        let possible = files.saturating_sub(SPARE_FILES).max(1);
+        let connections = asked.unwrap_or(MAX_CONNECTIONS).min(possible);
+        Self { asked, possible, files, connections }
+    }
+
+    /// What to do if more is asked for than is possible.
+    pub fn shortage(&self) -> Option<String> {
+        let Self { possible, files, .. } = self;
+        let asked = self.asked.filter(|asked| asked > possible)?;
+        Some(format!(
+            "{asked} are asked for, but the open-file limit of {files} allows {possible}; raise it (ulimit -n)"
+        ))
+    }
+}

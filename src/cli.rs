@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Parser, Subcommand};
-use roomcast::config::{Config, Settings};
+use roomcast::config::{BadSettings, Config, Settings};
 use tokio_util::sync::CancellationToken;
 
 mod demo;
+mod doctor;
 mod healthcheck;
 mod publish;
 mod serve;
@@ -33,6 +34,17 @@ pub enum Command {
     Publish(publish::Publish),
     /// Ask the server on this machine how it is: exit code 0 or 1
     Healthcheck(healthcheck::Healthcheck),
+    /// Look at everything that a server needs here, without changing it: exit code 1 if something
+    /// fails
+    Doctor(doctor::Doctor),
+}
+
+/// Says which settings are wrong, where the command has to say it.
+pub fn refuse(command: Option<&Command>, problems: &BadSettings) {
+    match command {
+        Some(Command::Doctor(doctor)) => doctor.refuse(problems),
+        _ => eprintln!("roomcast: {problems}"),
+    }
 }
 
 /// Runs a command until its end or `stop`.
@@ -46,6 +58,7 @@ pub async fn run(
         Some(Command::Demo) => demo::run(config, stop).await,
         Some(Command::Publish(publish)) => or_stop(&stop, publish.run(&config)).await,
         Some(Command::Healthcheck(healthcheck)) => or_stop(&stop, healthcheck.run(&config)).await,
+        Some(Command::Doctor(doctor)) => or_stop(&stop, doctor.run(&config)).await,
     }
 }
 

@@ -169,13 +169,30 @@ impl fmt::Debug for Secret {
 
 /// Every setting that is wrong, each with what to do about it.
 #[derive(Debug, PartialEq)]
-pub struct BadSettings(Vec<String>);
+pub struct BadSettings(Vec<Problem>);
+
+/// A setting that is wrong.
+#[derive(Debug, PartialEq)]
+pub struct Problem {
+    /// Its name, as in the environment.
+    pub setting: String,
+    /// What is wrong with it, and what to do.
+    pub problem: String,
+}
+
+impl BadSettings {
+    /// One by one.
+    pub fn problems(&self) -> &[Problem] {
+        &self.0
+    }
+}
 
 impl fmt::Display for BadSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.0.len();
         write!(f, "{count} setting{} wrong:", if count == 1 { " is" } else { "s are" })?;
-        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+        let mut problems = self.0.iter();
+        problems.try_for_each(|Problem { setting, problem }| write!(f, "\n  {setting}: {problem}"))
     }
 }
 

@@ -28,6 +28,17 @@ pub mod glob;
 pub mod health;
 pub mod metrics;
 
+/// What is to know before a server runs here; nothing is changed by it. Redis' part is
+/// [`broker::redis::inspect`].
+pub mod inspect {
+    pub use crate::{
+        accept::bind,
+        capacity::Capacity,
+        store::try_folder,
+        tls::inspect::{Ca, Certificate, Stored, ask_ca, ca, files, is_forgotten, stored},
+    };
+}
+
 mod accept;
 mod capacity;
 mod delivery;

@@ -38,7 +38,7 @@ async fn run() -> ExitCode {
     let config = match Config::try_from(cli.settings) {
         Ok(config) => config,
         Err(problems) => {
-            eprintln!("roomcast: {problems}");
+            cli::refuse(cli.command.as_ref(), &problems);
             return BAD_SETTINGS.into();
         }
     };

@@ -7,6 +7,7 @@
 //! tells a whole file from one whose writer was killed.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, ErrorKind, Read, Write},
     path::{Path, PathBuf},
@@ -104,6 +105,27 @@ impl Store {
         Ok(())
     }
 
+    /// The kinds of records that are there and begin like this. None if the folder is not there.
+    pub fn kinds(&self, beginning: &str) -> anyhow::Result<BTreeSet<String>> {
+        let list = || {
+            let mut kinds = BTreeSet::new();
+            for entry in fs::read_dir(&self.folder)? {
+                let name = entry?.file_name().to_string_lossy().to_lowercase();
+                if let Some((kind, number)) = name.rsplit_once('-')
+                    && kind.starts_with(beginning)
+                    && number.parse::<u64>().is_ok()
+                {
+                    kinds.insert(kind.to_owned());
+                }
+            }
+            io::Result::Ok(kinds)
+        };
+        match list() {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(BTreeSet::new()),
+            kinds => kinds.with_context(|| format!("cannot read {}", self.folder.display())),
+        }
+    }
+
     fn create(&self, kind: &str, next: u64) -> anyhow::Result<(PathBuf, File)> {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
@@ -152,6 +174,18 @@ impl Store {
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(&self.folder)
     }
+}
+
+/// Tries whether a folder, or the one in which it would be made, takes records: one is written and
+/// taken away again. Blocks.
+pub fn try_folder(folder: &Path) -> anyhow::Result<()> {
+    let folder = std::path::absolute(folder)?;
+    let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(&folder);
+    let (path, file) = Store::new(there.to_owned()).create("trial", 1)?;
+    let written = write_and_compare(&path, file, b"");
+    let removed = fs::remove_file(&path);
+    written.with_context(|| format!("cannot write {}", path.display()))?;
+    removed.with_context(|| format!("cannot remove {}", path.display()))
 }
 
 /// A record without its last line; `None` if it is gone, or was never finished.

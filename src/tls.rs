@@ -20,6 +20,7 @@ pub mod acme;
 mod backoff;
 pub mod certificates;
 pub mod files;
+pub mod inspect;
 mod pair;
 pub mod roots;
 

@@ -14,6 +14,7 @@ use super::{Gap, GapReason, Message, Sender, now};
 use crate::{config::RedisAddress, glob, health::Health, metrics::Metrics};
 
 mod connection;
+mod inspect;
 mod probe;
 mod publisher;
 
@@ -21,6 +22,7 @@ use connection::{CONNECT_TIMEOUT, client, explain, no_answer};
 use probe::{PROBES, Probe, Pulse, is_denied};
 
 pub use connection::answers;
+pub use inspect::{BufferLimit, Echo, Inspection, inspect};
 pub use publisher::Publisher;
 
 /// After how long a silence the subscription is probed. With the next line, for publishing and for

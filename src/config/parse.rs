@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::Secret;
+use super::{Problem, Secret};
 
 /// Collects what is wrong, by the setting's name, and never a value that could be secret.
-pub struct Check(pub Vec<String>);
+pub struct Check(pub Vec<Problem>);
 
 impl Check {
     /// Something is wrong with a setting.
     pub fn problem(&mut self, name: &str, problem: String) {
-        self.0.push(format!("{name}: {problem}"));
+        self.0.push(Problem { setting: name.to_owned(), problem });
     }
 
     /// The value, or its problem noted.

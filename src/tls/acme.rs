@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{config, metrics::Metrics};
 
-mod authority;
+pub(super) mod authority;
 mod order;
 
 use order::{Failure, Order};

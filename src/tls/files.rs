@@ -80,6 +80,11 @@ impl Watch {
     }
 }
 
+/// Reads them once.
+pub async fn load(files: &CertificateFiles) -> anyhow::Result<Pair> {
+    parse(files, &read(files).await?)
+}
+
 async fn read(files: &CertificateFiles) -> anyhow::Result<Content> {
     let read = async |setting: &str, file: &std::path::Path| {
         let content = tokio::fs::read(file).await;

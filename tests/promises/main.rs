@@ -6,6 +6,7 @@
 mod acme;
 mod chromium;
 mod conflate;
+mod doctor;
 mod drain;
 mod embedded;
 mod events;

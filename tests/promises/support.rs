@@ -36,7 +36,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub struct Site {
     pub addr: SocketAddr,
     pub admin: SocketAddr,
-    redis: RedisAddress,
+    pub redis: RedisAddress,
     /// Where HTTPS is, if it is served.
     pub https: Option<SocketAddr>,
     publisher: Mutex<Publisher>,

@@ -21,21 +21,21 @@ mod handshakes;
 mod own_files;
 mod redirect;
 
-const HOST: &str = "rt.example.com";
+pub const HOST: &str = "rt.example.com";
 
 /// A folder with a certificate and its key.
-struct Files {
+pub struct Files {
     folder: PathBuf,
 }
 
 /// Two PEM texts.
-struct Made {
-    cert: String,
-    key: String,
+pub struct Made {
+    pub cert: String,
+    pub key: String,
 }
 
 /// A self-signed certificate; it stands for itself as a root.
-fn make(serial: u64, until: i32) -> Made {
+pub fn make(serial: u64, until: i32) -> Made {
     let mut params =
         CertificateParams::new([HOST.to_owned(), "127.0.0.1".to_owned()]).expect("names");
     params.serial_number = Some(SerialNumber::from(serial));
@@ -47,7 +47,7 @@ fn make(serial: u64, until: i32) -> Made {
 }
 
 impl Files {
-    fn new(name: &str, made: &Made) -> Self {
+    pub fn new(name: &str, made: &Made) -> Self {
         let folder =
             std::env::temp_dir().join(format!("roomcast-tls-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder");
@@ -61,7 +61,7 @@ impl Files {
         std::fs::write(self.folder.join("key.pem"), &made.key).expect("written");
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.folder.join(name).to_string_lossy().into_owned()
     }
 
@@ -72,7 +72,7 @@ impl Files {
         settings.rthost = Some(HOST.into());
     }
 
-    async fn site(&self) -> Arc<Site> {
+    pub async fn site(&self) -> Arc<Site> {
         Site::start_with(|settings| self.settings(settings)).await
     }
 }

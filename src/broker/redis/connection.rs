@@ -72,6 +72,7 @@ pub fn explain(address: &RedisAddress, error: RedisError) -> anyhow::Error {
         _ if address.is_tls() && (text.contains("ertificate") || text.contains("TLS")) => {
             format!("fails the TLS handshake: check REDISHOST (rediss://) ({text})")
         }
+        ErrorKind::Parse => "does not speak Redis' protocol: check REDISHOST".to_owned(),
         _ if error.is_io_error() => format!("is out of reach: check REDISHOST ({text})"),
         _ => format!("answers with an error: {text}"),
     };

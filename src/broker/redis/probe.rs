@@ -61,9 +61,8 @@ pub struct Probe {
 impl Probe {
     /// A probe that comes back through these patterns, if they cover it.
     pub fn new(patterns: &[String]) -> Self {
-        let channel = format!("{PROBES}{:012x}", rand::random::<u64>() >> 16);
-        let covers = |pattern: &String| glob::matches(pattern.as_bytes(), channel.as_bytes());
-        let possible = patterns.iter().any(covers);
+        let channel = new_channel();
+        let possible = covers(patterns, &channel);
         if !possible {
             info!("REDIS_CHANNELS does not cover {PROBES}*: probing by PING");
         }
@@ -81,6 +80,16 @@ impl Probe {
         self.publisher = Some(publisher);
         Ok(())
     }
+}
+
+/// A channel for probes of one's own.
+pub fn new_channel() -> String {
+    format!("{PROBES}{:012x}", rand::random::<u64>() >> 16)
+}
+
+/// Whether a probe would come back through these patterns.
+pub fn covers(patterns: &[String], channel: &str) -> bool {
+    patterns.iter().any(|pattern| glob::matches(pattern.as_bytes(), channel.as_bytes()))
 }
 
 /// Whether the user may not do this.

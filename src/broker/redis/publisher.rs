@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redis::{AsyncConnectionConfig, RedisError};
+use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisError};
 use tokio::time::timeout;
 
 use super::connection::{CONNECT_TIMEOUT, client, explain, no_answer};
@@ -43,6 +43,11 @@ impl Publisher {
 
     /// As [`Self::publish`], for who has to tell errors apart.
     pub(super) async fn send(&mut self, channel: &str, payload: &[u8]) -> Result<u64, RedisError> {
-        redis::cmd("PUBLISH").arg(channel).arg(payload).query_async(&mut self.connection).await
+        self.ask(redis::cmd("PUBLISH").arg(channel).arg(payload)).await
+    }
+
+    /// Any other question.
+    pub(super) async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, RedisError> {
+        command.query_async(&mut self.connection).await
     }
 }

@@ -16,24 +16,33 @@ use crate::{config::Authority, tls::roots};
 /// Where Linux says what is mounted where.
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-/// The directory of the CA. What a container keeps in its own layer is gone after a restart: each
-/// one would cost one of the five certificates that Let's Encrypt gives out a week, so that it is
-/// asked for a rehearsal instead.
+/// The directory of the CA.
 pub fn directory(ca: &Authority, store: &Path) -> String {
-    let directory = match ca {
+    let rehearsal = is_rehearsal(ca, store);
+    if rehearsal {
+        warn!(
+            "CERT_DIR ({}) IS NOT KEPT OVER RESTARTS OF THIS CONTAINER, so certificates come from Let's Encrypt's staging and NO BROWSER TRUSTS THEM: mount a volume there, or set ACME_CA=production",
+            store.display()
+        );
+    }
+    address(ca, rehearsal).to_owned()
+}
+
+/// Whether nobody has chosen a CA, and the store would not hold what it issues. What a container
+/// keeps in its own layer is gone after a restart: each one would cost one of the five certificates
+/// that Let's Encrypt gives out a week, so that it is asked for a rehearsal instead.
+pub fn is_rehearsal(ca: &Authority, store: &Path) -> bool {
+    *ca == Authority::Auto && is_forgotten(store)
+}
+
+/// Where a directory is.
+pub fn address(ca: &Authority, rehearsal: bool) -> &str {
+    match ca {
         Authority::Url(url) => url,
-        Authority::Production => LETS_ENCRYPT_PRODUCTION_DIRECTORY,
         Authority::Staging => LETS_ENCRYPT_STAGING_DIRECTORY,
-        Authority::Auto if is_forgotten(store) => {
-            warn!(
-                "CERT_DIR ({}) IS NOT KEPT OVER RESTARTS OF THIS CONTAINER, so certificates come from Let's Encrypt's staging and NO BROWSER TRUSTS THEM: mount a volume there, or set ACME_CA=production",
-                store.display()
-            );
-            LETS_ENCRYPT_STAGING_DIRECTORY
-        }
-        Authority::Auto => LETS_ENCRYPT_PRODUCTION_DIRECTORY,
-    };
-    directory.to_owned()
+        Authority::Auto if rehearsal => LETS_ENCRYPT_STAGING_DIRECTORY,
+        Authority::Production | Authority::Auto => LETS_ENCRYPT_PRODUCTION_DIRECTORY,
+    }
 }
 
 /// TLS to the CA.
@@ -51,7 +60,7 @@ pub async fn client(root: Option<&Path>) -> anyhow::Result<Arc<ClientConfig>> {
 }
 
 /// Whether a folder lies on a container's own layer.
-fn is_forgotten(folder: &Path) -> bool {
+pub fn is_forgotten(folder: &Path) -> bool {
     // The folder may not be there yet; what will hold it is.
     let Some(folder) = folder.ancestors().find_map(|folder| fs::canonicalize(folder).ok()) else {
         return false;

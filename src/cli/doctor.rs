@@ -1,0 +1,111 @@
+//! `roomcast doctor`: looks at everything that a server needs here, and changes nothing.
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Args;
+use futures_util::future::{BoxFuture, FutureExt, join_all};
+use roomcast::config::{BadSettings, Config};
+use serde::Serialize;
+use tokio::time::timeout;
+
+mod https;
+mod machine;
+mod redis;
+
+/// For a check as a whole: some questions, most of which have their own time.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Look at everything that a server needs here, without changing it.
+#[derive(Args)]
+pub struct Doctor {
+    /// Print an array of {verdict, setting, text}
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found about a setting, and what to do about it.
+#[derive(Serialize)]
+struct Finding {
+    verdict: Verdict,
+    setting: String,
+    text: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    /// The server will run, but not as one might wish.
+    Warn,
+    /// It will not start, or not do what it is for.
+    Fail,
+}
+
+impl Finding {
+    fn ok(setting: &str, text: impl AsRef<str>) -> Self {
+        // One line, whatever an error is made of.
+        let text = text.as_ref().split_whitespace().collect::<Vec<_>>().join(" ");
+        Self { verdict: Verdict::Ok, setting: setting.to_owned(), text }
+    }
+
+    fn warn(setting: &str, text: impl AsRef<str>) -> Self {
+        Self { verdict: Verdict::Warn, ..Self::ok(setting, text) }
+    }
+
+    fn fail(setting: &str, text: impl AsRef<str>) -> Self {
+        Self { verdict: Verdict::Fail, ..Self::ok(setting, text) }
+    }
+}
+
+/// Looks at one thing; none waits for another.
+type Check<'a> = BoxFuture<'a, Vec<Finding>>;
+
+/// A check within its time.
+fn check<'a>(
+    setting: &'static str,
+    look: impl Future<Output = Vec<Finding>> + Send + 'a,
+) -> Check<'a> {
+    let late = move |_| {
+        let after = CHECK_TIMEOUT.as_secs();
+        vec![Finding::fail(setting, format!("could not be looked at within {after} s"))]
+    };
+    timeout(CHECK_TIMEOUT, look).map(move |found| found.unwrap_or_else(late)).boxed()
+}
+
+impl Doctor {
+    /// Looks at all, and prints a line for each finding.
+    pub async fn run(&self, config: &Config) -> anyhow::Result<ExitCode> {
+        let mut checks = vec![
+            check("REDISHOST", redis::look(config)),
+            check("HTTP_ADDR", machine::look(config)),
+        ];
+        checks.extend(https::checks(config));
+        let mut findings = vec![Finding::ok("settings", "all of them can be used")];
+        findings.extend(join_all(checks).await.into_iter().flatten());
+        self.print(&findings);
+        let failed = findings.iter().any(|finding| finding.verdict == Verdict::Fail);
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    /// Settings that cannot be used are all that can be told.
+    pub fn refuse(&self, problems: &BadSettings) {
+        let fail = |bad: &roomcast::config::Problem| Finding::fail(&bad.setting, &bad.problem);
+        let findings: Vec<_> = problems.problems().iter().map(fail).collect();
+        self.print(&findings);
+    }
+
+    fn print(&self, findings: &[Finding]) {
+        if self.json {
+            println!("{:#}", serde_json::json!(findings));
+            return;
+        }
+        for Finding { verdict, setting, text } in findings {
+            let verdict = match verdict {
+                Verdict::Ok => "ok",
+                Verdict::Warn => "warn",
+                Verdict::Fail => "FAIL",
+            };
+            println!("{verdict:<5} {setting:<15} {text}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+// What `roomcast doctor` makes of a real Redis.
+
+import assert from 'node:assert/strict'
+import test, { describe } from 'node:test'
+import { command, startRedis } from './support.mjs'
+
+async function examine(t, redis, env = {}) {
+  const { code, stdout, stderr } = await command(t, ['doctor', '--json'], {
+    HTTP_ADDR: '127.0.0.1:0', ADMIN_ADDR: 'off', REDISHOST: redis.address, ...env,
+  })
+  assert.equal(stderr, '')
+  const findings = JSON.parse(stdout)
+  const find = (verdict, setting, says) => assert.ok(
+    findings.some(found => found.verdict === verdict && found.setting === setting && says.test(found.text)),
+    `${verdict} ${setting} ${says} in ${stdout}`,
+  )
+  const bad = findings.filter(({ verdict }) => verdict !== 'ok').length
+  return { code, find, bad, stdout }
+}
+
+// A user with these rights, and the variables by which one is this user.
+async function user(redis, ...rights) {
+  await redis.client.call('ACL', 'SETUSER', 'watcher', 'reset', 'on', '>secret', ...rights)
+  return { REDIS_USERNAME: 'watcher', REDIS_PASSWORD: 'secret' }
+}
+
+describe('doctor', { concurrency: 4 }, () => {
+  test('finds nothing wrong with a Redis as it comes, and publishes one empty probe', async t => {
+    const redis = await startRedis(t)
+    const { code, find, bad } = await examine(t, redis)
+    find('ok', 'REDISHOST', /^Redis \d+\.\d+\.\d+ answers at 127\.0\.0\.1:/)
+    find('ok', 'REDIS_CHANNELS', /all patterns/)
+    find('ok', 'REDIS_CHANNELS', /came back/)
+    find('ok', 'REDISHOST', /client-output-buffer-limit pubsub is 32\.0 MiB or 8\.0 MiB for 60 s/)
+    assert.deepEqual([code, bad], [0, 0])
+    const stats = await redis.client.info('commandstats')
+    assert.match(stats, /cmdstat_publish:calls=1,/)
+    for (const changing of ['set', 'config\\|set', 'acl\\|setuser']) {
+      assert.doesNotMatch(stats, new RegExp(`cmdstat_${changing}:`))
+    }
+  })
+
+  test('says that a password is wrong or wanted, and never which', async t => {
+    const redis = await startRedis(t, { password: 'right' })
+    const wrong = await examine(t, redis, { REDIS_PASSWORD: 'mistyped' })
+    wrong.find('fail', 'REDISHOST', /refused the password: check REDIS_PASSWORD/)
+    assert.deepEqual([wrong.code, wrong.bad], [1, 1])
+    assert.doesNotMatch(wrong.stdout, /mistyped/)
+    const none = await examine(t, redis)
+    none.find('fail', 'REDISHOST', /wants a password: set REDIS_PASSWORD/)
+    const right = await examine(t, redis, { REDIS_PASSWORD: 'right' })
+    right.find('ok', 'REDISHOST', /password of the user default is taken/)
+    assert.deepEqual([right.code, right.bad], [0, 0])
+  })
+
+  test('names the patterns that a user may not see, and the right that is missing', async t => {
+    const redis = await startRedis(t)
+    const env = await user(redis, '&allowed:*', '+subscribe', '+psubscribe', '+ping')
+    const narrow = await examine(t, redis, { ...env, REDIS_CHANNELS: 'allowed:*,other:*' })
+    narrow.find('fail', 'REDIS_CHANNELS', /may not subscribe to other:\*: .*'&other:\*'$/)
+    assert.equal(narrow.code, 1)
+    const fitting = await examine(t, redis, { ...env, REDIS_CHANNELS: 'allowed:*' })
+    fitting.find('ok', 'REDIS_CHANNELS', /do not cover roomcast:probe/)
+    fitting.find('ok', 'REDISHOST', /cannot be asked for \(CONFIG GET\)/)
+    assert.deepEqual([fitting.code, fitting.bad], [0, 0])
+  })
+
+  test('warns where probes may not be published, which is no failure', async t => {
+    const redis = await startRedis(t)
+    const env = await user(redis, '&*', '+psubscribe', '+ping')
+    const { code, find, bad } = await examine(t, redis, env)
+    find('warn', 'REDIS_CHANNELS', /watcher may not publish on roomcast:probe.*'&roomcast:probe:\*'$/)
+    assert.deepEqual([code, bad], [0, 1])
+  })
+
+  test('warns of an output buffer that a burst would fill', async t => {
+    const redis = await startRedis(t, { args: ['--client-output-buffer-limit', 'pubsub 1mb 512kb 10'] })
+    const { code, find, bad } = await examine(t, redis)
+    find('warn', 'REDISHOST', /1\.0 MiB or 512\.0 KiB for 10 s.*less than Redis' default/)
+    assert.deepEqual([code, bad], [0, 1])
+  })
+})

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use roomcast::config::{BadSettings, Config, Settings};
 use tokio_util::sync::CancellationToken;
 
+mod bench;
 mod demo;
 mod doctor;
 mod healthcheck;
@@ -32,6 +33,8 @@ pub enum Command {
     Demo,
     /// Publish on a channel and print how many subscribers Redis counted
     Publish(publish::Publish),
+    /// Open many viewers, publish to them, and count what comes, how fast and how late
+    Bench(Box<bench::Bench>),
     /// Ask the server on this machine how it is: exit code 0 or 1
     Healthcheck(healthcheck::Healthcheck),
     /// Look at everything that a server needs here, without changing it: exit code 1 if something
@@ -57,6 +60,7 @@ pub async fn run(
         None => serve::run(config, stop).await,
         Some(Command::Demo) => demo::run(config, stop).await,
         Some(Command::Publish(publish)) => or_stop(&stop, publish.run(&config)).await,
+        Some(Command::Bench(bench)) => or_stop(&stop, bench.run(&config)).await,
         Some(Command::Healthcheck(healthcheck)) => or_stop(&stop, healthcheck.run(&config)).await,
         Some(Command::Doctor(doctor)) => or_stop(&stop, doctor.run(&config)).await,
     }

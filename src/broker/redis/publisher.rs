@@ -41,6 +41,19 @@ impl Publisher {
         self.send(channel, payload).await.map_err(|error| explain(&self.address, error))
     }
 
+    /// Publishes payloads, each with its channel, in this order and with one round trip.
+    pub async fn publish_all<'a>(
+        &mut self,
+        messages: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    ) -> anyhow::Result<()> {
+        let mut commands = redis::pipe();
+        for (channel, payload) in messages {
+            commands.cmd("PUBLISH").arg(channel).arg(payload).ignore();
+        }
+        let result = commands.query_async(&mut self.connection).await;
+        result.map_err(|error| explain(&self.address, error))
+    }
+
     /// As [`Self::publish`], for who has to tell errors apart.
     pub(super) async fn send(&mut self, channel: &str, payload: &[u8]) -> Result<u64, RedisError> {
         self.ask(redis::cmd("PUBLISH").arg(channel).arg(payload)).await

@@ -1,0 +1,215 @@
+//! Viewers by the thousand, a share of them on each thread, with one read buffer a thread.
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use mio::{Events, Interest, Poll, Token};
+
+use super::{
+    audience::{Outcome, Progress},
+    line::Line,
+    plan::Plan,
+    tally::Tally,
+    viewer::{Pace, Step, Viewer},
+};
+
+/// How long a thread waits for events before it looks at everything else.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often slow viewers read.
+const SLOW_EVERY: Duration = Duration::from_millis(100);
+/// Viewers of a thread that connect at the same time: fewer than any listener's backlog.
+const CONNECTING: usize = 64;
+/// For thousands of frames a read, and more than any payload.
+const BUFFER: usize = 512 << 10;
+
+/// What a thread has for all its viewers.
+pub struct Desk {
+    /// Who connects where.
+    pub plan: Arc<Plan>,
+    /// What is read, before it is understood.
+    pub buffer: Vec<u8>,
+    progress: Arc<Progress>,
+    outcome: Outcome,
+}
+
+impl Desk {
+    /// The run's clock, in µs.
+    pub fn now(&self) -> u64 {
+        self.progress.clock.elapsed().as_micros() as u64
+    }
+
+    /// Where a viewer's messages are counted.
+    pub fn tally(&mut self, pace: Pace) -> &mut Tally {
+        let Outcome { brisk, hindered, .. } = &mut self.outcome;
+        if pace == Pace::Brisk { brisk } else { hindered }
+    }
+
+    /// Counts a latency in µs.
+    pub fn measure(&mut self, pace: Pace, latency: u64) {
+        if pace == Pace::Brisk {
+            self.outcome.latency.saturating_record(latency);
+        }
+    }
+}
+
+/// A thread's viewers.
+pub struct Crowd {
+    desk: Desk,
+    progress: Arc<Progress>,
+    poll: Poll,
+    /// The numbers of all, in the order in which they connect; the viewer of `numbers[n]` has
+    /// token n.
+    numbers: Vec<usize>,
+    viewers: Vec<Viewer>,
+    joined: usize,
+    begun: Instant,
+}
+
+impl Crowd {
+    /// The share of one thread.
+    pub fn new(plan: Arc<Plan>, progress: Arc<Progress>, thread: usize) -> anyhow::Result<Self> {
+        let numbers = (thread..plan.viewers).step_by(plan.threads).collect();
+        let (buffer, outcome) = (vec![0; BUFFER], Outcome::new()?);
+        let desk = Desk { plan, buffer, progress: progress.clone(), outcome };
+        let (viewers, joined, begun) = (Vec::new(), 0, Instant::now());
+        Ok(Self { desk, progress, poll: Poll::new()?, numbers, viewers, joined, begun })
+    }
+
+    /// Connects, and watches until told to stop.
+    pub fn run(mut self) -> Outcome {
+        if let Err(error) = self.watch() {
+            self.progress.fail(error);
+        }
+        self.desk.outcome
+    }
+
+    fn watch(&mut self) -> anyhow::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        let mut slow_at = Instant::now();
+        while !self.progress.stop.load(Relaxed) {
+            self.connect()?;
+            match self.poll.poll(&mut events, Some(LOOK_EVERY)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
+            let before = self.desk.outcome.brisk;
+            for event in &events {
+                self.serve(event.token().0)?;
+            }
+            if slow_at.elapsed() >= SLOW_EVERY {
+                self.serve_slow(slow_at.elapsed())?;
+                slow_at = Instant::now();
+            }
+            self.tell(before);
+        }
+        self.look_at_hindered();
+        Ok(())
+    }
+
+    /// Tells the others what came since `before`.
+    fn tell(&mut self, before: Tally) {
+        let outcome = &mut self.desk.outcome;
+        let more = outcome.brisk.delivered - before.delivered;
+        if more > 0 {
+            self.progress.delivered.fetch_add(more, Relaxed);
+            outcome.latest = self.progress.clock.elapsed();
+        }
+        self.progress.closed.fetch_add(outcome.brisk.closed - before.closed, Relaxed);
+    }
+
+    /// Begins as many connections as may be under way.
+    fn connect(&mut self) -> anyhow::Result<()> {
+        let plan = self.desk.plan.clone();
+        let allowed = plan.connect_rate.map_or(usize::MAX, |rate| {
+            (self.begun.elapsed().as_secs_f64() * rate / plan.threads as f64) as usize + 1
+        });
+        while self.viewers.len() < self.numbers.len().min(allowed)
+            && self.viewers.len() - self.joined < CONNECTING
+        {
+            let token = self.viewers.len();
+            let number = self.numbers[token];
+            let (pace, room) = (plan.pace(number), (number % plan.rooms) as u32);
+            let line = self.open(token)?;
+            let name = plan.room_name(room);
+            let mut viewer = Viewer::new(line, &plan.target, pace, room, &name);
+            self.register(token, &mut viewer)?;
+            self.viewers.push(viewer);
+        }
+        Ok(())
+    }
+
+    fn open(&self, token: usize) -> anyhow::Result<Line> {
+        let (plan, number) = (&self.desk.plan, self.numbers[token]);
+        let line = Line::open(&plan.target, number, plan.pace(number) != Pace::Brisk);
+        line.with_context(|| self.could_not(token))
+    }
+
+    fn register(&self, token: usize, viewer: &mut Viewer) -> anyhow::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        Ok(self.poll.registry().register(viewer.socket(), Token(token), both)?)
+    }
+
+    fn could_not(&self, token: usize) -> String {
+        format!("viewer {} of {} cannot join", self.numbers[token] + 1, self.desk.plan.viewers)
+    }
+
+    fn serve(&mut self, token: usize) -> anyhow::Result<()> {
+        let viewer = &mut self.viewers[token];
+        if viewer.is_over() {
+            return Ok(());
+        }
+        match viewer.serve(&mut self.desk) {
+            Ok(Step::Wait) => {}
+            Ok(Step::Joined) => {
+                self.joined += 1;
+                self.progress.joined.fetch_add(1, Relaxed);
+                // Messages may have come with the acknowledgement.
+                return self.serve(token);
+            }
+            Ok(Step::Reconnect) => {
+                let line = self.open(token)?;
+                let viewer = &mut self.viewers[token];
+                viewer.reconnected(line, &self.desk.plan.target);
+                let both = Interest::READABLE | Interest::WRITABLE;
+                self.poll.registry().register(viewer.socket(), Token(token), both)?;
+            }
+            Err(_) if viewer.is_watching() => {
+                let pace = viewer.pace;
+                viewer.end();
+                self.desk.tally(pace).closed += 1;
+            }
+            Err(error) => return Err(error.context(self.could_not(token))),
+        }
+        Ok(())
+    }
+
+    fn serve_slow(&mut self, since: Duration) -> anyhow::Result<()> {
+        let leave = (self.desk.plan.slow_rate as f64 * since.as_secs_f64()) as usize;
+        for token in 0..self.viewers.len() {
+            let viewer = &mut self.viewers[token];
+            if viewer.pace == Pace::Slow && viewer.is_watching() {
+                viewer.give_leave(leave);
+                self.serve(token)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether those who did not read all were cut off: they have not been told.
+    fn look_at_hindered(&mut self) {
+        for viewer in &mut self.viewers {
+            if viewer.pace != Pace::Brisk
+                && viewer.is_watching()
+                && viewer.is_cut(&mut self.desk.buffer)
+            {
+                self.desk.outcome.hindered.closed += 1;
+            }
+        }
+    }
+}

@@ -1,16 +1,14 @@
 // The cut test at full size: Roomcast, then Socket.IO on Node, each without and with an outage of
 // its subscription. Prints the tables; with --write, they take their place in README.md.
 
-import { readFile, writeFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { RoomcastViewer, SocketioViewer, cutTest } from '../tests/node/cut.mjs'
 import { start, startRedis, startRoomcast, until } from '../tests/node/support.mjs'
 import { owning } from './owner.mjs'
-import { grouped, machine, table } from './table.mjs'
+import { grouped, keep, machine, table } from './table.mjs'
 
 const LOAD = { viewers: 200, seconds: 60, rate: 50, up: [1, 9], seed: 1 }
 const PEER = fileURLToPath(new URL('peers/socketio.mjs', import.meta.url))
-const README = new URL('README.md', import.meta.url)
 
 const SERVERS = {
   Roomcast: async (owner, redis) => {
@@ -19,7 +17,7 @@ const SERVERS = {
     return { View: RoomcastViewer, url: server.page }
   },
   'Socket.IO on Node': async (owner, redis) => {
-    const server = start(owner, process.execPath, [PEER, `${redis.port}`])
+    const server = start(owner, process.execPath, [PEER, `${redis.port}`, 'recovery'])
     const port = () => {
       if (server.code !== undefined) throw new Error(`${PEER} ended: ${server.stderr}`)
       return /^(\d+)\n/.exec(server.stdout)?.[1]
@@ -76,8 +74,4 @@ With one \`CLIENT KILL TYPE pubsub\` half-way:
 ${await measure(true)}`
 
 console.log(text)
-if (process.argv.includes('--write')) {
-  const readme = await readFile(README, 'utf8')
-  const place = /(?<=<!-- cut -->\n)[^]*(?=<!-- \/cut -->)/
-  await writeFile(README, readme.replace(place, () => `${text}\n`))
-}
+if (process.argv.includes('--write')) await keep('cut', text)

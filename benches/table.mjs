@@ -1,6 +1,9 @@
-// Tables in Markdown, and where and when they were measured.
+// Tables in Markdown, where and when they were measured, and their place in README.md.
 
-import { availableParallelism, release, type } from 'node:os'
+import { readFile, writeFile } from 'node:fs/promises'
+import { cpus, release, type } from 'node:os'
+
+const README = new URL('README.md', import.meta.url)
 
 export function table(head, rows) {
   const line = cells => `| ${cells.join(' | ')} |`
@@ -11,5 +14,14 @@ export const grouped = number => number.toLocaleString('en')
 
 export function machine() {
   const [day] = new Date().toISOString().split('T')
-  return `${day}, ${availableParallelism()} cores, ${type()} ${release().split(".", 2).join(".")}, Node ${process.versions.node}`
+  const [kernel] = release().split('-')
+  const [{ model }] = cpus()
+  return `${day}, ${cpus().length} cores (${model.trim()}), ${type()} ${kernel}, Node ${process.versions.node}`
+}
+
+// Puts a text between README.md's markers of this name.
+export async function keep(name, text) {
+  const readme = await readFile(README, 'utf8')
+  const place = new RegExp(`(?<=<!-- ${name} -->\\n)[^]*(?=<!-- /${name} -->)`)
+  await writeFile(README, readme.replace(place, () => `${text}\n`))
 }

@@ -139,6 +139,7 @@ export async function startRoomcast(owner, env, args = []) {
     return { code: answer.status, ...await answer.json() }
   }
   return {
+    pid: server.pid,
     page,
     admin: new URL(admin).host,
     redis,

@@ -4,6 +4,7 @@
 //! Tests wait for events, with a deadline that is only reached when something is wrong.
 
 mod acme;
+mod bench;
 mod chromium;
 mod conflate;
 mod doctor;

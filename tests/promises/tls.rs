@@ -25,7 +25,7 @@ pub const HOST: &str = "rt.example.com";
 
 /// A folder with a certificate and its key.
 pub struct Files {
-    folder: PathBuf,
+    pub folder: PathBuf,
 }
 
 /// Two PEM texts.

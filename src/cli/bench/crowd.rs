@@ -3,6 +3,7 @@
 use std::{
     io,
     sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -21,6 +22,8 @@ use super::{
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often slow viewers read.
 const SLOW_EVERY: Duration = Duration::from_millis(100);
+/// For what is still on its way to viewers that did not read.
+const HINDSIGHT: Duration = Duration::from_secs(2);
 /// Viewers of a thread that connect at the same time: fewer than any listener's backlog.
 const CONNECTING: usize = 64;
 /// For thousands of frames a read, and more than any payload.
@@ -201,15 +204,17 @@ impl Crowd {
         Ok(())
     }
 
-    /// Whether those who did not read all were cut off: they have not been told.
+    /// Whether those who did not read all were cut off. They learn it behind all that the kernels
+    /// still hold for them, so they read that now.
     fn look_at_hindered(&mut self) {
-        for viewer in &mut self.viewers {
-            if viewer.pace != Pace::Brisk
-                && viewer.is_watching()
-                && viewer.is_cut(&mut self.desk.buffer)
-            {
-                self.desk.outcome.hindered.closed += 1;
-            }
+        let begun = Instant::now();
+        let is_hindered = |viewer: &&mut Viewer| viewer.pace != Pace::Brisk && viewer.is_watching();
+        let mut hindered: Vec<_> = self.viewers.iter_mut().filter(is_hindered).collect();
+        while !hindered.is_empty() && begun.elapsed() < HINDSIGHT {
+            let before = hindered.len();
+            hindered.retain_mut(|viewer| !viewer.is_cut(&mut self.desk.buffer));
+            self.desk.outcome.hindered.closed += (before - hindered.len()) as u64;
+            thread::sleep(LOOK_EVERY);
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{
 const MESSAGE: (&[u8], &[u8]) = (br#"42["message",""#, br#""]"#);
 /// The key of a WebSocket's handshake. Its answer is not checked: nobody caches between us.
 const HANDSHAKE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
-                         sec-websocket-key: cm9vbWNhc3QgYmVuY2htYXJr\r\n\r\n";
+                         sec-websocket-key: cm9vbWNhc3QgYmVuY2hlcw==\r\n\r\n";
 
 /// How fast a viewer reads once it has joined.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -19,6 +19,7 @@ use tokio::time::sleep;
 mod answer;
 mod audience;
 mod crowd;
+mod entrance;
 mod frame;
 mod line;
 mod plan;

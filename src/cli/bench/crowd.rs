@@ -12,10 +12,11 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::{
     audience::{Outcome, Progress},
+    entrance::Step,
     line::Line,
     plan::Plan,
     tally::Tally,
-    viewer::{Pace, Step, Viewer},
+    viewer::{Pace, Viewer},
 };
 
 /// How long a thread waits for events before it looks at everything else.
@@ -139,9 +140,8 @@ impl Crowd {
             let number = self.numbers[token];
             let (pace, room) = (plan.pace(number), (number % plan.rooms) as u32);
             let line = self.open(token)?;
-            let name = plan.room_name(room);
-            let mut viewer = Viewer::new(line, &plan.target, pace, room, &name);
-            self.register(token, &mut viewer)?;
+            let mut viewer = Viewer::new(line, &plan, pace, room);
+            register(&self.poll, token, &mut viewer)?;
             self.viewers.push(viewer);
         }
         Ok(())
@@ -151,11 +151,6 @@ impl Crowd {
         let (plan, number) = (&self.desk.plan, self.numbers[token]);
         let line = Line::open(&plan.target, number, plan.pace(number) != Pace::Brisk);
         line.with_context(|| self.could_not(token))
-    }
-
-    fn register(&self, token: usize, viewer: &mut Viewer) -> anyhow::Result<()> {
-        let both = Interest::READABLE | Interest::WRITABLE;
-        Ok(self.poll.registry().register(viewer.socket(), Token(token), both)?)
     }
 
     fn could_not(&self, token: usize) -> String {
@@ -178,9 +173,8 @@ impl Crowd {
             Ok(Step::Reconnect) => {
                 let line = self.open(token)?;
                 let viewer = &mut self.viewers[token];
-                viewer.reconnected(line, &self.desk.plan.target);
-                let both = Interest::READABLE | Interest::WRITABLE;
-                self.poll.registry().register(viewer.socket(), Token(token), both)?;
+                viewer.reconnected(line, &self.desk.plan);
+                register(&self.poll, token, viewer)?;
             }
             Err(_) if viewer.is_watching() => {
                 let pace = viewer.pace;
@@ -217,4 +211,9 @@ impl Crowd {
             thread::sleep(LOOK_EVERY);
         }
     }
+}
+
+fn register(poll: &Poll, token: usize, viewer: &mut Viewer) -> io::Result<()> {
+    let both = Interest::READABLE | Interest::WRITABLE;
+    poll.registry().register(viewer.socket(), Token(token), both)
 }

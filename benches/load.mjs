@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { setTimeout as pause } from 'node:timers/promises'
 import { run, start, startRedis, temporaryFolder } from '../tests/node/support.mjs'
-import { owning } from './owner.mjs'
+import { Owner, owning } from './owner.mjs'
 import * as servers from './peers/servers.mjs'
 import { rows } from './rows.mjs'
 import { grouped, keep, machine, table } from './table.mjs'
@@ -13,6 +13,7 @@ import { grouped, keep, machine, table } from './table.mjs'
 const NAMES = { limit: 'the limit', roomcast: 'Roomcast', socketio: 'Socket.IO on Node', nchan: 'nchan' }
 const ROUNDS = 3
 const PATIENCE = 180_000 // ms for one measurement: the longest takes 60 s, and then some
+const BUDGET = 25 * 60_000 // ms for all; what has not begun by then is left out
 const LOOK_EVERY = 50 // ms
 
 const { values: options } = parseArgs({
@@ -38,9 +39,13 @@ async function bench(owner, redis, flags) {
   return JSON.parse(bench.stdout)
 }
 
-// Puts one server under one row's load; `undefined` if it cannot do that at all.
-async function measure(row, name, redis, files) {
-  return owning(async owner => {
+// Puts one server under one row's load, with a Redis of its own; `undefined` if it cannot do that
+// at all. All that was started has ended when this returns.
+async function measure(everybody, row, name, files) {
+  const owner = new Owner()
+  everybody.after(() => owner.end())
+  try {
+    const redis = await startRedis(owner)
     const server = await servers[name](owner, redis, row.tls && name !== 'limit' ? files : undefined)
     if (row.posts && !await takesPosts(server)) return undefined
     const flags = [
@@ -49,7 +54,9 @@ async function measure(row, name, redis, files) {
     ]
     const calm = await bench(owner, redis, flags)
     return row.against ? { ...await bench(owner, redis, [...flags, ...row.against]), calm } : calm
-  })
+  } finally {
+    await owner.end()
+  }
 }
 
 async function takesPosts({ flags, post }) {
@@ -63,12 +70,12 @@ const sorted = values => values.toSorted((one, other) => one - other)
 const median = values => sorted(values)[Math.floor(values.length / 2)]
 
 // The median, the least and the greatest, and how many times the limit that is.
-function cell([, of, digits], found, limit) {
+function cell([, of, digits, alone], found, limit) {
   if (!found?.length) return '–'
   const shown = value => (value >= 10_000 ? grouped(Math.round(value)) : value.toFixed(digits))
   const values = found.map(of)
   const spread = values.length > 1 ? ` (${shown(Math.min(...values))}–${shown(Math.max(...values))})` : ''
-  const times = limit?.length ? median(values) / median(limit.map(of)) : NaN
+  const times = limit?.length && !alone ? median(values) / median(limit.map(of)) : NaN
   return `${shown(median(values))}${spread}${Number.isFinite(times) ? ` ${times.toFixed(2)}×` : ''}`
 }
 
@@ -106,12 +113,14 @@ await owning(async owner => {
     for (const row of chosen) {
       if (row.once && round > 1) continue
       for (const name of row.servers) {
-        const seconds = Math.round((performance.now() - began) / 1000)
-        console.error(`${seconds} s  round ${round} of ${rounds}: ${row.key}, ${NAMES[name]}`)
+        const elapsed = performance.now() - began
+        if (elapsed > BUDGET) {
+          skipped.add(`${row.key}, round ${round}: out of time`)
+          continue
+        }
+        console.error(`${Math.round(elapsed / 1000)} s  round ${round} of ${rounds}: ${row.key}, ${NAMES[name]}`)
         try {
-          const redis = await startRedis(owner)
-          const found = await measure(row, name, redis, files)
-          await redis.kill()
+          const found = await measure(owner, row, name, files)
           if (found) (results[row.key][name] ??= []).push(found)
           else skipped.add(`${row.key}: ${NAMES[name]} takes no POSTs`)
         } catch (error) {

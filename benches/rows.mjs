@@ -2,12 +2,13 @@
 
 const PEERS = ['limit', 'roomcast', 'socketio', 'nchan']
 
+// What it is called, where it is found, and its digits; `alone` if the limit's would say nothing.
 const cpu = ['CPU per delivery, µs', found => found.server.cpu_us_per_delivery, 2]
 const p50 = ['latency p50, ms', found => found.latency_ms.p50, 1]
 const p99 = ['latency p99, ms', found => found.latency_ms.p99, 1]
 const deliveries = ['deliveries a second, millions', found => found.deliveries_per_second / 1e6, 3]
-const memory = ['RSS a connection, kB', found => found.server.rss_per_connection / 1000, 1]
-const growth = ['RSS after ÷ before', found => found.server.rss_after / found.server.rss_idle, 2]
+const memory = ['RSS a connection, kB', found => found.server.rss_per_connection / 1000, 1, 'alone']
+const growth = ['RSS after ÷ before', found => found.server.rss_after / found.server.rss_idle, 2, 'alone']
 const connects = ['connects a second', found => found.connects_per_second, 0]
 const publishes = ['publishes a second', found => found.published_per_second, 0]
 const cut = ['viewers cut off that kept up', found => found.closed, 0]

@@ -80,7 +80,46 @@ fn class(pattern: &[u8], byte: u8) -> (bool, &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use proptest::prelude::*;
+
+    use super::{matches, one};
+
+    /// The same by trying everything: slow, and plain to see.
+    fn naive(pattern: &[u8], text: &[u8]) -> bool {
+        match (pattern, text) {
+            ([], _) => text.is_empty(),
+            ([b'*', rest @ ..], _) => (0..=text.len()).any(|taken| naive(rest, &text[taken..])),
+            (_, []) => false,
+            (_, [byte, text @ ..]) => one(pattern, *byte).is_some_and(|rest| naive(rest, text)),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn finds_what_trying_everything_finds(
+            pattern in "[ab*?\\[\\]^\\\\-]{0,10}",
+            text in "[ab*\\]^-]{1,8}",
+        ) {
+            let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+            prop_assert_eq!(matches(pattern, text), naive(pattern, text));
+        }
+
+        #[test]
+        fn any_bytes_are_matched(
+            pattern in proptest::collection::vec(any::<u8>(), 0..64),
+            text in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            matches(&pattern, &text);
+        }
+
+        #[test]
+        fn a_text_whose_every_byte_is_escaped_is_a_pattern_of_itself(
+            text in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let pattern: Vec<u8> = text.iter().flat_map(|byte| [b'\\', *byte]).collect();
+            prop_assert!(matches(&pattern, &text));
+        }
+    }
 
     #[test]
     fn follows_redis() {

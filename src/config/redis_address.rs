@@ -124,3 +124,48 @@ fn decoded(part: &str) -> Option<String> {
     let text = percent_encoding::percent_decode_str(part).decode_utf8_lossy();
     (!text.is_empty()).then(|| text.into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_read_again(
+            host in "[a-z][a-z0-9.]{0,20}|::1|10\\.0\\.0\\.1",
+            port: u16,
+            tls: bool,
+        ) {
+            let transport = Transport::Tcp { host, port, tls };
+            let address = RedisAddress { transport, username: None, password: None };
+            prop_assert_eq!(address.to_string().parse(), Ok(address));
+        }
+
+        #[test]
+        fn credentials_of_a_url_are_read_and_never_shown(
+            user in "[a-z]{1,9}",
+            password in "[!-~]{12,40}",
+        ) {
+            use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+            let encoded = utf8_percent_encode(&password, NON_ALPHANUMERIC);
+            let url = format!("rediss://{user}:{encoded}@cache:6380");
+            let address: RedisAddress = url.parse().map_err(TestCaseError::fail)?;
+            prop_assert_eq!(address.username.as_deref(), Some(user.as_str()));
+            prop_assert_eq!(address.password.as_ref().map(Secret::expose), Some(&*password));
+            let shown = format!("{address} {:?}", address.password);
+            prop_assert!(!shown.contains(&password));
+        }
+
+        #[test]
+        fn any_text_is_read_or_explained_and_never_repeated(
+            scheme in "|redis://|rediss://|unix:|://",
+            text in ".{12,60}",
+        ) {
+            if let Err(problem) = format!("{scheme}{text}").parse::<RedisAddress>() {
+                prop_assert!(!problem.contains(&text), "{}", problem);
+            }
+        }
+    }
+}

@@ -100,3 +100,73 @@ impl Options {
 fn bad(message: &str) -> Refusal {
     Refusal::new("bad_request", message)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, option, prelude::*};
+    use serde_json::{Map, json};
+
+    use super::*;
+
+    /// Any JSON, with our own names more often than by chance.
+    fn value() -> impl Strategy<Value = Json> {
+        let leaf = prop_oneof![
+            Just(Json::Null),
+            any::<bool>().prop_map(Json::from),
+            any::<f64>().prop_map(Json::from),
+            any::<i64>().prop_map(Json::from),
+            any::<u64>().prop_map(Json::from),
+            ".{0,300}".prop_map(Json::from),
+        ];
+        let name = prop_oneof!["meta|last|since|latest|maxRate|epoch|offset", ".{0,9}"];
+        leaf.prop_recursive(3, 20, 5, move |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..5).prop_map(Json::from),
+                vec((name.clone(), inner), 0..5)
+                    .prop_map(|entries| entries.into_iter().collect::<Map<_, _>>().into()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_arguments_are_read_or_explained(args in vec(value(), 0..4)) {
+            if let Ok(room) = room(&args) {
+                prop_assert!(Rooms::check_name(&room).is_ok());
+            }
+            if let Ok(pattern) = pattern(&args) {
+                prop_assert!(pattern.len() <= MAX_PATTERN);
+            }
+            for argument in &args {
+                match Options::read(Some(argument)) {
+                    Ok(options) => {
+                        let ticks = Duration::from_millis(10)..=Duration::from_secs(10);
+                        let fits = options.tick.is_none_or(|tick| ticks.contains(&tick));
+                        prop_assert!(fits);
+                    }
+                    Err(refusal) => prop_assert!(!refusal.message.is_empty()),
+                }
+            }
+        }
+
+        #[test]
+        fn options_are_read_as_they_were_meant(
+            meta: bool,
+            latest: bool,
+            last in option::of(0usize..1_000_000),
+            since in option::of(("[0-9a-f]{12}", any::<u64>())),
+            rate in option::of(0.1..100.0f64),
+        ) {
+            let position = |(epoch, offset): (String, u64)| {
+                Position { epoch: epoch.into(), offset }
+            };
+            let since = since.map(position);
+            let argument = json!({
+                "meta": meta, "latest": latest, "last": last, "since": since, "maxRate": rate,
+            });
+            let tick = rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
+            let meant = Options { meta, latest, tick, wish: Wish { last, since } };
+            prop_assert_eq!(Options::read(Some(&argument)), Ok(meant));
+        }
+    }
+}

@@ -220,3 +220,78 @@ pub(super) fn push(kind: &'static str, rest: impl IntoIterator<Item = Reply>) ->
     let data = std::iter::once(bulk(kind)).chain(rest).collect();
     Reply::Push { data, attributes: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    /// What comes of bytes that arrive in such parts, and whether the protocol was broken.
+    fn read(bytes: &[u8], part: usize) -> (Vec<Vec<Bytes>>, bool) {
+        let (mut requests, mut buffer) = (Requests::default(), BytesMut::new());
+        let mut read = Vec::new();
+        for part in bytes.chunks(part) {
+            buffer.extend_from_slice(part);
+            loop {
+                match requests.decode(&mut buffer) {
+                    Ok(Some(request)) => read.push(request),
+                    Ok(None) => break,
+                    Err(_) => return (read, true),
+                }
+            }
+        }
+        (read, false)
+    }
+
+    fn written(requests: &[Vec<Vec<u8>>]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for request in requests {
+            bytes.extend(format!("*{}\r\n", request.len()).into_bytes());
+            for argument in request {
+                bytes.extend(format!("${}\r\n", argument.len()).into_bytes());
+                bytes.extend_from_slice(argument);
+                bytes.extend_from_slice(b"\r\n");
+            }
+        }
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn requests_are_read_as_they_were_written_in_whatever_parts(
+            requests in vec(vec(vec(any::<u8>(), 0..20), 1..5), 0..5),
+            part in 1usize..50,
+        ) {
+            let (read, broken) = read(&written(&requests), part);
+            prop_assert!(!broken);
+            prop_assert_eq!(read, requests);
+        }
+
+        #[test]
+        fn any_bytes_are_read_the_same_in_whatever_parts(
+            requests in vec(vec(vec(any::<u8>(), 0..9), 0..4), 0..4),
+            noise in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            tail in "[*$0-9\r\n-]{0,20}",
+            part in 1usize..50,
+        ) {
+            let mut bytes = [written(&requests), tail.into_bytes()].concat();
+            for (at, byte) in noise {
+                if !bytes.is_empty() {
+                    let at = at.index(bytes.len());
+                    bytes[at] = byte;
+                }
+            }
+            prop_assert_eq!(read(&bytes, part), read(&bytes, usize::MAX));
+        }
+
+        #[test]
+        fn an_error_stays_on_one_line_whatever_a_client_put_into_it(text in ".{0,40}") {
+            for version in [RespVersion::RESP2, RespVersion::RESP3] {
+                let bytes = encode(&error(&text), &version);
+                let line = bytes.strip_suffix(b"\r\n").expect("a line end");
+                prop_assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
+            }
+        }
+    }
+}

@@ -21,8 +21,9 @@ use tower::{Service, ServiceExt};
 use tracing::{debug, warn};
 
 use crate::{
+    addresses::Addresses,
     config::ListenAddr,
-    metrics::Counter,
+    metrics::Metrics,
     stream::{Entry, Stream, Streams},
     tls::Tls,
 };
@@ -93,9 +94,23 @@ pub struct Accept<S> {
     pub max_connections: usize,
     /// When a stream's peer is too far behind.
     pub slow_after: Duration,
+    /// How many an address may have.
+    pub addresses: Arc<Addresses>,
     /// Counts those that were one too many.
-    pub refused: Counter,
+    pub metrics: Arc<Metrics>,
 }
+
+/// What somebody is answered whose connection is one too many.
+type Refusal = (StatusCode, &'static str);
+const TOO_MANY: Refusal = (
+    StatusCode::SERVICE_UNAVAILABLE,
+    "The server holds as many connections as it may (MAX_CONNECTIONS).\n",
+);
+/// The same for who has too many himself.
+pub const TOO_MANY_OF_ADDRESS: Refusal = (
+    StatusCode::TOO_MANY_REQUESTS,
+    "Your address holds as many connections as it may (MAX_CONNECTIONS_PER_ADDRESS).\n",
+);
 
 impl<S> Accept<S>
 where
@@ -120,21 +135,36 @@ where
             };
             if let Err(error) = tune(&io) {
                 debug!(%peer, "gone before it was served: {error}");
-            } else if self.streams.count() < self.max_connections {
-                // Registered here, not in its task: the next one has to find it counted.
-                let entry = Entry::new(peer, &self.streams);
-                tokio::spawn(self.clone().connect(io, entry, peer));
-            } else {
-                self.refused.inc();
-                if let Ok(permit) = refusals.clone().try_acquire_owned() {
-                    let tls = self.tls.clone();
-                    tokio::spawn(async move {
-                        let _ = timeout(REFUSAL_TIMEOUT, refuse(io, tls)).await;
-                        drop(permit);
-                    });
+                continue;
+            }
+            match self.admit(peer) {
+                Ok(entry) => drop(tokio::spawn(self.clone().connect(io, entry, peer))),
+                Err(refusal) => {
+                    if let Ok(permit) = refusals.clone().try_acquire_owned() {
+                        let tls = self.tls.clone();
+                        tokio::spawn(async move {
+                            let _ = timeout(REFUSAL_TIMEOUT, refuse(io, tls, refusal)).await;
+                            drop(permit);
+                        });
+                    }
                 }
             }
         }
+    }
+
+    /// Registered here, not in its task: the next one has to find it counted.
+    fn admit(&self, peer: SocketAddr) -> Result<Entry, Refusal> {
+        if self.streams.count() >= self.max_connections {
+            self.metrics.refused.inc();
+            return Err(TOO_MANY);
+        }
+        let seat = self.addresses.connection(peer.ip()).map_err(|()| {
+            self.metrics.refusals("address").inc();
+            TOO_MANY_OF_ADDRESS
+        })?;
+        let entry = Entry::new(peer, &self.streams);
+        entry.control().hold(seat);
+        Ok(entry)
     }
 
     /// A handshake is a matter between this task and its peer: whoever stalls holds nobody up.
@@ -178,28 +208,30 @@ where
         };
         // After an upgrade the stream lives on, in the engine.
         control.set_upgraded();
-        match result {
-            Ok(()) => debug!(%peer, "HTTP is over"),
-            Err(error) => debug!(%peer, "HTTP is over: {error}"),
+        let Err(error) = result else { return debug!(%peer, "HTTP is over") };
+        debug!(%peer, "HTTP is over: {error}");
+        if error.is_timeout() {
+            self.metrics.refusals("head_time").inc();
+        } else if error.is_parse_too_large() {
+            self.metrics.refusals("head_too_large").inc();
         }
     }
 }
 
-async fn refuse(io: TcpStream, tls: Option<Tls>) {
+async fn refuse(io: TcpStream, tls: Option<Tls>, refusal: Refusal) {
     match tls {
-        None => too_many(io).await,
+        None => answer(io, refusal).await,
         Some(tls) => {
             if let Ok(io) = tls.accept(io).await {
-                too_many(io).await;
+                answer(io, refusal).await;
             }
         }
     }
 }
 
-async fn too_many<T: AsyncRead + AsyncWrite + Unpin>(io: T) {
+async fn answer<T: AsyncRead + AsyncWrite + Unpin>(io: T, refusal: Refusal) {
     let service = service_fn(|_| async {
-        let text = "The server holds as many connections as it may (MAX_CONNECTIONS).\n";
-        let mut response = (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+        let mut response = refusal.into_response();
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         Ok::<_, Infallible>(response)
     });

@@ -1,9 +1,15 @@
-//! How many connections the process may hold: what is asked for, as far as its open files go.
+//! How many connections the process may hold: what is asked for, as far as its open files go, else
+//! what its memory is enough for.
+
+use crate::memory;
 
 /// More viewers than this want several instances.
 const MAX_CONNECTIONS: usize = 20_000;
 /// Open files that are not viewers: listeners, Redis, a socket a time for what is being refused.
 const SPARE_FILES: usize = 512;
+/// What a connection may take of half a container's memory: 18 to 35 kB idle were measured, and TLS
+/// and what it is sent come on top.
+const CONNECTION_BYTES: usize = 64 << 10;
 
 /// Connections, and the limit that they are fitted to.
 pub struct Capacity {
@@ -20,7 +26,9 @@ impl Capacity {
     pub fn new(asked: Option<usize>) -> Self {
         let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024) as usize;
         let possible = files.saturating_sub(SPARE_FILES).max(1);
-        let connections = asked.unwrap_or(MAX_CONNECTIONS).min(possible);
+        let fitting = memory::limit().map(|limit| (limit / 2 / CONNECTION_BYTES).max(1));
+        let unasked = || MAX_CONNECTIONS.min(fitting.unwrap_or(MAX_CONNECTIONS));
+        let connections = asked.unwrap_or_else(unasked).min(possible);
         Self { asked, possible, files, connections }
     }
 

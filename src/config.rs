@@ -6,18 +6,20 @@ use ipnet::IpNet;
 
 mod access;
 mod https;
+mod limits;
 mod origins;
 mod parse;
 mod redis_address;
 mod settings;
 
 pub use https::{Acme, Authority, CertificateFiles, CertificateSource, Challenge, Https};
+pub use limits::Limits;
 pub use origins::{AllowedOrigin, Origin};
 pub use redis_address::{RedisAddress, Transport};
 pub use settings::Settings;
 
 use https::Hosts;
-use parse::{Check, boolean, count, duration, given, patterns, size, split_host_port};
+use parse::{Check, boolean, duration, given, patterns, size, split_host_port};
 
 const HTTP_ADDR: &str = ":8080";
 /// With a public name; where HTTP-01 challenges and who types the bare name will ask.
@@ -81,8 +83,8 @@ pub struct Config {
     pub allowed_origins: Vec<AllowedOrigin>,
     /// Proxies whose word about the client counts.
     pub trusted_proxies: Vec<IpNet>,
-    /// `None` = as many as the open-file limit allows, at most 20,000.
-    pub max_connections: Option<usize>,
+    /// How much anyone may ask for.
+    pub limits: Limits,
     /// Over how long connections are closed at the end.
     pub grace: Duration,
     /// How the log is written.
@@ -210,6 +212,7 @@ impl TryFrom<Settings> for Config {
         let http_addr = check.value("HTTP_ADDR", &settings.http_addr, default, str::parse);
         let hosts = hosts.unwrap_or_default();
         let https = https::https(&mut check, &settings, &hosts);
+        let limits = limits::limits(&mut check, &settings);
         let admin_addr = check.value("ADMIN_ADDR", &settings.admin_addr, ADMIN_ADDR, |text| {
             if text == "off" { Ok(None) } else { text.parse().map(Some) }
         });
@@ -257,8 +260,6 @@ impl TryFrom<Settings> for Config {
         let trusted_proxies = given(settings.trusted_proxies).map_or(Some(Vec::new()), |text| {
             check.take("TRUSTED_PROXIES", access::networks(&text))
         });
-        let max_connections = given(settings.max_connections)
-            .and_then(|text| check.take("MAX_CONNECTIONS", count(&text)));
         let grace = check.value("GRACE", &settings.grace, GRACE, |text| {
             duration(text, (Duration::ZERO, GRACE_MAX))
         });
@@ -292,7 +293,7 @@ impl TryFrom<Settings> for Config {
                 slow_after: slow_after?,
                 allowed_origins: allowed_origins?,
                 trusted_proxies: trusted_proxies?,
-                max_connections,
+                limits: limits?,
                 grace: grace?,
                 log_format: log_format?,
                 log_level: log_level?,

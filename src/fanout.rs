@@ -8,6 +8,7 @@ use tokio::{task::yield_now, time::interval};
 
 use crate::{
     broker::{Event, Message, Receiver, now},
+    delivery::Delivery,
     metrics::{Drop, Metrics},
     rooms::Rooms,
 };
@@ -16,6 +17,11 @@ use crate::{
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Members served before others may run: accepts, pongs and the source wait no longer than this.
 const TURN: usize = 256;
+/// Bytes handed out before others may run. They count as waiting until the kernel has taken them:
+/// a burst must not look as if nobody kept up.
+const TURN_BYTES: usize = 16 << 20;
+/// Bytes that go to a member at once, so that a turn is shared by many.
+const PART: usize = 64 << 10;
 
 /// Forgets what is too old, again and again.
 pub async fn sweep(rooms: Arc<Rooms>) {
@@ -70,16 +76,38 @@ impl Waiting {
                 continue;
             };
             let Some((members, deliveries)) = rooms.place(name, messages) else { continue };
-            let mut taken = 0;
-            for (served, outlet) in members.values().enumerate() {
-                taken += outlet.deliver(&deliveries);
-                if served % TURN == TURN - 1 {
-                    yield_now().await;
+            let (mut taken, mut served, mut sent) = (0, 0, 0);
+            for part in parts(&deliveries) {
+                let bytes = size(part);
+                for outlet in members.values() {
+                    taken += outlet.deliver(part);
+                    (served, sent) = (served + 1, sent + bytes);
+                    if served >= TURN || sent >= TURN_BYTES {
+                        (served, sent) = (0, 0);
+                        yield_now().await;
+                    }
                 }
             }
             metrics.deliveries.inc_by(taken as u64);
         }
     }
+}
+
+/// Deliveries that go to a member together: all, unless they are large.
+fn parts(deliveries: &[Delivery]) -> impl Iterator<Item = &[Delivery]> {
+    let mut bytes = 0;
+    deliveries.chunk_by(move |before, _| {
+        bytes += before.payload.len();
+        let fits = bytes < PART;
+        if !fits {
+            bytes = 0;
+        }
+        fits
+    })
+}
+
+fn size(part: &[Delivery]) -> usize {
+    part.iter().map(|delivery| delivery.payload.len()).sum()
 }
 
 #[cfg(test)]

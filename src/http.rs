@@ -16,13 +16,16 @@ mod assets;
 mod engine_io3;
 mod events;
 pub mod forwarded;
+mod inbound;
 mod origin;
 pub mod polling;
+mod seats;
 mod secure;
 
 use admin::Admin;
 use origin::Gate;
 use polling::Engine;
+pub use seats::seated;
 pub use secure::{Redirect, strict};
 
 /// Routes of the listener that viewers use.

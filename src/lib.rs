@@ -16,7 +16,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context;
 use tokio::{
     net::TcpListener,
-    sync::Notify,
+    sync::{Notify, mpsc},
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -40,6 +40,8 @@ pub mod inspect {
 }
 
 mod accept;
+mod addresses;
+mod backlog;
 mod capacity;
 mod delivery;
 mod fanout;
@@ -54,13 +56,15 @@ mod stream;
 mod tls;
 
 use accept::Accept;
+use addresses::Addresses;
+use backlog::Backlog;
 use broker::{embedded::Embedded, redis::Subscription};
 use capacity::Capacity;
 use config::{CertificateSource, Config, RedisAddress, Source};
 use health::Health;
 use history::Bounds;
 use http::{admin::Admin, polling::Engine};
-use metrics::{Close, Counter, Gauge, Metrics};
+use metrics::{Close, Gauge, Metrics};
 use rooms::{Limits, Rooms};
 use snapshot::Snapshot;
 use sockets::{Shared, session::Sessions};
@@ -153,7 +157,7 @@ impl Server {
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         // The second call of a process finds the first one's provider, which is the same.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let capacity = Capacity::new(config.max_connections);
+        let capacity = Capacity::new(config.limits.connections);
         if let Some(shortage) = capacity.shortage() {
             warn!("MAX_CONNECTIONS: {shortage}");
         }
@@ -235,7 +239,9 @@ impl Server {
         let metrics = self.metrics;
         let health = Arc::new(Health::new(self.redis.to_string(), config.channels.clone()));
         let rooms = Arc::new(Rooms::new(limits(config), metrics.clone()));
-        let streams = Streams::new(metrics.connections.clone(), metrics.clone());
+        let most = backlog::most(config.limits.backlog);
+        let backlog = Backlog::new(most, metrics.backlog_bytes.clone());
+        let streams = Streams::new(metrics.connections.clone(), backlog.clone(), metrics.clone());
         let tasks = TaskTracker::new();
 
         // data
@@ -264,20 +270,39 @@ impl Server {
         }
 
         // control
-        let shared = Shared { rooms: rooms.clone(), metrics: metrics.clone(), hello: config.hello };
-        let sessions = Sessions::new(self.max_connections, config.slow_after, metrics.clone());
-        let engine = Engine::new(sockets::service(Arc::new(shared)), sessions);
+        let shared = Shared {
+            rooms: rooms.clone(),
+            metrics: metrics.clone(),
+            hello: config.hello,
+            max_rooms: config.limits.rooms,
+            max_events: config.limits.events,
+            max_message: config.limits.message,
+        };
+        let (end, ended) = mpsc::unbounded_channel();
+        let sessions = Sessions::new(
+            self.max_connections,
+            config.slow_after,
+            backlog.clone(),
+            end,
+            metrics.clone(),
+        );
+        let max_packet = sockets::READ * config.limits.message;
+        let service = sockets::service(Arc::new(shared));
+        let engine = Engine::new(service, sessions, ended, max_packet, metrics.clone());
         let certificates = self.https.as_ref().map(|https| https.redirect.certificates.clone());
         let admin =
             Arc::new(Admin { health: health.clone(), metrics: metrics.clone(), certificates });
+        let addresses = Addresses::new(config.limits.per_address, config.trusted_proxies.clone());
         let routes = http::public(config, engine, rooms.clone(), admin.clone());
+        let routes = http::seated(routes, addresses.clone(), metrics.clone());
         let mut public = Accept {
             service: routes,
             tls: None,
             streams: streams.clone(),
             max_connections: self.max_connections,
             slow_after: config.slow_after,
-            refused: metrics.refused.clone(),
+            addresses: addresses.clone(),
+            metrics: metrics.clone(),
         };
         let mut renewing = None;
         if let Some(Secure { listener, tls, redirect, renewal }) = self.https {
@@ -296,10 +321,11 @@ impl Server {
             let accept = Accept {
                 service: http::admin::routes(admin),
                 tls: None,
-                streams: Streams::new(Gauge::default(), metrics.clone()),
+                streams: Streams::new(Gauge::default(), backlog, metrics.clone()),
                 max_connections: MAX_ADMIN_CONNECTIONS,
                 slow_after: config.slow_after,
-                refused: Counter::default(),
+                addresses: Addresses::new(None, Vec::new()),
+                metrics: Arc::default(),
             };
             tokio::spawn(accept.run(listener, closed.clone()));
         }

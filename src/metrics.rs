@@ -9,6 +9,23 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+/// Why requests and events are refused: the codes that clients see in answers to their events, and
+/// what HTTP has a status for.
+const REFUSALS: [&str; 12] = [
+    "address",
+    "bad_request",
+    "bad_room",
+    "body_time",
+    "head_time",
+    "head_too_large",
+    "sessions",
+    "too_early",
+    "too_fast",
+    "too_large",
+    "too_many_rooms",
+    "unsupported",
+];
+
 type Label = [(&'static str, &'static str); 1];
 
 /// Why a message that arrived was not handed on.
@@ -27,6 +44,10 @@ pub enum Close {
     Slow,
     /// So many messages waited for it that its queue was full.
     QueueFull,
+    /// Too much waited for all viewers together, and for this one the most.
+    Backlog,
+    /// It went on sending events at an absurd rate.
+    TooFast,
     /// It was still open when the grace was over.
     Drain,
 }
@@ -37,6 +58,8 @@ impl Close {
         match self {
             Self::Slow => "slow",
             Self::QueueFull => "queue_full",
+            Self::Backlog => "backlog",
+            Self::TooFast => "too_fast",
             Self::Drain => "drain",
         }
     }
@@ -78,6 +101,8 @@ pub struct Metrics {
     pub rooms: Gauge,
     /// Bytes that their pasts take.
     pub history_bytes: Gauge,
+    /// Bytes that wait for viewers.
+    pub backlog_bytes: Gauge,
     /// Memberships, over all rooms.
     pub members: Gauge,
     /// Messages that came from the source.
@@ -85,6 +110,7 @@ pub struct Metrics {
     /// Messages handed to a socket's queue.
     pub deliveries: Counter,
     drops: Family<Label, Counter>,
+    refusals: Family<Label, Counter>,
     closes: Family<Label, Counter>,
     /// 1 while the subscription stands.
     pub source_up: Gauge,
@@ -116,10 +142,12 @@ impl Default for Metrics {
             sockets: Gauge::default(),
             rooms: Gauge::default(),
             history_bytes: Gauge::default(),
+            backlog_bytes: Gauge::default(),
             members: Gauge::default(),
             messages: Counter::default(),
             deliveries: Counter::default(),
             drops: Family::default(),
+            refusals: Family::default(),
             closes: Family::default(),
             source_up: Gauge::default(),
             reconnects: Counter::default(),
@@ -154,10 +182,20 @@ impl Metrics {
         registry.register("sockets", "Sockets in the namespace", self.sockets.clone());
         registry.register("rooms", "Rooms with members or a history", self.rooms.clone());
         registry.register("history_bytes", "Bytes of all histories", self.history_bytes.clone());
+        registry.register(
+            "backlog_bytes",
+            "Bytes that wait for viewers",
+            self.backlog_bytes.clone(),
+        );
         registry.register("members", "Memberships over all rooms", self.members.clone());
         registry.register("messages", "Messages from the source", self.messages.clone());
         registry.register("deliveries", "Messages queued for a socket", self.deliveries.clone());
         registry.register("drops", "Messages not handed on, by reason", self.drops.clone());
+        registry.register(
+            "refusals",
+            "Requests and events not answered, by reason",
+            self.refusals.clone(),
+        );
         registry.register(
             "closes",
             "Connections cut by the server, by reason",
@@ -205,10 +243,14 @@ impl Metrics {
         for reason in [Drop::QueueFull, Drop::BadChannel] {
             self.dropped(reason);
         }
+        for reason in REFUSALS {
+            self.refusals(reason);
+        }
         for result in [Handshake::Done, Handshake::Failed, Handshake::Late] {
             self.handshakes(result);
         }
-        for reason in [Close::Slow, Close::QueueFull, Close::Drain] {
+        for reason in [Close::Slow, Close::QueueFull, Close::Backlog, Close::TooFast, Close::Drain]
+        {
             self.closed(reason);
         }
     }
@@ -229,6 +271,11 @@ impl Metrics {
             Drop::BadChannel => "bad_channel",
         };
         self.drops.get_or_create_owned(&[("reason", name)])
+    }
+
+    /// Requests and events that were refused for a reason: one of `REFUSALS`.
+    pub fn refusals(&self, reason: &'static str) -> Counter {
+        self.refusals.get_or_create_owned(&[("reason", reason)])
     }
 
     /// Connections ended for a reason.

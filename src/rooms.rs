@@ -32,9 +32,6 @@ use crate::{
 
 /// Bytes of a room's name: long enough for any path of topics, short enough to count on.
 const MAX_NAME: usize = 256;
-/// Bytes that may wait for one client: a fiftieth of the smallest container that the demo was
-/// deployed in (0.2 GB). A number of messages alone would be no bound.
-pub const MAX_WAITING: usize = 4 << 20;
 /// Rooms that one look at the channels tells about.
 const MAX_CHANNELS: usize = 1000;
 /// Characters of a latest payload in it.

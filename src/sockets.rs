@@ -16,7 +16,13 @@ use axum::{Router, body::Body};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
-use socketioxide::{SocketIo, extract::SocketRef, handler::ConnectHandler};
+use socketioxide::{
+    ParserConfig, SocketIo,
+    adapter::LocalAdapter,
+    extract::SocketRef,
+    handler::{ConnectHandler, DisconnectHandler},
+    socket::{DisconnectReason, Socket},
+};
 use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 
 use crate::{metrics::Metrics, rooms::Rooms};
@@ -24,6 +30,7 @@ use crate::{metrics::Metrics, rooms::Rooms};
 mod arguments;
 mod conflate;
 mod outlet;
+mod pace;
 mod request;
 pub mod session;
 mod viewer;
@@ -41,8 +48,11 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// For a client to enter the namespace after its handshake, a round trip later. The engine keeps
 /// a session that does not for as long, even after its connection is gone.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A message from a client: rooms' names and options, later a token.
-const MAX_INBOUND: usize = 64 << 10;
+/// So many times as much as a message may have is read, to be able to say that it is too large;
+/// beyond, the engine closes the connection.
+pub const READ: usize = 2;
+/// Attachments of an event: none is asked for, but who sends one is to be told so.
+const MAX_ATTACHMENTS: usize = 1;
 /// The most that goes out in one polling answer. Far above all that can be queued: a packet that
 /// the engine has looked at but not sent for its size is lost when the session upgrades. Clients
 /// are told this number, and some take it for a 32-bit one.
@@ -56,6 +66,12 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Whether joins are told to a room's others.
     pub hello: bool,
+    /// Rooms of one socket.
+    pub max_rooms: usize,
+    /// Events a second of one socket.
+    pub max_events: usize,
+    /// Bytes of a message from a client.
+    pub max_message: usize,
 }
 
 /// The engine as a service for requests to `/socket.io/`; each needs a [`Session`] in its
@@ -64,14 +80,18 @@ pub type Service = BoxCloneSyncService<http::Request<Full<Bytes>>, Response<Body
 
 /// Builds the engine.
 pub fn service(shared: Arc<Shared>) -> Service {
+    let parser = ParserConfig::common()
+        .max_incoming_binaries(MAX_ATTACHMENTS)
+        .max_incoming_binary_buf_size(READ * shared.max_message);
     let (service, io) = SocketIo::builder()
         .max_buffer_size(QUEUE)
         .ping_interval(PING_INTERVAL)
         .ping_timeout(PING_TIMEOUT)
         .connect_timeout(CONNECT_TIMEOUT)
         .max_payload(MAX_OUTBOUND)
-        .ws_max_message_size(MAX_INBOUND)
-        .ws_max_frame_size(MAX_INBOUND)
+        .ws_max_message_size(READ * shared.max_message)
+        .ws_max_frame_size(READ * shared.max_message)
+        .with_parser(parser)
         .build_with_inner_svc(Router::new());
     let welcome = move |socket: SocketRef| {
         register(&socket, shared);
@@ -102,10 +122,25 @@ fn register(socket: &SocketRef, shared: Arc<Shared>) {
         asked.request(&socket, Ask::Unknown, request);
         ready(())
     });
-    socket.on_disconnect(move || {
-        viewer.gone();
-        ready(())
-    });
+    socket.on_disconnect(Departure(viewer));
+}
+
+/// Leaves the rooms, then the engine's list.
+///
+/// The engine itself would spawn the latter. By then, a client that leaves twice and comes back is
+/// on that list again under the same id, and would be taken from it: nobody would hear of its end.
+struct Departure(Arc<Viewer>);
+
+impl DisconnectHandler<LocalAdapter, ()> for Departure {
+    fn call_with_defer(
+        &self,
+        socket: Arc<Socket<LocalAdapter>>,
+        _: DisconnectReason,
+        leave: fn(Arc<Socket<LocalAdapter>>),
+    ) {
+        self.0.gone();
+        leave(socket);
+    }
 }
 
 /// Runs as soon as the engine lets us emit.

@@ -26,10 +26,22 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::metrics::{Close, Gauge, Metrics};
+use crate::{
+    addresses::Seat,
+    backlog::{Backlog, Peer, Share},
+    metrics::{Close, Gauge, Metrics},
+};
 
 /// For a peer to take our last bytes and to end its side.
 const LINGER: Duration = Duration::from_secs(2);
+/// Bytes that may wait for one client that is behind: a fiftieth of the smallest container that the
+/// demo was deployed in (0.2 GB). A number of messages alone would be no bound.
+const MAX_WAITING: usize = 4 << 20;
+
+/// Whether more may wait for a peer that is behind. A single message may be larger.
+pub fn fits(waiting: usize, more: usize) -> bool {
+    waiting == 0 || waiting + more <= MAX_WAITING
+}
 
 /// All streams of a listener, so that they can be counted and ended.
 pub struct Streams {
@@ -37,14 +49,15 @@ pub struct Streams {
     next_id: AtomicU64,
     changed: Notify,
     open: Gauge,
+    backlog: Arc<Backlog>,
     metrics: Arc<Metrics>,
 }
 
 impl Streams {
-    /// None yet; `open` counts those that are.
-    pub fn new(open: Gauge, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// None yet; `open` counts those that are, what waits for them counts in `backlog`.
+    pub fn new(open: Gauge, backlog: Arc<Backlog>, metrics: Arc<Metrics>) -> Arc<Self> {
         let (live, next_id, changed) = Default::default();
-        Arc::new(Self { live, next_id, changed, open, metrics })
+        Arc::new(Self { live, next_id, changed, open, backlog, metrics })
     }
 
     /// How many are open.
@@ -83,6 +96,8 @@ impl Entry {
         let control = Arc::new(Control {
             id,
             peer,
+            share: streams.backlog.share(),
+            seat: Mutex::default(),
             streams: streams.clone(),
             upgraded: AtomicBool::new(false),
             lags: AtomicBool::new(false),
@@ -95,6 +110,7 @@ impl Entry {
         });
         streams.lock().insert(id, Arc::downgrade(&control));
         streams.open.inc();
+        streams.backlog.enter(&control);
         Self(control)
     }
 
@@ -110,6 +126,8 @@ impl Drop for Entry {
         let streams = &self.0.streams;
         streams.lock().remove(&self.0.id);
         streams.open.dec();
+        self.0.share.clear();
+        self.0.hold(None);
         self.0.set_lags(false);
         streams.changed.notify_waiters();
     }
@@ -120,6 +138,8 @@ pub struct Control {
     id: u64,
     peer: SocketAddr,
     streams: Arc<Streams>,
+    share: Share,
+    seat: Mutex<Option<Seat>>,
     /// HTTP is over, the bytes are WebSocket frames.
     upgraded: AtomicBool,
     /// The kernel has not taken all that there is to send.
@@ -145,6 +165,11 @@ impl Control {
         self.reader.wake();
     }
 
+    /// Keeps the seat of the connection's address, until the stream is gone.
+    pub fn hold(&self, seat: Option<Seat>) {
+        *self.seat.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = seat;
+    }
+
     /// Asks for an end after all that waits has been sent. HTTP sees [`Self::finishing`]; a
     /// WebSocket reads an error, on which the engine sends what waits and closes. (Were it to read
     /// the end of the stream, tungstenite would send nothing more.)
@@ -167,7 +192,38 @@ impl Control {
             }
             self.reader.wake();
             self.writer.wake();
+            self.share.clear();
         }
+    }
+
+    /// To be told before bytes are handed to whoever writes them. An error says why they are not
+    /// to be: the stream has ended, or is to be ended.
+    pub fn queue(&self, bytes: usize) -> Result<(), Close> {
+        if self.reserve(bytes, fits)? {
+            self.share.relieve();
+        }
+        self.ended().map_or(Ok(()), Err)
+    }
+
+    /// As [`Self::queue`], by a rule of the caller's, who also makes room for all where `true` says
+    /// so. The rule gets what waits and what is added, and holds while the peer is behind.
+    pub fn reserve(
+        &self,
+        bytes: usize,
+        fits: impl Fn(usize, usize) -> bool,
+    ) -> Result<bool, Close> {
+        if let Some(reason) = self.ended() {
+            return Err(reason);
+        }
+        if self.lags() && !fits(self.share.waiting(), bytes) {
+            return Err(Close::QueueFull);
+        }
+        Ok(self.share.add(bytes))
+    }
+
+    /// Why it was ended, if it was.
+    pub fn ended(&self) -> Option<Close> {
+        self.ended.get().copied()
     }
 
     /// Whether nothing more gets through.
@@ -202,6 +258,16 @@ impl Control {
     }
 }
 
+impl Peer for Control {
+    fn share(&self) -> &Share {
+        &self.share
+    }
+
+    fn end(&self, reason: Close) {
+        Self::end(self, reason);
+    }
+}
+
 /// A byte stream with a stall clock.
 ///
 /// The clock starts when the kernel takes no more of what there is to send, and stops when all of
@@ -232,6 +298,19 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream<T> {
     fn io(&mut self) -> Option<Pin<&mut T>> {
         let (io, _) = self.open.as_mut().filter(|_| !self.control.is_over())?;
         Some(Pin::new(io))
+    }
+
+    /// What becomes of a write of bytes: those that were taken wait no more.
+    fn sent(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: Poll<io::Result<usize>>,
+        all: usize,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = poll {
+            self.control.share.take(bytes);
+        }
+        self.written(cx, poll, all)
     }
 
     /// What becomes of a write. One that is refused starts or asks the clock.
@@ -312,7 +391,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> AsyncWrite for Stream<T
         self.control.writer.register(cx.waker());
         let Some(io) = self.io() else { return Poll::Ready(Ok(buf.len())) };
         let poll = io.poll_write(cx, buf);
-        self.written(cx, poll, buf.len())
+        self.sent(cx, poll, buf.len())
     }
 
     fn poll_write_vectored(
@@ -324,7 +403,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> AsyncWrite for Stream<T
         let all = bufs.iter().map(|buf| buf.len()).sum();
         let Some(io) = self.io() else { return Poll::Ready(Ok(all)) };
         let poll = io.poll_write_vectored(cx, bufs);
-        self.written(cx, poll, all)
+        self.sent(cx, poll, all)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -146,10 +146,31 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "NETWORKS")]
     pub trusted_proxies: Option<String>,
 
-    /// How many connections are held; one more is answered 503. Unset: 20000, or the open-file
-    /// limit less 512 if that is lower
+    /// How many connections are held; one more is answered 503. Unset: 20000, or less where the
+    /// open-file limit or the container's memory (64KiB each of its half) asks for it
     #[arg(long, env, global = true, value_name = "COUNT")]
     pub max_connections: Option<String>,
+
+    /// How many of them one address may hold; one more is answered 503. Unset: any number
+    #[arg(long, env, global = true, value_name = "COUNT")]
+    pub max_connections_per_address: Option<String>,
+
+    /// How many rooms a socket may be in, up to 2000
+    #[arg(long, env, global = true, value_name = "COUNT", default_value = super::limits::MAX_ROOMS)]
+    pub max_rooms: String,
+
+    /// How many events a socket may send in a second, after a burst of MAX_ROOMS joins and leaves
+    #[arg(long, env, global = true, value_name = "COUNT", default_value = super::limits::MAX_EVENTS)]
+    pub max_events: String,
+
+    /// How large a message from a client may be, 4KiB to 1MiB
+    #[arg(long, env, global = true, value_name = "SIZE", default_value = super::limits::MAX_MESSAGE)]
+    pub max_message: String,
+
+    /// How many bytes may wait for all viewers together; then those that most waits for are
+    /// disconnected. Unset: 256MiB, or a quarter of the container's memory if less
+    #[arg(long, env, global = true, value_name = "SIZE")]
+    pub backlog_total: Option<String>,
 
     /// Over how long connections are closed on SIGTERM or Ctrl-C, 0s to 10m
     #[arg(long, env, global = true, value_name = "TIME", default_value = super::GRACE)]

@@ -8,7 +8,6 @@ use tokio::{runtime::Builder, task::JoinSet};
 use super::*;
 use crate::{
     broker::{self, Gap, GapReason, Sender},
-    delivery::Delivery,
     history::{Bounds, Position, Wish},
     rooms::{Limits, Member, Outlet},
 };
@@ -182,4 +181,21 @@ proptest! {
             check(viewer, published[viewer.room])?;
         }
     }
+}
+
+#[test]
+fn what_is_large_goes_out_in_parts_and_nothing_is_lost_between_them() {
+    let sizes = [10, PART - 11, 1, 5, 3 * PART, 7, 7, PART - 1, 1, 1];
+    let deliveries: Vec<Delivery> = (1u64..)
+        .zip(sizes)
+        .map(|(offset, size)| {
+            let message = Message::now(Bytes::new(), vec![b'x'; size].into());
+            Delivery::new("room".into(), "epoch".into(), offset, message)
+        })
+        .collect();
+    let parts: Vec<_> = parts(&deliveries).collect();
+    let counts: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    assert_eq!(counts, [3, 2, 3, 2]);
+    let offsets: Vec<u64> = parts.concat().iter().map(|delivery| delivery.place.offset).collect();
+    assert_eq!(offsets, (1..=10).collect::<Vec<u64>>());
 }

@@ -22,11 +22,7 @@ enum Packet<'a> {
 
 /// Frames the packets of `body` anew. A body that cannot be read is returned as it is.
 pub fn reframe(body: &[u8], base64_only: bool) -> Vec<u8> {
-    let packets = match body.first() {
-        Some(0 | 1) => read_binary(body),
-        _ => std::str::from_utf8(body).ok().and_then(read_text),
-    };
-    let Some(packets) = packets else { return body.to_vec() };
+    let Some(packets) = read(body) else { return body.to_vec() };
     let mut framed = Vec::with_capacity(body.len() + 8 * packets.len());
     for packet in &packets {
         if base64_only {
@@ -38,18 +34,32 @@ pub fn reframe(body: &[u8], base64_only: bool) -> Vec<u8> {
     framed
 }
 
-fn read_text(mut rest: &str) -> Option<Vec<Packet<'_>>> {
+fn read(body: &[u8]) -> Option<Vec<Packet<'_>>> {
+    if !matches!(body.first(), Some(0 | 1)) {
+        let packets = split_text(std::str::from_utf8(body).ok()?)?;
+        return Some(packets.into_iter().map(Packet::from_text).collect());
+    }
+    let packets = split_binary(body)?.into_iter().map(|(kind, packet)| match kind {
+        0 => std::str::from_utf8(packet).ok().map(Packet::from_text),
+        _ => packet.get(1..).map(|bytes| Packet::Binary(bytes.to_vec())),
+    });
+    packets.collect()
+}
+
+/// The packets of the text framing.
+pub fn split_text(mut rest: &str) -> Option<Vec<&str>> {
     let mut packets = Vec::new();
     while !rest.is_empty() {
         let (length, tail) = rest.split_once(':')?;
         let end = utf16_end(tail, length.parse().ok()?)?;
-        packets.push(Packet::from_text(&tail[..end]));
+        packets.push(&tail[..end]);
         rest = &tail[end..];
     }
     Some(packets)
 }
 
-fn read_binary(mut rest: &[u8]) -> Option<Vec<Packet<'_>>> {
+/// The packets of the binary framing, each with its kind: 0 is text, 1 begins with its type.
+pub fn split_binary(mut rest: &[u8]) -> Option<Vec<(u8, &[u8])>> {
     let mut packets = Vec::new();
     while let Some((&kind, tail)) = rest.split_first() {
         let digits = tail.iter().position(|&byte| byte == 255)?;
@@ -57,11 +67,7 @@ fn read_binary(mut rest: &[u8]) -> Option<Vec<Packet<'_>>> {
             length.checked_mul(10)?.checked_add(usize::from(digit))
         })?;
         let tail = &tail[digits + 1..];
-        let packet = tail.get(..length)?;
-        packets.push(match kind {
-            0 => Packet::from_text(std::str::from_utf8(packet).ok()?),
-            _ => Packet::Binary(packet.get(1..)?.to_vec()),
-        });
+        packets.push((kind, tail.get(..length)?));
         rest = &tail[length..];
     }
     Some(packets)

@@ -1,13 +1,6 @@
 //! `/events/{room}`: the same messages as Server-Sent Events, for curl and for EventSource.
 
-use std::{
-    convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -21,22 +14,21 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc::{
-    self,
-    error::TrySendError::{Closed, Full},
-};
+use tokio::sync::mpsc::{self, error::TrySendError::Full};
 
 use crate::{
     broker::Gap,
     delivery::Delivery,
     history::{Position, Wish},
     metrics::Close,
-    rooms::{MAX_WAITING, Member, Outlet, Rooms},
+    rooms::{Member, Outlet, Rooms},
     stream::Control,
 };
 
 /// Events that may wait for one client, as for a socket.
 const QUEUE: usize = 4096;
+/// What an event of one line is besides its id and payload: their names, line ends, a chunk's frame.
+const FRAMING: usize = "id: \ndata: \n\n0\r\n\r\n".len();
 /// How often a comment goes out when nothing else does: proxies cut what is silent for a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -65,8 +57,7 @@ pub async fn follow(
         since => since.flatten(),
     };
     let (events, waiting) = mpsc::channel(QUEUE);
-    let bytes = Arc::new(AtomicUsize::new(0));
-    let outlet = Arc::new(EventOutlet { events, bytes: bytes.clone(), stream: stream.clone() });
+    let outlet = Arc::new(EventOutlet { events, stream: stream.clone() });
     let first = outlet.clone();
     let wish = Wish { last: asked.last, since };
     let member = rooms.join(&room, None, outlet, &wish, |welcome, messages| {
@@ -78,13 +69,9 @@ pub async fn follow(
         }
     });
     let membership = Membership { rooms, room, member };
-    let events = stream::unfold((waiting, membership), move |(mut waiting, membership)| {
-        let bytes = bytes.clone();
-        async move {
-            let (event, size) = waiting.recv().await?;
-            bytes.fetch_sub(size, Relaxed);
-            Some((Ok::<_, Infallible>(event), (waiting, membership)))
-        }
+    let events = stream::unfold((waiting, membership), async |(mut waiting, membership)| {
+        let event = waiting.recv().await?;
+        Some((Ok::<_, Infallible>(event), (waiting, membership)))
     });
     let end = stream.finishing().clone().cancelled_owned();
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
@@ -106,39 +93,33 @@ impl Drop for Membership {
 
 /// A response as a member of a room.
 struct EventOutlet {
-    /// Each with the bytes of its payload.
-    events: mpsc::Sender<(Event, usize)>,
-    /// Those of all that wait.
-    bytes: Arc<AtomicUsize>,
+    events: mpsc::Sender<Event>,
     stream: Arc<Control>,
 }
 
 impl EventOutlet {
-    /// Whether the event was taken; a client that too much waits for is ended.
-    fn send(&self, event: Event, size: usize) -> bool {
-        let waiting = self.bytes.fetch_add(size, Relaxed) + size;
-        // A single message may be larger.
-        let fits = waiting <= MAX_WAITING || waiting == size;
-        let sent =
-            if fits { self.events.try_send((event, size)) } else { Err(Full((event, size))) };
-        match sent {
-            Ok(()) => true,
-            Err(Full(_)) => {
-                self.stream.end(Close::QueueFull);
-                false
-            }
-            Err(Closed(_)) => false,
-        }
+    /// Whether the event of so many bytes was taken; a client that too much waits for is ended.
+    fn send(&self, event: Event, bytes: usize) -> bool {
+        let sent = self.stream.queue(bytes).and_then(|()| match self.events.try_send(event) {
+            Err(Full(_)) => Err(Close::QueueFull),
+            sent => Ok(sent.is_ok()),
+        });
+        sent.unwrap_or_else(|reason| {
+            self.stream.end(reason);
+            false
+        })
     }
 
     /// Text as it is, line by line; other bytes in base64, as an event of another name.
     fn message(&self, delivery: &Delivery) -> bool {
-        let event = Event::default().id(id(&delivery.place.epoch, delivery.place.offset));
+        let id = id(&delivery.place.epoch, delivery.place.offset);
+        let bytes = FRAMING + id.len() + delivery.payload.len();
+        let event = Event::default().id(id);
         let event = match std::str::from_utf8(&delivery.payload) {
             Ok(text) => event.data(text),
             Err(_) => event.event("binary").data(BASE64_STANDARD.encode(&delivery.payload)),
         };
-        self.send(event, delivery.payload.len())
+        self.send(event, bytes)
     }
 }
 
@@ -168,4 +149,24 @@ fn id(epoch: &str, offset: u64) -> String {
 fn position(id: &[u8]) -> Option<Position> {
     let (epoch, offset) = std::str::from_utf8(id).ok()?.split_once('-')?;
     Some(Position { epoch: epoch.into(), offset: offset.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_id_is_read_as_it_was_written(epoch in "[0-9a-f]{12}", offset: u64) {
+            let read = position(id(&epoch, offset).as_bytes());
+            prop_assert_eq!(read, Some(Position { epoch: epoch.into(), offset }));
+        }
+
+        #[test]
+        fn any_bytes_are_an_id_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let _ = position(&bytes);
+        }
+    }
 }

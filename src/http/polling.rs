@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{body::Body, response::IntoResponse};
+use axum::{
+    body::{Body, HttpBody},
+    response::IntoResponse,
+};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
@@ -12,11 +15,15 @@ use http::{
 };
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::upgrade::OnUpgrade;
-use tokio::time::timeout;
+use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 use tower::ServiceExt;
 
-use super::engine_io3;
+use super::{
+    engine_io3,
+    inbound::{self, Framing, MAX_PACKETS, Problem},
+};
 use crate::{
+    metrics::Metrics,
     sockets::{
         Service,
         session::{Session, Sessions},
@@ -28,6 +35,8 @@ use crate::{
 const MAX_BODY: usize = 1 << 20;
 /// For a polling POST's body to arrive whole.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The kind of Engine.IO 3's binary framing.
+const BINARY: &str = "application/octet-stream";
 /// What clients take for “begin again with a new session”, in the protocol's words.
 const UNKNOWN_SESSION: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
 
@@ -39,12 +48,29 @@ type Refused = Box<Response<Body>>;
 pub struct Engine {
     service: Service,
     sessions: Arc<Sessions>,
+    max_packet: usize,
+    metrics: Arc<Metrics>,
 }
 
 impl Engine {
-    /// The engine, and where its sessions are kept.
-    pub fn new(service: Service, sessions: Arc<Sessions>) -> Self {
-        Self { service, sessions }
+    /// The engine, where its sessions are kept, and the sids of those that it is to forget.
+    pub fn new(
+        service: Service,
+        sessions: Arc<Sessions>,
+        mut ended: UnboundedReceiver<Box<str>>,
+        max_packet: usize,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let engine = Self { service, sessions, max_packet, metrics };
+        let service = engine.service.clone();
+        tokio::spawn(async move {
+            while let Some(sid) = ended.recv().await {
+                // By itself, it would keep a session that nobody polls for, and all that waits in
+                // it, until its heartbeat is overdue.
+                post(&service, &sid, Bytes::from_static(b"1")).await;
+            }
+        });
+        engine
     }
 
     /// Answers a request to `/socket.io/`.
@@ -65,7 +91,13 @@ impl Engine {
             return Err(refused((StatusCode::BAD_REQUEST, text)));
         }
         let session = self.session(&asked, &stream)?;
-        let body = collect(body).await?;
+        let body = self.collect(body).await?;
+        if asked.posts
+            && let Some(sid) = &asked.sid
+        {
+            let body = self.inbound(body, asked.framing(&parts.headers))?;
+            return Ok(post(&self.service, sid, body).await);
+        }
         let request = small_copy(parts, body, &session)?;
         let answer = self.service.clone().oneshot(request);
 
@@ -83,6 +115,13 @@ impl Engine {
             response = answer => response,
             () = stream.finishing().cancelled() => return Err(stopping()),
         };
+        if asked.sid.is_some()
+            && let Some(size) = response.body().size_hint().exact()
+        {
+            // It waits for the stream's peer from now on.
+            session.taken(size as usize);
+            let _ = stream.queue(size as usize);
+        }
         drop(poll);
         if asked.sid.is_some() && !asked.is_engine_io3 {
             return Ok(response);
@@ -99,11 +138,48 @@ impl Engine {
         }
         let base64_only = session.is_base64_only();
         let framed = engine_io3::reframe(&body, base64_only);
-        let kind =
-            if base64_only { "text/plain; charset=UTF-8" } else { "application/octet-stream" };
+        let kind = if base64_only { "text/plain; charset=UTF-8" } else { BINARY };
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         head.headers.remove(http::header::CONTENT_LENGTH);
         Ok(Response::from_parts(head, framed.into()))
+    }
+
+    async fn collect(&self, body: Body) -> Result<Bytes, Refused> {
+        let body = Limited::new(body, MAX_BODY).collect();
+        match timeout(BODY_TIMEOUT, body).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                Err(self.too_large(format!("a polling request has {MAX_BODY} bytes at most\n")))
+            }
+            Ok(Err(_)) => Err(refused(StatusCode::BAD_REQUEST)),
+            Err(_) => {
+                self.metrics.refusals("body_time").inc();
+                let text = format!("a request's body has {} s\n", BODY_TIMEOUT.as_secs());
+                Err(refused((StatusCode::REQUEST_TIMEOUT, text)))
+            }
+        }
+    }
+
+    /// The packets that a client posts, as the engine is to read them.
+    fn inbound(&self, body: Bytes, framing: Framing) -> Result<Bytes, Refused> {
+        let max = self.max_packet;
+        inbound::reframe(body, framing, max).map_err(|problem| match problem {
+            Problem::Malformed => refused((StatusCode::BAD_REQUEST, "these are no packets\n")),
+            Problem::TooLarge => self.too_large(format!(
+                "a packet has {max} bytes at most (see MAX_MESSAGE), and a request {MAX_PACKETS} packets\n"
+            )),
+        })
+    }
+
+    fn too_many(&self) -> Refused {
+        self.metrics.refusals("sessions").inc();
+        let text = "The server holds as many polling sessions as it may (MAX_CONNECTIONS).\n";
+        refused((StatusCode::SERVICE_UNAVAILABLE, text))
+    }
+
+    fn too_large(&self, text: String) -> Refused {
+        self.metrics.refusals("too_large").inc();
+        refused((StatusCode::PAYLOAD_TOO_LARGE, text))
     }
 
     /// A new session for a handshake, else the one that is named.
@@ -112,12 +188,21 @@ impl Engine {
             return if asked.websocket {
                 Ok(self.sessions.open_websocket(stream.clone()))
             } else {
-                self.sessions.open_polling(asked.base64_only).ok_or_else(too_many)
+                let session = self.sessions.open_polling(asked.base64_only);
+                session.ok_or_else(|| self.too_many())
             };
         };
-        let session = self.sessions.find(sid).filter(|session| !session.is_ended());
+        let session = self.sessions.find(sid).filter(|session| session.ended().is_none());
         session.ok_or_else(unknown_session)
     }
+}
+
+/// Hands packets to the engine, which answers for the session of this name.
+async fn post(service: &Service, sid: &str, packets: Bytes) -> Response<Body> {
+    let request = Request::post(format!("/socket.io/?EIO=4&transport=polling&sid={sid}"));
+    let Ok(request) = request.body(Full::new(packets)) else { return *unknown_session() };
+    let Ok(answer) = service.clone().oneshot(request).await;
+    answer
 }
 
 /// What a request's query says.
@@ -125,6 +210,7 @@ struct Asked {
     method: Method,
     sid: Option<Box<str>>,
     websocket: bool,
+    posts: bool,
     is_engine_io3: bool,
     base64_only: bool,
     jsonp: bool,
@@ -140,9 +226,20 @@ impl Asked {
             method: parts.method.clone(),
             sid: value("sid").map(Into::into),
             websocket: value("transport") == Some("websocket"),
+            posts: parts.method == Method::POST && value("transport") == Some("polling"),
             is_engine_io3: value("EIO") == Some("3"),
             base64_only: matches!(value("b64"), Some("1" | "true")),
             jsonp: value("j").is_some(),
+        }
+    }
+
+    /// How packets that are posted are put together.
+    fn framing(&self, headers: &HeaderMap) -> Framing {
+        let is_binary = |kind: &HeaderValue| kind.as_bytes() == BINARY.as_bytes();
+        match (self.is_engine_io3, headers.get(CONTENT_TYPE).is_some_and(is_binary)) {
+            (false, _) => Framing::Separated,
+            (true, false) => Framing::Text,
+            (true, true) => Framing::Binary,
         }
     }
 }
@@ -175,19 +272,6 @@ fn small_copy(
     Ok(request)
 }
 
-async fn collect(body: Body) -> Result<Bytes, Refused> {
-    let body = Limited::new(body, MAX_BODY).collect();
-    match timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let text = format!("a polling request has {MAX_BODY} bytes at most\n");
-            Err(refused((StatusCode::PAYLOAD_TOO_LARGE, text)))
-        }
-        Ok(Err(_)) => Err(refused(StatusCode::BAD_REQUEST)),
-        Err(_) => Err(refused(StatusCode::REQUEST_TIMEOUT)),
-    }
-}
-
 /// The name of the session that a polling handshake has opened.
 fn sid_of(body: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(body).ok()?;
@@ -202,11 +286,6 @@ fn refused(answer: impl IntoResponse) -> Refused {
 fn unknown_session() -> Refused {
     let json = [(CONTENT_TYPE, "application/json")];
     refused((StatusCode::BAD_REQUEST, json, UNKNOWN_SESSION))
-}
-
-fn too_many() -> Refused {
-    let text = "The server holds as many polling sessions as it may (MAX_CONNECTIONS).\n";
-    refused((StatusCode::SERVICE_UNAVAILABLE, text))
 }
 
 fn stopping() -> Refused {

@@ -10,6 +10,10 @@ use tracing::error;
 use super::viewer::Viewer;
 use crate::{broker::Gap, delivery::Delivery, history::Kept, metrics::Close, rooms::Outlet};
 
+/// What the packets of a message are besides the payload and its place, for knowing their size.
+const TEXT: &str = r#"42["message",]"#;
+const BINARY: &str = r#"451-["message",{"_placeholder":true,"num":0}]"#;
+
 /// One membership of one socket.
 pub struct SocketOutlet {
     socket: SocketRef,
@@ -32,12 +36,27 @@ impl SocketOutlet {
 
     /// Sends what is kept of a room's past, oldest first. Under the room's lock.
     pub fn replay(&self, room: &Arc<str>, messages: Vec<Kept>) {
-        for kept in messages {
-            if self.emit(&Delivery::again(room.clone(), kept)).is_err() {
-                // The client does not even take its past: its stream ends, and with that the rest.
-                return self.viewer.session().end(Close::QueueFull);
-            }
+        let again = |kept| Delivery::again(room.clone(), kept);
+        let past: Vec<Delivery> = messages.into_iter().map(again).collect();
+        let session = self.viewer.session();
+        let sizes = past.iter().flat_map(|delivery| self.packets(delivery));
+        let sent = session
+            .queue_replay(sizes)
+            .and_then(|()| past.iter().try_for_each(|delivery| queued(self.emit(delivery))));
+        // A client that does not even take its past: its stream ends, and with that the rest.
+        if let Err(reason) = sent {
+            session.end(reason);
         }
+    }
+
+    /// The bytes of a message's packets; 0 is none.
+    fn packets(&self, delivery: &Delivery) -> impl Iterator<Item = usize> {
+        let meta = if self.meta { ",".len() + delivery.meta().get().len() } else { 0 };
+        let sizes = match delivery.text() {
+            Some(text) => [TEXT.len() + text.get().len() + meta, 0],
+            None => [BINARY.len() + meta, delivery.payload.len()],
+        };
+        sizes.into_iter().filter(|&size| size > 0)
     }
 
     fn emit(&self, delivery: &Delivery) -> Result<(), SendError> {
@@ -58,21 +77,17 @@ impl Outlet for SocketOutlet {
         if !*open {
             return 0;
         }
-        let (mut taken, mut bytes, mut end) = (0, 0, None);
-        for delivery in batch {
-            match self.emit(delivery) {
-                Ok(()) => (taken, bytes) = (taken + 1, bytes + delivery.payload.len()),
-                Err(SendError::Socket(SocketError::InternalChannelFull)) => {
-                    end = Some(Close::QueueFull);
-                    break;
-                }
-                // Its end is on the way to us.
-                Err(SendError::Socket(_)) => break,
-                Err(SendError::Serialize(error)) => error!("cannot encode a message: {error}"),
-            }
-        }
+        let packets = batch.iter().flat_map(|delivery| self.packets(delivery));
+        let mut taken = 0;
+        let sent = self.viewer.session().queue(packets).and_then(|()| {
+            batch.iter().try_for_each(|delivery| {
+                let sent = self.emit(delivery);
+                taken += usize::from(sent.is_ok());
+                queued(sent)
+            })
+        });
         drop(open);
-        if let Some(reason) = end.or_else(|| self.viewer.session().queued(bytes)) {
+        if let Err(reason) = sent {
             self.viewer.end(reason);
         }
         taken
@@ -94,6 +109,19 @@ impl Outlet for SocketOutlet {
     fn hello(&self) {
         // No arguments, as in the demo.
         let _ = self.socket.emit("hello", &[(); 0]);
+    }
+}
+
+/// What is to become of a client after a packet was sent to it.
+pub fn queued(sent: Result<(), SendError>) -> Result<(), Close> {
+    match sent {
+        Err(SendError::Socket(SocketError::InternalChannelFull)) => Err(Close::QueueFull),
+        // Its end is on the way to us.
+        Ok(()) | Err(SendError::Socket(_)) => Ok(()),
+        Err(SendError::Serialize(error)) => {
+            error!("cannot encode a message: {error}");
+            Ok(())
+        }
     }
 }
 

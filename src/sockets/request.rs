@@ -3,8 +3,12 @@
 use std::{convert::Infallible, sync::Arc};
 
 use serde::Serialize;
-use serde_json::Value as Json;
+use serde_json::{
+    Value as Json,
+    value::{RawValue, to_raw_value},
+};
 use socketioxide::{
+    SendError,
     adapter::LocalAdapter,
     extract::{AckSender, SocketRef},
     handler::FromMessageParts,
@@ -12,12 +16,16 @@ use socketioxide::{
 };
 use socketioxide_core::Value;
 
+use super::{outlet::queued, session::Session};
+
 /// An event from a client.
 pub struct Request {
     /// The event's name.
     pub event: String,
     /// Its arguments, without the acknowledgement.
     pub args: Vec<Json>,
+    /// Its bytes, name and arguments.
+    pub size: usize,
     ack: Option<AckSender>,
 }
 
@@ -47,17 +55,18 @@ impl FromMessageParts<LocalAdapter> for Request {
     ) -> Result<Self, Infallible> {
         // The engine has read the name already, so this is an array that begins with it.
         let text = value.as_str().map(|text| text.as_str()).unwrap_or_default();
+        let size = text.len();
         let mut args = serde_json::from_str::<Vec<Json>>(text).unwrap_or_default().into_iter();
         let event =
             args.next().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default();
         let Ok(ack) = AckSender::from_message_parts(socket, value, ack_id);
-        Ok(Self { event, args: args.collect(), ack: ack_id.is_some().then_some(ack) })
+        Ok(Self { event, args: args.collect(), size, ack: ack_id.is_some().then_some(ack) })
     }
 }
 
 impl Request {
     /// Answers a request that was right, where an answer was asked for.
-    pub fn accept(self, answer: impl Serialize) {
+    pub fn accept(self, session: &Session, answer: impl Serialize) {
         #[derive(Serialize)]
         struct Accepted<T> {
             ok: bool,
@@ -65,21 +74,38 @@ impl Request {
             answer: T,
         }
         if let Some(ack) = self.ack {
-            // Fails only when the client's queue is full or gone, and then the client is ended.
-            let _ = ack.send(&Accepted { ok: true, answer });
+            send(session, &Accepted { ok: true, answer }, |answer| ack.send(answer));
         }
     }
 
     /// Explains what was wrong: in the acknowledgement, else by the event `error`.
-    pub fn refuse(self, socket: &SocketRef, refusal: Refusal) {
+    pub fn refuse(self, session: &Session, socket: &SocketRef, refusal: Refusal) {
         #[derive(Serialize)]
         struct Refused {
             ok: bool,
             error: Refusal,
         }
-        let _ = match self.ack {
-            Some(ack) => ack.send(&Refused { ok: false, error: refusal }),
-            None => socket.emit("error", &refusal),
-        };
+        match self.ack {
+            Some(ack) => {
+                let refused = Refused { ok: false, error: refusal };
+                send(session, &refused, |refused| ack.send(refused));
+            }
+            None => send(session, &refusal, |refusal| socket.emit("error", refusal)),
+        }
+    }
+}
+
+/// Sends an answer, which counts as all that waits does: who asks without reading must not make us
+/// keep more than anybody else.
+fn send(
+    session: &Session,
+    answer: &impl Serialize,
+    send: impl FnOnce(&RawValue) -> Result<(), SendError>,
+) {
+    // Strings, numbers and lists of them: encoding cannot fail.
+    let Ok(answer) = to_raw_value(answer) else { return };
+    let size = [answer.get().len()].into_iter();
+    if let Err(reason) = session.queue(size).and_then(|()| queued(send(&answer))) {
+        session.end(reason);
     }
 }

@@ -6,20 +6,17 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, Weak,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, Weak},
     time::{Duration, Instant},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc::UnboundedSender};
 use tracing::info;
 
 use crate::{
+    backlog::{Backlog, Peer, Share},
     metrics::{Close, Metrics, Transport},
-    rooms::MAX_WAITING,
-    stream::Control,
+    stream::{Control, fits},
 };
 
 /// All sessions that began with polling, by sid.
@@ -29,6 +26,9 @@ pub struct Sessions {
     /// own: as many as there may be connections.
     max_polling: usize,
     slow_after: Duration,
+    backlog: Arc<Backlog>,
+    /// Takes the sids of polling sessions that have been ended; no more than there are sessions.
+    ended: UnboundedSender<Box<str>>,
     metrics: Arc<Metrics>,
 }
 
@@ -40,8 +40,8 @@ pub struct Session {
     /// means it when a WebSocket has taken over: the last poll's answer is on its way then.
     base64_only: bool,
     carrier: Mutex<Carrier>,
-    /// Bytes that were queued since the client fell behind.
-    waiting: AtomicUsize,
+    /// What waits for the next poll; what waits for a WebSocket is its stream's.
+    share: Share,
     /// A poll has begun, or a WebSocket has taken over.
     resumed: Notify,
 }
@@ -62,8 +62,15 @@ struct Polling {
 
 impl Sessions {
     /// None yet.
-    pub fn new(max_polling: usize, slow_after: Duration, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { by_sid: Mutex::default(), max_polling, slow_after, metrics })
+    pub fn new(
+        max_polling: usize,
+        slow_after: Duration,
+        backlog: Arc<Backlog>,
+        ended: UnboundedSender<Box<str>>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let by_sid = Mutex::default();
+        Arc::new(Self { by_sid, max_polling, slow_after, backlog, ended, metrics })
     }
 
     /// A session whose handshake comes by WebSocket, over this stream.
@@ -76,14 +83,18 @@ impl Sessions {
     pub fn open_polling(self: &Arc<Self>, base64_only: bool) -> Option<Arc<Session>> {
         let polling = self.metrics.sessions(Transport::Polling).get() as usize;
         let carrier = Carrier::Polling(Polling::default());
-        (polling < self.max_polling).then(|| self.open(carrier, base64_only))
+        (polling < self.max_polling).then(|| {
+            let session = self.open(carrier, base64_only);
+            self.backlog.enter(&session);
+            session
+        })
     }
 
     fn open(self: &Arc<Self>, carrier: Carrier, base64_only: bool) -> Arc<Session> {
         self.metrics.sessions(carrier.transport()).inc();
-        let (sid, waiting, resumed) = Default::default();
-        let (sessions, carrier) = (self.clone(), carrier.into());
-        Arc::new(Session { sessions, sid, base64_only, carrier, waiting, resumed })
+        let (sid, resumed) = Default::default();
+        let (sessions, carrier, share) = (self.clone(), carrier.into(), self.backlog.share());
+        Arc::new(Session { sessions, sid, base64_only, carrier, share, resumed })
     }
 
     /// The session of this name, if it is alive.
@@ -106,6 +117,8 @@ impl Session {
         match &*carrier {
             Carrier::Polling(Polling { ended: Some(reason), .. }) => stream.end(*reason),
             Carrier::Polling(_) => {
+                // Both are counted already.
+                let _ = stream.share().add(self.share.clear());
                 self.count(&carrier, -1);
                 *carrier = Carrier::WebSocket(stream);
                 self.count(&carrier, 1);
@@ -125,27 +138,52 @@ impl Session {
         if let Carrier::Polling(polling) = &mut *lock(&self.carrier) {
             polling.open += 1;
             polling.since = None;
-            // A poll takes all that waits.
-            self.waiting.store(0, Relaxed);
             self.resumed.notify_waiters();
         }
         Poll(self.clone())
     }
 
-    /// To be told of bytes that were queued: why the session is to be ended now, if it is.
-    pub fn queued(&self, bytes: usize) -> Option<Close> {
-        let mut carrier = lock(&self.carrier);
-        if !carrier.lags() {
-            self.waiting.store(0, Relaxed);
-            return None;
+    /// To be told before packets of these sizes are queued. An error says why they are not to be:
+    /// the session has ended, or is to be ended.
+    pub fn queue(&self, packets: impl Iterator<Item = usize>) -> Result<(), Close> {
+        self.admit(packets, fits)
+    }
+
+    /// As [`Self::queue`], for a replay: as much as may be in one comes beside what may wait.
+    pub fn queue_replay(&self, packets: impl Iterator<Item = usize>) -> Result<(), Close> {
+        self.admit(packets, |waiting, _| fits(waiting, 0))
+    }
+
+    fn admit(
+        &self,
+        packets: impl Iterator<Item = usize>,
+        fits: impl Fn(usize, usize) -> bool,
+    ) -> Result<(), Close> {
+        let is_too_much = match &mut *lock(&self.carrier) {
+            Carrier::WebSocket(stream) => stream.reserve(packets.map(framed).sum(), fits)?,
+            Carrier::Polling(polling) => {
+                let bytes = packets.sum();
+                polling.check(self.sessions.slow_after)?;
+                if polling.open == 0 && !fits(self.share.waiting(), bytes) {
+                    return Err(Close::QueueFull);
+                }
+                self.share.add(bytes)
+            }
+        };
+        // Not under the lock: it may be this session that has to go.
+        if is_too_much {
+            self.share.relieve();
+            return self.ended().map_or(Ok(()), Err);
         }
-        if let Carrier::Polling(polling) = &mut *carrier
-            && polling.since.get_or_insert_with(Instant::now).elapsed() > self.sessions.slow_after
-        {
-            return Some(Close::Slow);
+        Ok(())
+    }
+
+    /// A poll's answer has taken so many bytes.
+    pub fn taken(&self, bytes: usize) {
+        match &*lock(&self.carrier) {
+            Carrier::WebSocket(stream) => stream.share().take(bytes),
+            Carrier::Polling(_) => self.share.take(bytes),
         }
-        let waiting = self.waiting.fetch_add(bytes, Relaxed) + bytes;
-        (waiting > MAX_WAITING).then_some(Close::QueueFull)
     }
 
     /// After how long behind a viewer is ended.
@@ -174,28 +212,45 @@ impl Session {
         }
     }
 
-    /// Ends the session: its stream at once, its polls by refusing the next one. Counted and
-    /// logged once. The client takes it for a lost connection and comes back with a new session.
+    /// Ends the session: its stream at once, its polls by refusing the next one; the engine is told
+    /// to forget it. Counted and logged once. The client takes it for a lost connection and comes
+    /// back with a new session.
     pub fn end(&self, reason: Close) {
         match &mut *lock(&self.carrier) {
             Carrier::WebSocket(stream) => stream.end(reason),
             Carrier::Polling(polling) if polling.ended.is_none() => {
                 polling.ended = Some(reason);
                 self.sessions.metrics.closed(reason).inc();
-                let sid = self.sid.get().map(|sid| &**sid).unwrap_or_default();
+                self.share.clear();
+                let sid = self.sid.get().cloned().unwrap_or_default();
                 info!(sid, reason = reason.as_str(), "ended a polling session");
+                // Nobody listens any more when the server is over.
+                let _ = self.sessions.ended.send(sid);
             }
             Carrier::Polling(_) => {}
         }
     }
 
-    /// Whether polls are to be refused.
-    pub fn is_ended(&self) -> bool {
-        matches!(&*lock(&self.carrier), Carrier::Polling(Polling { ended: Some(_), .. }))
+    /// Why it was ended, if it was.
+    pub fn ended(&self) -> Option<Close> {
+        match &*lock(&self.carrier) {
+            Carrier::WebSocket(stream) => stream.ended(),
+            Carrier::Polling(polling) => polling.ended,
+        }
     }
 
     fn count(&self, carrier: &Carrier, change: i64) {
         self.sessions.metrics.sessions(carrier.transport()).inc_by(change);
+    }
+}
+
+impl Peer for Session {
+    fn share(&self) -> &Share {
+        &self.share
+    }
+
+    fn end(&self, reason: Close) {
+        Self::end(self, reason);
     }
 }
 
@@ -205,6 +260,20 @@ impl Drop for Session {
         if let Some(sid) = self.sid.get() {
             lock(&self.sessions.by_sid).remove(sid);
         }
+    }
+}
+
+impl Polling {
+    /// Whether the session goes on: it has not been ended, and polls have come.
+    fn check(&mut self, slow_after: Duration) -> Result<(), Close> {
+        if let Some(reason) = self.ended {
+            return Err(reason);
+        }
+        let late = |since: &mut Instant| since.elapsed() > slow_after;
+        if self.open == 0 && late(self.since.get_or_insert_with(Instant::now)) {
+            return Err(Close::Slow);
+        }
+        Ok(())
     }
 }
 
@@ -233,6 +302,16 @@ impl Drop for Poll {
             polling.open = polling.open.saturating_sub(1);
         }
     }
+}
+
+/// A packet's bytes as a WebSocket's frame.
+fn framed(packet: usize) -> usize {
+    packet
+        + match packet {
+            0..=125 => 2,
+            126..=0xffff => 4,
+            _ => 10,
+        }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -7,6 +7,7 @@ use std::{
     collections::HashMap,
     mem,
     sync::{Arc, Mutex, MutexGuard},
+    time::Instant,
 };
 
 use serde::Serialize;
@@ -18,6 +19,7 @@ use super::{
     arguments::{self, Options},
     conflate::{Latest, MaxRate},
     outlet::SocketOutlet,
+    pace::{Pace, Verdict},
     request::{Refusal, Request},
     session::Session,
 };
@@ -27,9 +29,6 @@ use crate::{
     metrics::Close,
     rooms::{Channel, Member, Outlet, Welcome},
 };
-
-/// Rooms of one socket.
-const MAX_ROOMS: usize = 256;
 
 /// What a request is about.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +52,7 @@ pub struct Viewer {
 
 struct State {
     phase: Phase,
+    pace: Pace,
     rooms: HashMap<Arc<str>, Membership>,
 }
 
@@ -84,7 +84,11 @@ struct Membership {
 impl Viewer {
     /// A viewer that is about to connect over a session.
     pub fn new(shared: Arc<Shared>, session: Arc<Session>) -> Arc<Self> {
-        let state = State { phase: Phase::Connecting(Vec::new()), rooms: HashMap::new() };
+        let Shared { max_rooms, max_events, .. } = *shared;
+        // All rooms can be joined and left again at once.
+        let pace = Pace::new(max_events, max_events.max(2 * max_rooms), Instant::now());
+        let phase = Phase::Connecting(Vec::new());
+        let state = State { phase, pace, rooms: HashMap::new() };
         Arc::new(Self { shared, session, state: state.into() })
     }
 
@@ -109,14 +113,32 @@ impl Viewer {
     /// Answers a request; requests of one viewer come one after the other.
     pub fn request(self: &Arc<Self>, socket: &SocketRef, ask: Ask, request: Request) {
         let mut state = self.lock();
-        match &mut state.phase {
-            Phase::Connecting(early) if early.len() < MAX_ROOMS => early.push((ask, request)),
-            Phase::Connecting(_) => {
-                let refusal = Refusal::new("too_early", "wait for `connect` before asking so much");
-                request.refuse(socket, refusal);
+        match (state.pace.event(Instant::now()), &mut state.phase) {
+            (_, Phase::Gone) => {}
+            (Verdict::Absurd, _) => {
+                drop(state);
+                self.end(Close::TooFast);
             }
-            Phase::Connected => self.answer(&mut state, socket, ask, request),
-            Phase::Gone => {}
+            (Verdict::TooFast, _) => {
+                let most = self.shared.max_events;
+                let message = format!("a socket sends {most} events a second at most; slow down");
+                self.refuse(socket, request, Refusal::new("too_fast", message));
+            }
+            (Verdict::Answer, _) if request.size > self.shared.max_message => {
+                let most = self.shared.max_message;
+                let message = format!("a message has {most} bytes at most (MAX_MESSAGE)");
+                self.refuse(socket, request, Refusal::new("too_large", message));
+            }
+            (Verdict::Answer, Phase::Connecting(early)) if early.len() < self.shared.max_rooms => {
+                early.push((ask, request));
+            }
+            (Verdict::Answer, Phase::Connecting(_)) => {
+                let refusal = Refusal::new("too_early", "wait for `connect` before asking so much");
+                self.refuse(socket, request, refusal);
+            }
+            (Verdict::Answer, Phase::Connected) => {
+                self.answer(&mut state, socket, ask, request);
+            }
         }
     }
 
@@ -151,7 +173,7 @@ impl Viewer {
             Ask::Channels => match arguments::pattern(&request.args) {
                 Ok(pattern) => {
                     let (channels, more) = self.shared.rooms.channels(&pattern, now());
-                    return request.accept(Channels { channels, more });
+                    return request.accept(&self.session, Channels { channels, more });
                 }
                 Err(refusal) => refusal,
             },
@@ -163,15 +185,21 @@ impl Viewer {
                 Refusal::new("unsupported", message)
             }
         };
-        debug!(sid = %socket.id, code = refused.code, "refused a request");
-        request.refuse(socket, refused);
+        self.refuse(socket, request, refused);
+    }
+
+    fn refuse(&self, socket: &SocketRef, request: Request, refusal: Refusal) {
+        debug!(sid = %socket.id, code = refusal.code, "refused a request");
+        self.shared.metrics.refusals(refusal.code).inc();
+        request.refuse(&self.session, socket, refusal);
     }
 
     fn admit(&self, state: &State, request: &Request) -> Result<(Arc<str>, Options), Refusal> {
         let room = arguments::room(&request.args)?;
         let options = Options::read(request.args.get(1))?;
-        if state.rooms.len() >= MAX_ROOMS && !state.rooms.contains_key(&room) {
-            let message = format!("a socket is in {MAX_ROOMS} rooms at most; leave one first");
+        let most = self.shared.max_rooms;
+        if state.rooms.len() >= most && !state.rooms.contains_key(&room) {
+            let message = format!("a socket is in {most} rooms at most; leave one first");
             return Err(Refusal::new("too_many_rooms", message));
         }
         Ok((room, options))
@@ -202,7 +230,7 @@ impl Viewer {
             if let Some(before) = before.as_ref().filter(|_| options.wish != Wish::default()) {
                 before.outlet.close();
             }
-            request.accept(welcome);
+            request.accept(&self.session, welcome);
             socket_outlet.replay(&room, messages);
         };
         let again = before.as_ref().map(|before| before.member);
@@ -218,7 +246,7 @@ impl Viewer {
             membership.outlet.close();
             self.shared.rooms.leave(room, membership.member);
         }
-        request.accept(Left { room });
+        request.accept(&self.session, Left { room });
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,12 +1,14 @@
 //! What is too much is refused with words.
 
+use roomcast::config::Settings;
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
 };
 
-use crate::support::{Client, Site, request, within};
+use crate::support::{Client, Polling, Site, request, within};
 
 #[tokio::test]
 async fn a_connection_too_many_is_answered_503() {
@@ -47,6 +49,162 @@ async fn polling_sessions_are_bounded_also_over_one_connection() {
     let (status, text) = request(site.addr, "GET", path, "").await;
     assert_eq!(status, 503);
     assert!(String::from_utf8_lossy(&text).contains("MAX_CONNECTIONS"));
+}
+
+#[tokio::test]
+async fn an_address_has_as_many_connections_as_it_may() {
+    let change = |settings: &mut Settings| settings.max_connections_per_address = Some("2".into());
+    let site = Site::start_with(change).await;
+    let first = Client::connect(&site).await;
+    let _second = Client::connect(&site).await;
+    let (status, text) = request(site.addr, "GET", "/", "").await;
+    assert_eq!(status, 429);
+    assert!(String::from_utf8_lossy(&text).contains("MAX_CONNECTIONS_PER_ADDRESS"));
+    assert_eq!(site.metric("roomcast_refusals_total{reason=\"address\"}").await, 1);
+    drop(first);
+    site.until("a seat again", async || request(site.addr, "GET", "/", "").await.0 == 200).await;
+}
+
+/// The status of a request that came through a proxy on this machine, and its connection.
+async fn forwarded(site: &Site, client: &str, path: &str, more: &str) -> (String, TcpStream) {
+    let mut stream = TcpStream::connect(site.addr).await.expect("connected");
+    let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nx-forwarded-for: {client}\r\n{more}\r\n");
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    let mut status = [0; 12];
+    within("an answer", stream.read_exact(&mut status)).await.expect("an answer");
+    (String::from_utf8_lossy(&status[9..]).into_owned(), stream)
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_client_is_counted_and_nobody_else_can_claim_to_be_one() {
+    const WEBSOCKET: &str = "connection: upgrade\r\nupgrade: websocket\r\n\
+        sec-websocket-version: 13\r\nsec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n";
+    let site = Site::start_with(|settings| {
+        settings.max_connections_per_address = Some("2".into());
+        settings.trusted_proxies = Some("127.0.0.1".into());
+    });
+    let site = site.await;
+    let path = "/socket.io/?EIO=4&transport=websocket";
+    let (status, _follows) = forwarded(&site, "9.9.9.9", "/events/device01", "").await;
+    assert_eq!(status, "200");
+    let (status, socket) = forwarded(&site, "9.9.9.9", path, WEBSOCKET).await;
+    assert_eq!(status, "101");
+    assert_eq!(forwarded(&site, "9.9.9.9", "/", "").await.0, "429");
+    assert_eq!(forwarded(&site, "8.8.8.8, 9.9.9.9", "/", "").await.0, "429");
+    assert_eq!(forwarded(&site, "9.9.9.8", "/", "").await.0, "200");
+    drop(socket);
+    site.until("a seat again", async || forwarded(&site, "9.9.9.9", "/", "").await.0 == "200")
+        .await;
+
+    // Nobody is trusted here: what a client says about itself counts for nothing.
+    let change = |settings: &mut Settings| settings.max_connections_per_address = Some("1".into());
+    let site = Site::start_with(change).await;
+    let _first = Client::connect(&site).await;
+    assert_eq!(forwarded(&site, "9.9.9.8", "/", "").await.0, "429");
+}
+
+#[tokio::test]
+async fn a_socket_is_in_as_many_rooms_as_it_may() {
+    let site = Site::start_with(|settings| settings.max_rooms = "2".into()).await;
+    let mut client = Client::connect(&site).await;
+    client.join("first").await;
+    client.join("second").await;
+    client.join("second").await;
+    let answer = client.ask(json!(["channel", "third"])).await;
+    assert_eq!(answer["error"]["code"], "too_many_rooms");
+    client.ask(json!(["leave", "first"])).await;
+    client.join("third").await;
+}
+
+#[tokio::test]
+async fn who_sends_events_too_fast_is_refused_and_who_goes_on_is_ended() {
+    let site = Site::start_with(|settings| {
+        (settings.max_events, settings.max_rooms) = ("1".into(), "5".into());
+    });
+    let site = site.await;
+    let mut client = Client::connect(&site).await;
+    let mut answered = 0;
+    let refused = loop {
+        let answer = client.ask(json!(["leave", "device01"])).await;
+        if answer["ok"] == false {
+            break answer;
+        }
+        answered += 1;
+    };
+    assert!(answered >= 10, "all rooms can be joined and left at once: {answered}");
+    assert_eq!(refused["error"]["code"], "too_fast");
+    client.emit(json!(["leave", "device01"])).await;
+    let event = client.event().await;
+    assert_eq!((&event[0], &event[1]["code"]), (&json!("error"), &json!("too_fast")));
+    assert!(site.metric("roomcast_refusals_total{reason=\"too_fast\"}").await >= 2);
+    assert_eq!(site.metric("roomcast_sockets").await, 1);
+    // The server may end it before all is sent.
+    client.flood(r#"42["leave","device01"]"#, 1000).await;
+    client.rest().await;
+    site.until_metric("roomcast_closes_total{reason=\"too_fast\"}", 1).await;
+    site.until_metric("roomcast_sockets", 0).await;
+}
+
+#[tokio::test]
+async fn all_rooms_can_be_joined_at_once() {
+    let site = Site::start().await;
+    let mut client = Client::connect(&site).await;
+    for room in 0..256 {
+        client.emit(json!(["channel", format!("room{room}")])).await;
+    }
+    site.until_metric("roomcast_members", 256).await;
+    let answer = client.ask(json!(["channel", "one more"])).await;
+    assert_eq!(answer["error"]["code"], "too_many_rooms");
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_refused_over_both_transports() {
+    const REFUSED: &str = "roomcast_refusals_total{reason=\"too_large\"}";
+    let site = Site::start().await;
+    let packet = |size: usize| {
+        let frame = r#"42["channel",""]"#.len();
+        format!(r#"42["channel","{}"]"#, "x".repeat(size - frame))
+    };
+    const MOST: usize = 64 << 10;
+    // One that is too large is answered so; one that is far too large is not even read.
+    let polling = Polling::connect(&site).await;
+    assert_eq!(polling.post(&packet(MOST)).await, 200);
+    assert!(polling.poll().await.1.contains("bad_room"));
+    assert_eq!(polling.post(&packet(MOST + 10)).await, 200);
+    assert!(polling.poll().await.1.contains("too_large"));
+    assert_eq!(site.metric(REFUSED).await, 1);
+    assert_eq!(polling.post(&packet(2 * MOST + 10)).await, 413);
+    assert_eq!(site.metric(REFUSED).await, 2);
+    assert_eq!(polling.post(r#"42["channel","device01"]"#).await, 200);
+    site.until_metric("roomcast_members", 1).await;
+
+    let mut client = Client::connect(&site).await;
+    client.send(&packet(MOST)).await;
+    assert_eq!(client.event().await[1]["code"], "bad_room");
+    client.send(&packet(MOST + 10)).await;
+    assert_eq!(client.event().await[1]["code"], "too_large");
+    assert_eq!(site.metric(REFUSED).await, 3);
+    client.flood(&packet(2 * MOST + 10), 1).await;
+    client.rest().await;
+    site.until_metric("roomcast_sessions{transport=\"websocket\"}", 0).await;
+}
+
+#[tokio::test]
+async fn polling_packets_of_version_3_are_read_and_those_that_lie_are_refused() {
+    let site = Site::start().await;
+    let path = "/socket.io/?EIO=3&transport=polling";
+    let (_, open) = request(site.addr, "GET", path, "").await;
+    let open = String::from_utf8_lossy(&open);
+    let (_, sid) = open.split_once(r#""sid":""#).expect("a sid");
+    let session = format!("{path}&sid={}", sid.split('"').next().expect("a sid"));
+    let join = r#"42["channel","dévice"]"#;
+    let body = format!("{}:{join}1:2", join.encode_utf16().count());
+    assert_eq!(request(site.addr, "POST", &session, &body).await.0, 200);
+    site.until_metric("roomcast_members", 1).await;
+    // The length ends inside a character: the engine itself would never come to an end with it.
+    assert_eq!(request(site.addr, "POST", &session, "2:4\u{1f600}xyz").await.0, 400);
+    // The engine itself would need minutes for these.
+    assert_eq!(request(site.addr, "POST", &session, &"1:2".repeat(300_000)).await.0, 413);
 }
 
 #[tokio::test]

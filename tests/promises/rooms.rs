@@ -175,6 +175,21 @@ async fn a_channel_that_can_be_no_room_reaches_nobody_and_is_counted() {
     site.until_metric("roomcast_drops_total{reason=\"bad_channel\"}", 3).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_of_clients_that_leave_twice_and_come_back() {
+    let site = Site::start().await;
+    for _ in 0..100 {
+        let mut client = Client::connect(&site).await;
+        // The engine may end it before all is sent.
+        for packet in ["41", "41", "40", r#"42["channel","device01"]"#, "1"] {
+            client.flood(packet, 1).await;
+        }
+    }
+    for gauge in ["roomcast_sockets", "roomcast_members", "roomcast_connections"] {
+        site.until_metric(gauge, 0).await;
+    }
+}
+
 #[tokio::test]
 async fn a_client_may_leave_the_namespace_and_come_back_over_the_same_session() {
     let site = Site::start().await;

@@ -1,5 +1,6 @@
 //! Viewers that do not take what is theirs harm nobody else.
 
+use serde_json::json;
 use tokio::{net::TcpSocket, task::JoinSet};
 
 use crate::support::{Client, Polling, Site, within};
@@ -41,6 +42,104 @@ async fn a_viewer_that_stops_reading_is_ended_and_the_others_miss_nothing() {
     site.until_metric("roomcast_members", OTHERS as u64).await;
     site.until_metric("roomcast_connections", OTHERS as u64).await;
     drop((stalled, others));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_too_much_waits_for_all_the_furthest_behind_goes_first_and_nobody_else() {
+    const TOTAL: u64 = 8 << 20;
+    const WAITS: &str = "roomcast_backlog_bytes";
+    const ENDED: &str = "roomcast_closes_total{reason=\"backlog\"}";
+    let site = Site::start_with(|settings| {
+        settings.backlog_total = Some("8MiB".into());
+        settings.slow_after = "19s".into();
+    })
+    .await;
+    let mut good = Client::connect(&site).await;
+    good.join("all").await;
+    let mut slow = Vec::new();
+    for number in 0..3 {
+        let mut client = stalled(&site).await;
+        client.join("all").await;
+        client.join(&format!("own{number}")).await;
+        slow.push(client);
+    }
+    let payload = "x".repeat(64 << 10);
+    // The first falls behind by far, but by less than one may; then all of them do.
+    for _ in 0..16 {
+        site.publish("own0", &payload).await;
+    }
+    site.until("the first is behind", async || site.metric(WAITS).await > 1 << 19).await;
+    let mut seen = 0;
+    while site.metric(ENDED).await == 0 {
+        site.publish("all", format!("{seen}{payload}")).await;
+        assert!(good.message().await.starts_with(&format!("{seen}x")));
+        seen += 1;
+        assert!(site.metric(WAITS).await <= TOTAL);
+    }
+    assert_eq!(site.metric("roomcast_closes_total{reason=\"queue_full\"}").await, 0);
+    site.until_metric("roomcast_connections", 3).await;
+    // It was the first: nobody is in its room any more.
+    site.until_metric("roomcast_members", 5).await;
+    drop(slow);
+    site.until_metric(WAITS, 0).await;
+    site.publish("all", "still there").await;
+    assert_eq!(good.message().await, "still there");
+}
+
+#[tokio::test]
+async fn what_was_taken_waits_no_more_whatever_its_kind() {
+    let site = Site::start().await;
+    let mut client = Client::connect(&site).await;
+    client.join("plain").await;
+    client.ask(json!(["channel", "placed", {"meta": true}])).await;
+    for size in [0, 1, 50, 99, 100, 101, 125, 126, 60_000, 65_500, 65_536, 300_000] {
+        for room in ["plain", "placed"] {
+            site.publish(room, "ü\"\n".repeat(size / 4)).await;
+            client.event().await;
+            site.publish(room, vec![0xff; size.max(1)]).await;
+            client.packet().await;
+            client.attachment().await;
+        }
+    }
+    client.ask(json!(["channels"])).await;
+    let mut replayed = Client::connect(&site).await;
+    let answer = replayed.ask(json!(["channel", "placed", {"last": 2}])).await;
+    assert_eq!(answer["replayed"], 2);
+    site.until_metric("roomcast_backlog_bytes", 0).await;
+}
+
+#[tokio::test]
+async fn who_asks_without_reading_is_ended() {
+    let site = Site::start_with(|settings| settings.slow_after = "19s".into()).await;
+    for number in 0..500 {
+        site.publish(&format!("{number}{}", "r".repeat(200)), "x".repeat(200)).await;
+    }
+    let mut stalled = stalled(&site).await;
+    let known = async || {
+        let answer = Client::connect(&site).await.ask(json!(["channels"])).await;
+        answer["channels"].as_array().map(Vec::len)
+    };
+    site.until("all are known", async || known().await == Some(500)).await;
+    // Each answer has a quarter of a megabyte.
+    stalled.flood(r#"420["channels"]"#, 60).await;
+    site.until_metric("roomcast_closes_total{reason=\"queue_full\"}", 1).await;
+    site.until_metric("roomcast_backlog_bytes", 0).await;
+}
+
+#[tokio::test]
+async fn a_polling_viewer_that_is_ended_leaves_nothing_waiting() {
+    let site = Site::start_with(|settings| settings.slow_after = "19s".into()).await;
+    let client = Polling::connect(&site).await;
+    assert_eq!(client.post(r#"42["channel","device01"]"#).await, 200);
+    site.until_metric("roomcast_members", 1).await;
+    let payload = "x".repeat(256 << 10);
+    for _ in 0..17 {
+        site.publish("device01", &payload).await;
+    }
+    site.until_metric("roomcast_closes_total{reason=\"queue_full\"}", 1).await;
+    site.until_metric("roomcast_backlog_bytes", 0).await;
+    // The engine does not wait for its heartbeat, either.
+    site.until_metric("roomcast_sessions{transport=\"polling\"}", 0).await;
 }
 
 #[tokio::test]

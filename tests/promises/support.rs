@@ -1,6 +1,6 @@
 //! A server of one's own, and a client that speaks Engine.IO 4 by hand.
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, process::Stdio, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
@@ -13,8 +13,9 @@ use roomcast::{
 };
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader},
     net::{TcpSocket, TcpStream},
+    process::Command,
     sync::Mutex,
     task::JoinHandle,
     time::{interval, timeout},
@@ -65,17 +66,51 @@ impl Site {
         let https = server.https_addr();
         let (redis, stop) = (server.redis().clone(), CancellationToken::new());
         let running = tokio::spawn(server.run(stop.clone()));
-        let publisher = within("the embedded broker", async {
-            loop {
-                if let Ok(publisher) = Publisher::connect(&redis).await {
-                    return Mutex::new(publisher);
-                }
-            }
-        });
-        let publisher = publisher.await;
+        let publisher = publisher(&redis).await;
         let site = Arc::new(Self { addr, admin, redis, https, publisher, stop, running });
         site.until("subscribed", async || site.get("/readyz").await.0 == 200).await;
         site
+    }
+
+    /// Starts the program itself, in a process of its own.
+    pub async fn start_process(settings: &[(&str, &str)]) -> (Arc<Self>, Process) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_roomcast"))
+            .env_clear()
+            .envs([("HTTP_ADDR", "127.0.0.1:0"), ("ADMIN_ADDR", "127.0.0.1:0")])
+            .envs([("REDISHOST", "embedded:0"), ("LOG_FORMAT", "json")])
+            .envs(settings.iter().copied())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("runs");
+        let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let told = within("its first line", log.next_line()).await.expect("UTF-8").expect("a line");
+        let told: Value = serde_json::from_str(&told).expect("JSON");
+        let addr = |name: &str| {
+            let url = told[name].as_str().expect("an address");
+            let addr = url.trim_start_matches("http://").trim_end_matches("/status");
+            addr.parse::<SocketAddr>().expect("an address")
+        };
+        let (redis, stop) = (addr("redis"), CancellationToken::new());
+        let redis = RedisAddress::tcp("127.0.0.1", redis.port());
+        let pid = child.id().expect("a process");
+        let log = tokio::spawn(async move {
+            let mut lines = Vec::new();
+            while let Some(line) = log.next_line().await.expect("UTF-8") {
+                lines.push(line);
+            }
+            lines.join("\n")
+        });
+        let (stopped, killed) = (stop.clone(), stop.clone());
+        let running = tokio::spawn(async move {
+            killed.cancelled().await;
+            child.kill().await.expect("killed");
+        });
+        let (publisher, https) = (publisher(&redis).await, None);
+        let (addr, admin) = (addr("page"), addr("admin"));
+        let site = Arc::new(Self { addr, admin, redis, https, publisher, stop, running });
+        site.until("subscribed", async || site.get("/readyz").await.0 == 200).await;
+        (site, Process { pid, log, stop: stopped })
     }
 
     pub async fn publish(&self, channel: &str, payload: impl AsRef<[u8]>) {
@@ -141,6 +176,32 @@ impl Site {
     }
 }
 
+/// A server's process.
+pub struct Process {
+    pub pid: u32,
+    log: JoinHandle<String>,
+    stop: CancellationToken,
+}
+
+impl Process {
+    /// Ends it, and returns what it has logged.
+    pub async fn stop(self) -> String {
+        self.stop.cancel();
+        within("the end of its log", self.log).await.expect("a log")
+    }
+}
+
+async fn publisher(redis: &RedisAddress) -> Mutex<Publisher> {
+    within("the embedded broker", async {
+        loop {
+            if let Ok(publisher) = Publisher::connect(redis).await {
+                return Mutex::new(publisher);
+            }
+        }
+    })
+    .await
+}
+
 impl Drop for Site {
     fn drop(&mut self) {
         self.stop.cancel();
@@ -162,7 +223,8 @@ pub async fn request(addr: SocketAddr, method: &str, path: &str, body: &str) -> 
 /// A Socket.IO client that polls.
 pub struct Polling {
     addr: SocketAddr,
-    path: String,
+    /// With its sid.
+    pub path: String,
 }
 
 impl Polling {
@@ -243,6 +305,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         within("sent", self.socket.send(Message::text(packet))).await.expect("sent");
     }
 
+    /// Sends a packet again and again, as long as the server takes it.
+    pub async fn flood(&mut self, packet: &str, times: usize) {
+        for _ in 0..times {
+            if within("sent", self.socket.send(Message::text(packet))).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Emits an event without asking for an answer.
     pub async fn emit(&mut self, event: Value) {
         self.send(&format!("42{event}")).await;
@@ -317,6 +388,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         .await;
         let payload = |event: Value| event[1].as_str().map(str::to_owned);
         self.events.drain(..).filter_map(payload).collect()
+    }
+
+    /// Answers heartbeats for as long as the server likes.
+    pub async fn stay(mut self) {
+        while self.next().await.is_some() {}
     }
 
     async fn next(&mut self) -> Option<String> {

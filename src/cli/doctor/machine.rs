@@ -78,7 +78,7 @@ fn forbidden(setting: &str, addr: &ListenAddr) -> String {
 }
 
 fn files(config: &Config) -> Finding {
-    let capacity = Capacity::new(config.max_connections);
+    let capacity = Capacity::new(config.limits.connections);
     match capacity.shortage() {
         Some(shortage) => Finding::warn("MAX_CONNECTIONS", shortage),
         None => {

@@ -16,6 +16,7 @@ mod assets;
 mod engine_io3;
 mod events;
 pub mod forwarded;
+mod headers;
 mod inbound;
 mod origin;
 pub mod polling;
@@ -40,7 +41,7 @@ pub fn public(config: &Config, engine: Engine, rooms: Arc<Rooms>, admin: Arc<Adm
         .route("/events/{*room}", get(events::follow).with_state(rooms))
         .merge(assets::client())
         .fallback_service(assets::page(config.assets.as_deref()));
-    origin::guard(guarded, gate).merge(alive(config, admin))
+    headers::careful(origin::guard(guarded, gate).merge(alive(config, admin)))
 }
 
 /// Routes of the plain listener beside HTTPS: whether the process lives, what a CA asks, and the
@@ -51,7 +52,9 @@ pub fn plain(config: &Config, admin: Arc<Admin>, redirect: Redirect) -> Router {
         certificates.http_01(&token).ok_or(StatusCode::NOT_FOUND)
     };
     let routes = alive(config, admin).route("/.well-known/acme-challenge/{token}", get(challenge));
-    routes.fallback(move |request: Request| async move { redirect.answer(&request) })
+    headers::careful(
+        routes.fallback(move |request: Request| async move { redirect.answer(&request) }),
+    )
 }
 
 fn alive(config: &Config, admin: Arc<Admin>) -> Router {

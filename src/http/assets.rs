@@ -5,12 +5,14 @@ use std::{path::Path, sync::LazyLock};
 use axum::{
     Router,
     extract::Request,
-    http::{HeaderName, HeaderValue, Uri, header},
+    http::{Uri, header},
     routing::get,
 };
 use memory_serve::CacheControl;
 use tower::ServiceExt;
-use tower_http::{services::ServeDir, set_header::SetResponseHeaderLayer};
+use tower_http::services::ServeDir;
+
+use super::headers;
 
 /// The page needs nothing from elsewhere and no inline code, so nothing else may run in it.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -38,15 +40,12 @@ static BUILT_IN: LazyLock<Router> = LazyLock::new(|| {
 
 /// The page at `/`. A folder of somebody else's gets no policy: we do not know what it needs.
 pub fn page(folder: Option<&Path>) -> Router {
-    let routes = match folder {
+    match folder {
         Some(folder) => Router::new().fallback_service(ServeDir::new(folder)),
         None => BUILT_IN
             .clone()
-            .layer(header_layer(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY)),
-    };
-    routes
-        .layer(header_layer(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .layer(header_layer(header::REFERRER_POLICY, "no-referrer"))
+            .layer(headers::header(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY)),
+    }
 }
 
 /// The client for pages of other servers and of other folders.
@@ -58,8 +57,4 @@ pub fn client() -> Router {
         };
         routes.route(path, get(serve))
     })
-}
-
-fn header_layer(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
-    SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
 }

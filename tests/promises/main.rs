@@ -11,6 +11,7 @@ mod doctor;
 mod drain;
 mod embedded;
 mod events;
+mod headers;
 mod history;
 mod limits;
 mod load;

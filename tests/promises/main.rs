@@ -13,6 +13,7 @@ mod embedded;
 mod events;
 mod headers;
 mod history;
+mod hostile;
 mod limits;
 mod load;
 mod pebble;

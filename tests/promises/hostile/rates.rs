@@ -1,0 +1,70 @@
+//! More than anybody needs, as fast as it can be sent.
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinSet,
+};
+
+use super::{Siege, frame, rest, until, websocket};
+use crate::support::within;
+
+/// Sends a frame again and again, until the server has enough or all is sent.
+async fn flood(siege: &Siege, payload: fn(usize) -> String, first: u8, times: usize) {
+    let mut flooding = JoinSet::new();
+    for _ in 0..5 {
+        let site = siege.site.clone();
+        flooding.spawn(async move {
+            let mut stream = websocket(&site).await;
+            stream.write_all(&frame(0x81, b"40")).await.expect("sent");
+            let (mut told, mut part) = (Vec::new(), [0; 512]);
+            while !told.windows(3).any(|three| three == b"40{") {
+                let size = within("the namespace", stream.read(&mut part)).await.expect("bytes");
+                assert_ne!(size, 0, "the server lets it in");
+                told.extend_from_slice(&part[..size]);
+            }
+            let (mut read, mut write) = stream.split();
+            let sending = async {
+                for number in 0..times {
+                    let frame = frame(first, payload(number).as_bytes());
+                    if write.write_all(&frame).await.is_err() {
+                        return;
+                    }
+                }
+                let _ = write.write_all(&frame(0x81, b"41")).await;
+                let _ = write.write_all(&frame(0x88, &[])).await;
+            };
+            let reading = async { drop(tokio::io::copy(&mut read, &mut tokio::io::sink()).await) };
+            tokio::join!(sending, reading);
+            drop(rest(&mut stream).await);
+        });
+    }
+    flooding.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_joins_a_second_end_who_sends_them() {
+    // However slow this machine is: they are sent faster.
+    let siege = Siege::begin(&[("MAX_EVENTS", "10")]).await;
+    let join = |number: usize| format!(r#"42{number}["channel","room{number}"]"#);
+    flood(&siege, join, 0x81, 10_000).await;
+    // Or because their own answers, which they read too late, have filled their queue.
+    let ended = async |reason: &str| {
+        siege.site.metric(&format!("roomcast_closes_total{{reason=\"{reason}\"}}")).await
+    };
+    until(&siege.site, "the ends of all", async || {
+        ended("too_fast").await + ended("queue_full").await == 5
+    })
+    .await;
+    siege.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn floods_of_what_is_no_event_harm_nobody() {
+    let siege = Siege::begin(&[]).await;
+    flood(&siege, |_| "3".to_owned(), 0x81, 20_000).await;
+    flood(&siege, |_| "40".to_owned(), 0x81, 5_000).await;
+    flood(&siege, |number| format!("43{number}[]"), 0x81, 20_000).await;
+    flood(&siege, |_| "42/nowhere,[\"channel\"]".to_owned(), 0x81, 20_000).await;
+    flood(&siege, |_| "ping".to_owned(), 0x89, 20_000).await;
+    siege.end().await;
+}

@@ -1,0 +1,77 @@
+//! Connections that are kept open by a byte now and then.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::interval,
+};
+
+use super::{Siege, frame, rest, websocket};
+use crate::support::{Polling, Site};
+
+/// How often each sends its next byte: never slow enough for a timer between bytes.
+const BYTE_EVERY: Duration = Duration::from_millis(500);
+
+/// Sends bytes one by one, for ever, until the server has enough.
+async fn dribble(mut stream: TcpStream, bytes: Vec<u8>) {
+    let (mut read, mut write) = stream.split();
+    let sending = async {
+        let mut ticks = interval(BYTE_EVERY);
+        for byte in bytes.iter().cycle() {
+            ticks.tick().await;
+            if write.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+        }
+    };
+    let mut sink = [0; 4096];
+    let reading = async { while matches!(read.read(&mut sink).await, Ok(1..)) {} };
+    let both = async {
+        tokio::select! {
+            () = sending => {}
+            () = reading => {}
+        }
+    };
+    tokio::time::timeout(super::DEADLINE, both).await.expect("the server ends it");
+    drop(rest(&mut stream).await);
+}
+
+async fn connected(site: &Site, first: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(site.addr).await.expect("connected");
+    stream.write_all(first.as_bytes()).await.expect("sent");
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_that_send_a_byte_at_a_time_are_ended() {
+    let siege = Siege::begin(&[]).await;
+    let site = &siege.site;
+    let session = Polling::connect(site).await;
+    let mut slow = JoinSet::new();
+    for number in 0..500 {
+        let site = site.clone();
+        let post =
+            format!("POST {} HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\n", session.path);
+        slow.spawn(async move {
+            let (stream, bytes) = match number % 5 {
+                0 => {
+                    (connected(&site, "GET / HTTP/1.1\r\nhost: x\r\n").await, b"x: y\r\n".to_vec())
+                }
+                1 => (connected(&site, "").await, b"G".to_vec()),
+                2 => (connected(&site, &post).await, b"4".to_vec()),
+                3 => (connected(&site, &post.replace("POST", "GET")).await, b"4".to_vec()),
+                // One frame that never comes to its end, of a client that has not said who it is.
+                _ => (websocket(&site).await, frame(0x81, &[b'4'; 60_000])),
+            };
+            dribble(stream, bytes).await;
+        });
+    }
+    slow.join_all().await;
+    assert!(site.metric("roomcast_refusals_total{reason=\"head_time\"}").await >= 200);
+    assert!(site.metric("roomcast_refusals_total{reason=\"body_time\"}").await >= 100);
+    assert_eq!(session.post("1").await, 200);
+    siege.end().await;
+}

@@ -30,6 +30,8 @@ use crate::{
 
 /// For how long a browser may remember that it may ask; Chromium's longest.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(2 * 60 * 60);
+/// What an address without a port means.
+const HTTPS_PORT: u16 = 443;
 /// Refused origins that are logged, each once: strangers choose what they send.
 const MAX_TOLD: usize = 100;
 /// Bytes of an origin: a name in DNS has 253. A longer one is none.
@@ -39,6 +41,8 @@ const MAX_ORIGIN: usize = 300;
 pub struct Gate {
     allowed: Vec<AllowedOrigin>,
     hosts: Vec<String>,
+    /// At which those are served.
+    public_port: u16,
     trusted: Vec<IpNet>,
     /// Pages come over HTTPS from us, not from a proxy.
     https: bool,
@@ -78,6 +82,11 @@ impl Gate {
         Self {
             allowed: config.allowed_origins.clone(),
             hosts: config.hosts.clone(),
+            public_port: config
+                .https
+                .as_ref()
+                .and_then(|https| https.public_port)
+                .unwrap_or(HTTPS_PORT),
             trusted: config.trusted_proxies.clone(),
             https: config.https.is_some(),
             refused,
@@ -104,7 +113,7 @@ impl Gate {
     /// the TLS off, so the scheme says nothing behind one.
     fn is_ours(&self, origin: &Origin, peer: IpAddr, headers: &HeaderMap) -> bool {
         let Origin { scheme, host, port } = origin;
-        let public = scheme == "https" && port.is_none();
+        let public = scheme == "https" && port.unwrap_or(HTTPS_PORT) == self.public_port;
         if public && self.hosts.iter().any(|ours| covers(ours, host)) {
             return true;
         }
@@ -116,7 +125,7 @@ impl Gate {
         asked.is_some_and(|asked| {
             let usual = match scheme.as_str() {
                 "http" => Some(80),
-                "https" => Some(443),
+                "https" => Some(HTTPS_PORT),
                 _ => return false,
             };
             asked.host().eq_ignore_ascii_case(host) && asked.port_u16().or(usual) == port.or(usual)

@@ -109,6 +109,16 @@ fn the_hosts_of_rthost_are_ours_also_where_a_proxy_changes_the_host() {
 }
 
 #[test]
+fn the_hosts_of_rthost_are_at_the_port_that_it_names() {
+    let gate = gate(|settings| {
+        settings.rthost = Some("rt.example:8443".into());
+        (settings.tls_cert, settings.tls_key) = (Some("cert".into()), Some("key".into()));
+    });
+    assert!(passes(&gate, "https://rt.example:8443", "inner"));
+    assert!(!passes(&gate, "https://rt.example", "inner"));
+}
+
+#[test]
 fn only_a_trusted_proxy_says_which_host_was_asked() {
     let forwarded = headers(&[
         ("origin", "https://public.example"),

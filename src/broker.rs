@@ -9,7 +9,7 @@ pub mod embedded;
 mod queue;
 pub mod redis;
 
-pub use queue::{MAX_BYTES, MAX_MESSAGES, Receiver, Sender, queue};
+pub use queue::{Bounds, MAX_BYTES, MAX_MESSAGES, Receiver, Sender, queue};
 
 /// What somebody published.
 #[derive(Clone, Debug)]
@@ -27,10 +27,6 @@ impl Message {
     pub fn now(channel: Bytes, payload: Bytes) -> Self {
         Self { channel, payload, at: now() }
     }
-
-    fn size(&self) -> usize {
-        self.channel.len() + self.payload.len()
-    }
 }
 
 /// What a source says, in the order in which it happened.
@@ -40,6 +36,24 @@ pub enum Event {
     Message(Message),
     /// Messages may be missing between what came before and what comes next.
     Gap(Gap),
+    /// Messages of one channel are missing there.
+    ChannelGap {
+        /// The Redis channel, any bytes.
+        channel: Bytes,
+        /// When, and why.
+        gap: Gap,
+    },
+}
+
+impl Event {
+    /// Bytes of what somebody published; `None` if it is our own word.
+    fn size(&self) -> Option<usize> {
+        match self {
+            Self::Message(message) => Some(message.channel.len() + message.payload.len()),
+            Self::ChannelGap { channel, .. } => Some(channel.len()),
+            Self::Gap(_) => None,
+        }
+    }
 }
 
 /// A time of which we cannot say that we have every message. It is told when it is over.
@@ -61,6 +75,8 @@ pub enum GapReason {
     SourceLost,
     /// More came than we could hand on.
     QueueFull,
+    /// A message was larger than `MAX_PAYLOAD`.
+    TooLarge,
 }
 
 /// The server's clock, in ms since the Unix epoch.

@@ -13,6 +13,7 @@ mod doctor;
 mod healthcheck;
 mod publish;
 mod serve;
+mod token;
 
 /// Shows what is published on Redis, live, in browsers.
 ///
@@ -35,6 +36,8 @@ pub enum Command {
     Publish(publish::Publish),
     /// Open many viewers, publish to them, and count what comes, how fast and how late
     Bench(Box<bench::Bench>),
+    /// Print a token signed with JWT_SECRET, and the link that opens the page with it
+    Token(token::Token),
     /// Ask the server on this machine how it is: exit code 0 or 1
     Healthcheck(healthcheck::Healthcheck),
     /// Look at everything that a server needs here, without changing it: exit code 1 if something
@@ -61,6 +64,7 @@ pub async fn run(
         Some(Command::Demo) => demo::run(config, stop).await,
         Some(Command::Publish(publish)) => or_stop(&stop, publish.run(&config)).await,
         Some(Command::Bench(bench)) => or_stop(&stop, bench.run(&config)).await,
+        Some(Command::Token(token)) => token.run(&config),
         Some(Command::Healthcheck(healthcheck)) => or_stop(&stop, healthcheck.run(&config)).await,
         Some(Command::Doctor(doctor)) => or_stop(&stop, doctor.run(&config)).await,
     }

@@ -11,12 +11,14 @@ mod origins;
 mod parse;
 mod redis_address;
 mod settings;
+mod tokens;
 
 pub use https::{Acme, Authority, CertificateFiles, CertificateSource, Challenge, Https};
 pub use limits::Limits;
 pub use origins::{AllowedOrigin, Origin};
 pub use redis_address::{RedisAddress, Transport};
 pub use settings::Settings;
+pub use tokens::{KeyKind, PublicKey, TokenKey, Tokens};
 
 use https::Hosts;
 use parse::{Check, boolean, duration, given, patterns, size, split_host_port};
@@ -29,6 +31,7 @@ const REDIS_CHANNELS: &str = "*";
 const HISTORY: &str = "100";
 const HISTORY_TTL: &str = "10m";
 const HELLO: &str = "false";
+const MAX_PAYLOAD: &str = "256KiB";
 const SLOW_AFTER: &str = "10s";
 const GRACE: &str = "10s";
 const LOG_FORMAT: &str = "text";
@@ -45,6 +48,8 @@ const HISTORY_TTL_RANGE: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(24 * 60 * 60));
 /// More lanes than cores gain nothing, and each has its part of the queue's bounds.
 const LANES_MAX: NonZero<usize> = NonZero::new(64).unwrap();
+/// Below what may wait between Redis and the rooms, so that one message cannot fill that.
+const MAX_PAYLOAD_MAX: usize = 16 << 20;
 /// Container platforms kill after minutes at most.
 const GRACE_MAX: Duration = Duration::from_secs(600);
 
@@ -79,6 +84,12 @@ pub struct Config {
     pub hello: bool,
     /// After how long behind a viewer is ended.
     pub slow_after: Duration,
+    /// Who may watch and publish, by JWTs; `None` = everybody may watch.
+    pub tokens: Option<Tokens>,
+    /// Bearer tokens that may publish on every channel.
+    pub publish_tokens: Vec<Secret>,
+    /// Bytes of the largest payload.
+    pub max_payload: usize,
     /// Whose pages may connect besides our own.
     pub allowed_origins: Vec<AllowedOrigin>,
     /// Proxies whose word about the client counts.
@@ -213,6 +224,7 @@ impl TryFrom<Settings> for Config {
         let hosts = hosts.unwrap_or_default();
         let https = https::https(&mut check, &settings, &hosts);
         let limits = limits::limits(&mut check, &settings);
+        let tokens = tokens::tokens(&mut check, &settings);
         let admin_addr = check.value("ADMIN_ADDR", &settings.admin_addr, ADMIN_ADDR, |text| {
             if text == "off" { Ok(None) } else { text.parse().map(Some) }
         });
@@ -254,6 +266,18 @@ impl TryFrom<Settings> for Config {
         let slow_after = check.value("SLOW_AFTER", &settings.slow_after, SLOW_AFTER, |text| {
             duration(text, SLOW_AFTER_RANGE)
         });
+        let publish_tokens = check.value_or_file(
+            "PUBLISH_TOKEN",
+            settings.publish_token,
+            settings.publish_token_file,
+        );
+        let publish_tokens =
+            publish_tokens.map(|tokens| access::tokens(&tokens)).unwrap_or_default();
+        let max_payload = check.value("MAX_PAYLOAD", &settings.max_payload, MAX_PAYLOAD, |text| {
+            let fits = |&size: &usize| size <= MAX_PAYLOAD_MAX;
+            let size = Some(size(text)?).filter(fits);
+            size.ok_or_else(|| format!("`{text}` is too large; up to 16MiB is possible"))
+        });
         let allowed_origins = given(settings.allowed_origins).map_or(Some(Vec::new()), |text| {
             check.take("ALLOWED_ORIGINS", origins::origins(&text))
         });
@@ -291,6 +315,9 @@ impl TryFrom<Settings> for Config {
                 assets,
                 hello: hello?,
                 slow_after: slow_after?,
+                tokens,
+                publish_tokens,
+                max_payload: max_payload?,
                 allowed_origins: allowed_origins?,
                 trusted_proxies: trusted_proxies?,
                 limits: limits?,

@@ -44,6 +44,12 @@ pub async fn run(mut queue: Receiver, rooms: Arc<Rooms>, metrics: Arc<Metrics>) 
                     waiting.send(&rooms, &metrics).await;
                     rooms.gap(&gap, |room| queue.carries(room.as_bytes()));
                 }
+                Event::ChannelGap { channel, gap } => {
+                    waiting.send(&rooms, &metrics).await;
+                    if let Ok(name) = std::str::from_utf8(&channel) {
+                        rooms.gap_in(name, &gap);
+                    }
+                }
             }
         }
         waiting.send(&rooms, &metrics).await;

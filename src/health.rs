@@ -101,6 +101,11 @@ impl Health {
         self.change(|inner| inner.subscribed_once && !inner.draining)
     }
 
+    /// Subscriptions after the first.
+    pub fn reconnects(&self) -> u64 {
+        self.change(|inner| inner.report.reconnects)
+    }
+
     /// A look at the source now.
     pub fn source(&self) -> SourceReport {
         self.change(|inner| {

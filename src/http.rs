@@ -9,10 +9,11 @@ use axum::{
     routing::{any, get},
 };
 
-use crate::{config::Config, rooms::Rooms};
+use crate::{auth::Auth, config::Config, rooms::Rooms};
 
 pub mod admin;
 mod assets;
+mod bearer;
 mod engine_io3;
 mod events;
 pub mod forwarded;
@@ -20,17 +21,34 @@ mod headers;
 mod inbound;
 mod origin;
 pub mod polling;
+mod publish;
 mod seats;
 mod secure;
 
 use admin::Admin;
 use origin::Gate;
 use polling::Engine;
+pub use publish::Publishing;
 pub use seats::seated;
 pub use secure::{Redirect, strict};
 
+/// What the routes lead to.
+pub struct Rear {
+    /// The sockets.
+    pub engine: Engine,
+    /// The rooms.
+    pub rooms: Arc<Rooms>,
+    /// Who may watch them.
+    pub auth: Arc<Auth>,
+    /// Who may publish, and the way to Redis.
+    pub publishing: Publishing,
+    /// Health and metrics.
+    pub admin: Arc<Admin>,
+}
+
 /// Routes of the listener that viewers use.
-pub fn public(config: &Config, engine: Engine, rooms: Arc<Rooms>, admin: Arc<Admin>) -> Router {
+pub fn public(config: &Config, rear: Rear) -> Router {
+    let Rear { engine, rooms, auth, publishing, admin } = rear;
     let sockets =
         any(async |State(engine): State<Engine>, request: Request| engine.answer(request).await);
     let gate = Gate::new(config, admin.metrics.origins_refused.clone());
@@ -38,7 +56,8 @@ pub fn public(config: &Config, engine: Engine, rooms: Arc<Rooms>, admin: Arc<Adm
         .route("/socket.io/", sockets.clone())
         .route("/socket.io", sockets)
         .with_state(engine)
-        .route("/events/{*room}", get(events::follow).with_state(rooms))
+        .route("/events/{*room}", get(events::follow).with_state((rooms, auth)))
+        .merge(publish::routes(publishing))
         .merge(assets::client())
         .fallback_service(assets::page(config.assets.as_deref()));
     headers::careful(origin::guard(guarded, gate).merge(alive(config, admin)))

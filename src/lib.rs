@@ -22,6 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
+pub mod auth;
 pub mod broker;
 pub mod config;
 pub mod glob;
@@ -57,17 +58,21 @@ mod tls;
 
 use accept::Accept;
 use addresses::Addresses;
+use auth::Auth;
 use backlog::Backlog;
-use broker::{embedded::Embedded, redis::Subscription};
+use broker::{
+    embedded::Embedded,
+    redis::{Link, Subscription},
+};
 use capacity::Capacity;
-use config::{CertificateSource, Config, RedisAddress, Source};
+use config::{CertificateSource, Config, RedisAddress, Source, TokenKey, Tokens};
 use health::Health;
 use history::Bounds;
-use http::{admin::Admin, polling::Engine};
+use http::{Publishing, Rear, admin::Admin, polling::Engine};
 use metrics::{Close, Gauge, Metrics};
 use rooms::{Limits, Rooms};
 use snapshot::Snapshot;
-use sockets::{Shared, session::Sessions};
+use sockets::{Shared, expiry::Expiry, session::Sessions};
 use stream::Streams;
 use tls::{Tls, acme::Acme, certificates::Certificates, files::Watch};
 
@@ -77,6 +82,8 @@ const HISTORY_BYTES: usize = 32 << 20;
 const HISTORY_SHARE: usize = 8;
 /// Connections of the admin listener.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
+/// Of a secret that signs tokens, as RFC 7518 has it for HS256.
+const SECRET_BYTES: usize = 32;
 /// Connections are ended at least this far apart, unless the grace is too short for it: clients
 /// come back at once, and not all of them should come back at the same moment.
 const END_EVERY: Duration = Duration::from_millis(10);
@@ -176,6 +183,7 @@ impl Server {
             .transpose()
             .context("STATE_DIR")?;
         let (redis, embedded) = choose_source(&config.source).await?;
+        warn_of_open_doors(&config, https.as_ref().map_or(&listener, |https| &https.listener));
         Ok(Self {
             config,
             listener,
@@ -251,8 +259,9 @@ impl Server {
                 Err(error) => warn!("STATE_DIR: {error:#}; starting without the history"),
             }
         }
-        let (queue, lanes) =
-            broker::queue(config.lanes, broker::MAX_MESSAGES, broker::MAX_BYTES, metrics.clone());
+        let bounds = broker::Bounds::new(config.max_payload);
+        let (queue, lanes) = broker::queue(config.lanes, bounds, metrics.clone());
+        let link = Link::new(self.redis.clone(), health.clone());
         let subscription = Subscription {
             address: self.redis,
             patterns: config.channels.clone(),
@@ -270,8 +279,13 @@ impl Server {
         }
 
         // control
+        let auth = Arc::new(Auth::new(config));
+        metrics.tokens_required.set(auth.wants_tokens().into());
+        let expiry = Arc::new(Expiry::default());
         let shared = Shared {
             rooms: rooms.clone(),
+            auth: auth.clone(),
+            expiry: expiry.clone(),
             metrics: metrics.clone(),
             hello: config.hello,
             max_rooms: config.limits.rooms,
@@ -286,14 +300,19 @@ impl Server {
             end,
             metrics.clone(),
         );
+        let expiring = stop.clone();
+        tasks.spawn(async move { expiring.run_until_cancelled(expiry.run()).await });
         let max_packet = sockets::READ * config.limits.message;
         let service = sockets::service(Arc::new(shared));
-        let engine = Engine::new(service, sessions, ended, max_packet, metrics.clone());
+        let engine =
+            Engine::new(service, sessions, auth.clone(), ended, max_packet, metrics.clone());
         let certificates = self.https.as_ref().map(|https| https.redirect.certificates.clone());
         let admin =
             Arc::new(Admin { health: health.clone(), metrics: metrics.clone(), certificates });
         let addresses = Addresses::new(config.limits.per_address, config.trusted_proxies.clone());
-        let routes = http::public(config, engine, rooms.clone(), admin.clone());
+        let publishing = Publishing::new(config, auth.clone(), link, metrics.clone());
+        let rear = Rear { engine, rooms: rooms.clone(), auth, publishing, admin: admin.clone() };
+        let routes = http::public(config, rear);
         let routes = http::seated(routes, addresses.clone(), metrics.clone());
         let mut public = Accept {
             service: routes,
@@ -388,6 +407,25 @@ async fn choose_source(source: &Source) -> anyhow::Result<(RedisAddress, Option<
         format!("cannot start the embedded broker at localhost:{port}: set REDISHOST to a Redis, or to embedded:PORT with a free port")
     })?;
     Ok((RedisAddress::tcp("127.0.0.1", embedded.port()), Some(embedded)))
+}
+
+/// Says what one should know before strangers find out.
+fn warn_of_open_doors(config: &Config, listener: &TcpListener) {
+    let reachable = listener.local_addr().is_ok_and(|addr| !addr.ip().is_loopback());
+    match &config.tokens {
+        None if reachable && !config.hosts.is_empty() => warn!(
+            "everybody who reaches {} may watch every room: set JWT_SECRET or JWT_PUBLIC_KEY if that is not meant",
+            config.hosts.join(", ")
+        ),
+        Some(Tokens { key: TokenKey::Secret(secret), .. })
+            if secret.expose().len() < SECRET_BYTES =>
+        {
+            warn!(
+                "JWT_SECRET has less than {SECRET_BYTES} bytes and can be guessed from a token: openssl rand -hex 32 makes a better one"
+            );
+        }
+        _ => {}
+    }
 }
 
 /// How much of the past is kept.

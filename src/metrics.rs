@@ -35,6 +35,8 @@ pub enum Drop {
     QueueFull,
     /// Its channel can be no room's name, so nobody can have joined it.
     BadChannel,
+    /// Its payload was larger than `MAX_PAYLOAD`.
+    TooLarge,
 }
 
 /// Why the server ended a connection.
@@ -50,6 +52,8 @@ pub enum Close {
     TooFast,
     /// It was still open when the grace was over.
     Drain,
+    /// Its token had expired, and it took no more.
+    Expired,
 }
 
 impl Close {
@@ -61,6 +65,7 @@ impl Close {
             Self::Backlog => "backlog",
             Self::TooFast => "too_fast",
             Self::Drain => "drain",
+            Self::Expired => "expired",
         }
     }
 }
@@ -92,6 +97,10 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Connections answered 503 because `MAX_CONNECTIONS` were open.
     pub refused: Counter,
+    /// 1 if nobody watches without a token.
+    pub tokens_required: Gauge,
+    /// Sockets and renewals refused because their token was missing, wrong or expired.
+    pub tokens_refused: Counter,
     /// Requests answered 403 because of the page that they came from.
     pub origins_refused: Counter,
     sessions: Family<Label, Gauge>,
@@ -107,6 +116,8 @@ pub struct Metrics {
     pub members: Gauge,
     /// Messages that came from the source.
     pub messages: Counter,
+    /// Messages that Redis has taken from `POST /publish`.
+    pub published: Counter,
     /// Messages handed to a socket's queue.
     pub deliveries: Counter,
     drops: Family<Label, Counter>,
@@ -137,6 +148,8 @@ impl Default for Metrics {
             registry,
             connections: Gauge::default(),
             refused: Counter::default(),
+            tokens_required: Gauge::default(),
+            tokens_refused: Counter::default(),
             origins_refused: Counter::default(),
             sessions: Family::default(),
             sockets: Gauge::default(),
@@ -145,6 +158,7 @@ impl Default for Metrics {
             backlog_bytes: Gauge::default(),
             members: Gauge::default(),
             messages: Counter::default(),
+            published: Counter::default(),
             deliveries: Counter::default(),
             drops: Family::default(),
             refusals: Family::default(),
@@ -174,6 +188,16 @@ impl Metrics {
             self.refused.clone(),
         );
         registry.register(
+            "tokens_required",
+            "1 if nobody watches without a token",
+            self.tokens_required.clone(),
+        );
+        registry.register(
+            "tokens_refused",
+            "Sockets and renewals refused because of their token",
+            self.tokens_refused.clone(),
+        );
+        registry.register(
             "origins_refused",
             "Requests of pages that ALLOWED_ORIGINS does not name",
             self.origins_refused.clone(),
@@ -189,6 +213,7 @@ impl Metrics {
         );
         registry.register("members", "Memberships over all rooms", self.members.clone());
         registry.register("messages", "Messages from the source", self.messages.clone());
+        registry.register("published", "Messages published over HTTP", self.published.clone());
         registry.register("deliveries", "Messages queued for a socket", self.deliveries.clone());
         registry.register("drops", "Messages not handed on, by reason", self.drops.clone());
         registry.register(
@@ -240,7 +265,7 @@ impl Metrics {
         for transport in [Transport::Polling, Transport::WebSocket] {
             self.sessions(transport);
         }
-        for reason in [Drop::QueueFull, Drop::BadChannel] {
+        for reason in [Drop::QueueFull, Drop::BadChannel, Drop::TooLarge] {
             self.dropped(reason);
         }
         for reason in REFUSALS {
@@ -249,8 +274,14 @@ impl Metrics {
         for result in [Handshake::Done, Handshake::Failed, Handshake::Late] {
             self.handshakes(result);
         }
-        for reason in [Close::Slow, Close::QueueFull, Close::Backlog, Close::TooFast, Close::Drain]
-        {
+        for reason in [
+            Close::Slow,
+            Close::QueueFull,
+            Close::Backlog,
+            Close::TooFast,
+            Close::Drain,
+            Close::Expired,
+        ] {
             self.closed(reason);
         }
     }
@@ -269,6 +300,7 @@ impl Metrics {
         let name = match reason {
             Drop::QueueFull => "queue_full",
             Drop::BadChannel => "bad_channel",
+            Drop::TooLarge => "too_large",
         };
         self.drops.get_or_create_owned(&[("reason", name)])
     }

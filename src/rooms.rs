@@ -25,7 +25,6 @@ use serde::Serialize;
 use crate::{
     broker::{self, Gap, Message},
     delivery::Delivery,
-    glob,
     history::{Bounds, History, Kept, Position, Replay, Wish},
     metrics::Metrics,
 };
@@ -217,14 +216,14 @@ impl Rooms {
         (!members.is_empty()).then_some((members, deliveries))
     }
 
-    /// The rooms of this pattern that were published lately, the latest first, and whether there
-    /// are more of them than are told.
-    pub fn channels(&self, pattern: &str, now: u64) -> (Vec<Channel>, bool) {
+    /// The rooms of these that were published lately, the latest first, and whether there are more
+    /// of them than are told.
+    pub fn channels(&self, asked: impl Fn(&str) -> bool, now: u64) -> (Vec<Channel>, bool) {
         let index = lock(&self.index);
         let mut channels = Vec::new();
         for (name, room) in index.iter().rev() {
             let room = lock(room);
-            if room.published == 0 || !glob::matches(pattern.as_bytes(), name.as_bytes()) {
+            if room.published == 0 || !asked(name) {
                 continue;
             }
             if channels.len() == MAX_CHANNELS {
@@ -272,12 +271,14 @@ impl Rooms {
             let concerned = index.iter().filter(|(name, _)| concerns(name));
             concerned.map(|(name, room)| (name.clone(), room.clone())).collect()
         };
-        for (name, room) in rooms {
-            let mut room = lock(&room);
-            room.position = Position::fresh();
-            let members = room.members.clone();
-            // Under the lock: who joins meanwhile comes after the gap and must not hear of it.
-            members.values().for_each(|member| member.gap(&name, gap));
+        rooms.iter().for_each(|(name, room)| lock(room).interrupt(name, gap));
+    }
+
+    /// The same for one room; one that is not there has nothing that could be missing.
+    pub fn gap_in(&self, name: &str, gap: &Gap) {
+        let room = lock(&self.index).get(name).cloned();
+        if let Some(room) = room {
+            lock(&room).interrupt(name, gap);
         }
     }
 
@@ -346,6 +347,13 @@ impl Rooms {
 }
 
 impl Room {
+    /// Begins a new run. Called under the room's lock: who joins meanwhile comes after the gap and
+    /// must not hear of it.
+    fn interrupt(&mut self, name: &str, gap: &Gap) {
+        self.position = Position::fresh();
+        self.members.values().for_each(|member| member.gap(name, gap));
+    }
+
     /// Counts a message into the rate.
     fn measure(&mut self, at: u64) {
         self.rate = self.rate_at(at) + 1.0 / RATE_OVER.as_secs_f64();

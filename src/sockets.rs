@@ -24,18 +24,27 @@ use socketioxide::{
     socket::{DisconnectReason, Socket},
 };
 use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
+use tracing::debug;
 
-use crate::{metrics::Metrics, rooms::Rooms};
+use crate::{
+    auth::{Auth, BadToken, Grant},
+    broker::now,
+    metrics::Metrics,
+    rooms::Rooms,
+};
 
 mod arguments;
 mod conflate;
+pub mod expiry;
 mod outlet;
 mod pace;
 mod request;
 pub mod session;
 mod viewer;
 
-use request::Request;
+use expiry::Expiry;
+pub use request::Refusal;
+use request::{Request, Token};
 use session::Session;
 use viewer::{Ask, Viewer};
 
@@ -62,6 +71,10 @@ const MAX_OUTBOUND: u64 = i32::MAX as u64;
 pub struct Shared {
     /// Who is in which room.
     pub rooms: Arc<Rooms>,
+    /// Who may enter and join.
+    pub auth: Arc<Auth>,
+    /// When that ends.
+    pub expiry: Arc<Expiry>,
     /// Who counts.
     pub metrics: Arc<Metrics>,
     /// Whether joins are told to a room's others.
@@ -74,8 +87,11 @@ pub struct Shared {
     pub max_message: usize,
 }
 
+/// What the token of a handshake's request allows.
+pub type Presented = Result<Grant, BadToken>;
+
 /// The engine as a service for requests to `/socket.io/`; each needs a [`Session`] in its
-/// extensions.
+/// extensions, and a handshake what was [`Presented`] with it.
 pub type Service = BoxCloneSyncService<http::Request<Full<Bytes>>, Response<Body>, Infallible>;
 
 /// Builds the engine.
@@ -93,10 +109,7 @@ pub fn service(shared: Arc<Shared>) -> Service {
         .ws_max_frame_size(READ * shared.max_message)
         .with_parser(parser)
         .build_with_inner_svc(Router::new());
-    let welcome = move |socket: SocketRef| {
-        register(&socket, shared);
-        ready(Ok::<_, Infallible>(()))
-    };
+    let welcome = move |socket: SocketRef, token: Token| ready(admit(&socket, &shared, token));
     io.ns("/", connected.with(welcome));
     BoxCloneSyncService::new(service_fn(move |request: http::Request<Full<Bytes>>| {
         let answer = service.clone().oneshot(request);
@@ -104,13 +117,36 @@ pub fn service(shared: Arc<Shared>) -> Service {
     }))
 }
 
-/// Runs before the client hears that it is connected.
-fn register(socket: &SocketRef, shared: Arc<Shared>) {
-    let Some(session) = socket.req_parts().extensions.get::<Arc<Session>>() else { return };
-    let viewer = Viewer::new(shared, session.clone());
+/// Runs before the client hears that it is connected, or why it is not.
+fn admit(socket: &SocketRef, shared: &Arc<Shared>, token: Token) -> Result<(), BadToken> {
+    let extensions = &socket.req_parts().extensions;
+    // The session may be older than what was presented is good for.
+    let presented = || {
+        let presented = extensions.get::<Presented>().cloned().unwrap_or(Err(BadToken::Missing));
+        presented?.still(now())
+    };
+    let grant = match token.0 {
+        Some(token) => shared.auth.viewer(Some(&token), now()),
+        None => presented(),
+    };
+    let grant = grant.inspect_err(|problem| {
+        shared.metrics.tokens_refused.inc();
+        debug!(sid = %socket.id, "refused a socket: {problem}");
+    })?;
+    if let Some(session) = extensions.get::<Arc<Session>>() {
+        register(socket, Viewer::new(shared.clone(), session.clone(), grant));
+    }
+    Ok(())
+}
+
+fn register(socket: &SocketRef, viewer: Arc<Viewer>) {
     socket.extensions.insert(viewer.clone());
-    for (event, ask) in [("channel", Ask::Join), ("leave", Ask::Leave), ("channels", Ask::Channels)]
-    {
+    for (event, ask) in [
+        ("channel", Ask::Join),
+        ("leave", Ask::Leave),
+        ("channels", Ask::Channels),
+        ("auth", Ask::Renew),
+    ] {
         let viewer = viewer.clone();
         socket.on(event, move |socket: SocketRef, request: Request| {
             viewer.request(&socket, ask, request);

@@ -24,20 +24,37 @@ pub const MAX_BYTES: usize = 25 << 20;
 /// Events handed over at once; enough to go out together, few enough to let others run between.
 const BATCH: usize = 256;
 
+/// How much the queues take together.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Messages that may wait.
+    pub messages: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// Bytes of one payload.
+    pub payload: usize,
+}
+
+impl Bounds {
+    /// Those of a server whose payloads have a certain size at most.
+    pub fn new(payload: usize) -> Self {
+        Self { messages: MAX_MESSAGES, bytes: MAX_BYTES, payload }
+    }
+}
+
 /// Queues for so many lanes, which share these bounds evenly.
 pub fn queue(
     lanes: NonZero<usize>,
-    max_messages: usize,
-    max_bytes: usize,
+    bounds: Bounds,
     metrics: Arc<Metrics>,
 ) -> (Sender, Vec<Receiver>) {
     let lanes = Lanes { count: lanes, hasher: RandomState::new() };
+    let (messages, bytes) = (bounds.messages / lanes.count, bounds.bytes / lanes.count);
     let lane = || {
         Arc::new(Shared {
             waiting: Mutex::default(),
             changed: Notify::new(),
-            max_messages: max_messages / lanes.count,
-            max_bytes: max_bytes / lanes.count,
+            bounds: Bounds { messages, bytes, ..bounds },
             metrics: metrics.clone(),
         })
     };
@@ -81,8 +98,7 @@ pub struct Receiver {
 struct Shared {
     waiting: Mutex<Waiting>,
     changed: Notify,
-    max_messages: usize,
-    max_bytes: usize,
+    bounds: Bounds,
     metrics: Arc<Metrics>,
 }
 
@@ -101,22 +117,32 @@ impl Shared {
 }
 
 impl Sender {
-    /// Queues a message, or drops and counts it where its lane has no room.
+    /// Queues a message, or drops and counts it where it is too large or its lane has no room.
     pub fn message(&self, message: Message) {
         let shared = &self.queues[self.lanes.of(&message.channel)];
         shared.metrics.messages.inc();
+        let at = message.at;
+        let event = if message.payload.len() > shared.bounds.payload {
+            shared.metrics.dropped(Dropped::TooLarge).inc();
+            let gap = Gap { from: at, to: at, reason: GapReason::TooLarge };
+            Event::ChannelGap { channel: message.channel, gap }
+        } else {
+            Event::Message(message)
+        };
+        let size = event.size().unwrap_or_default();
         let mut waiting = shared.lock();
-        let full = waiting.messages >= shared.max_messages
-            || waiting.bytes + message.size() > shared.max_bytes;
+        // A single message may be larger than its lane's part of the bytes.
+        let full = waiting.messages >= shared.bounds.messages
+            || waiting.bytes > 0 && waiting.bytes + size > shared.bounds.bytes;
         if full {
             shared.metrics.dropped(Dropped::QueueFull).inc();
-            waiting.missing(message.at);
+            waiting.missing(at);
         } else {
             waiting.messages += 1;
-            waiting.bytes += message.size();
+            waiting.bytes += size;
             shared.metrics.queue_messages.inc();
-            shared.metrics.queue_bytes.inc_by(message.size() as i64);
-            waiting.events.push_back(Event::Message(message));
+            shared.metrics.queue_bytes.inc_by(size as i64);
+            waiting.events.push_back(event);
         }
         drop(waiting);
         shared.changed.notify_one();
@@ -140,7 +166,7 @@ impl Waiting {
             last => {
                 let from = match last {
                     Some(Event::Message(message)) => message.at,
-                    Some(Event::Gap(gap)) => gap.to,
+                    Some(Event::Gap(gap) | Event::ChannelGap { gap, .. }) => gap.to,
                     None => at,
                 };
                 let gap = Gap { from, to: at, reason: GapReason::QueueFull };
@@ -174,9 +200,9 @@ impl Receiver {
                 let (messages, bytes) = (waiting.messages, waiting.bytes);
                 let count = waiting.events.len().min(BATCH);
                 for event in waiting.events.drain(..count) {
-                    if let Event::Message(message) = &event {
+                    if let Some(size) = event.size() {
                         waiting.messages -= 1;
-                        waiting.bytes -= message.size();
+                        waiting.bytes -= size;
                     }
                     batch.push(event);
                 }
@@ -202,7 +228,8 @@ mod tests {
 
     /// One lane with these bounds.
     fn lane(messages: usize, bytes: usize, metrics: &Arc<Metrics>) -> (Sender, Receiver) {
-        let (sender, receivers) = queue(NonZero::<usize>::MIN, messages, bytes, metrics.clone());
+        let bounds = Bounds { messages, bytes, payload: 4 };
+        let (sender, receivers) = queue(NonZero::<usize>::MIN, bounds, metrics.clone());
         (sender, receivers.into_iter().next().expect("a lane"))
     }
 
@@ -215,7 +242,7 @@ mod tests {
         receiver.next(&mut batch).await;
         let name = |event: &Event| match event {
             Event::Message(message) => String::from_utf8_lossy(&message.payload).into_owned(),
-            Event::Gap(gap) => format!("{:?}", gap.reason),
+            Event::Gap(gap) | Event::ChannelGap { gap, .. } => format!("{:?}", gap.reason),
         };
         batch.iter().map(name).collect()
     }
@@ -247,6 +274,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_payload_that_is_too_large_leaves_a_gap_in_its_channel() {
+        let metrics = Arc::new(Metrics::default());
+        let (sender, mut receiver) = lane(10, 100, &metrics);
+        for payload in ["1234", "12345", "1"] {
+            sender.message(message(payload));
+        }
+        assert_eq!(metrics.queue_bytes.get(), 5 + 1 + 2);
+        assert_eq!(drain(&mut receiver).await, ["1234", "TooLarge", "1"]);
+        assert_eq!(metrics.dropped(Dropped::TooLarge).get(), 1);
+        assert_eq!(metrics.queue_messages.get(), 0);
+        assert_eq!(metrics.queue_bytes.get(), 0);
+    }
+
+    #[tokio::test]
     async fn ends_when_the_sender_is_gone_and_all_was_taken() {
         let (sender, mut receiver) = lane(10, 100, &Arc::default());
         sender.message(message("last"));
@@ -259,7 +300,8 @@ mod tests {
     async fn a_full_lane_drops_its_own_messages_alone() {
         let metrics = Arc::new(Metrics::default());
         let lanes = NonZero::new(2).expect("not 0");
-        let (sender, mut receivers) = queue(lanes, 4, 1000, metrics.clone());
+        let (sender, mut receivers) =
+            queue(lanes, Bounds { messages: 4, bytes: 1000, payload: 4 }, metrics.clone());
         let channels: Vec<_> = (0..100).map(|name| Bytes::from(format!("c{name}"))).collect();
         let of = |lane: usize| channels.iter().find(|channel| receivers[lane].carries(channel));
         let (full, other) = (of(0).expect("in a").clone(), of(1).expect("hundred").clone());

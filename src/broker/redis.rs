@@ -15,14 +15,17 @@ use crate::{config::RedisAddress, glob, health::Health, metrics::Metrics};
 
 mod connection;
 mod inspect;
+mod link;
 mod probe;
 mod publisher;
 
 use connection::{CONNECT_TIMEOUT, client, explain, no_answer};
-use probe::{PROBES, Probe, Pulse, is_denied};
+use probe::{Probe, Pulse, is_denied};
 
 pub use connection::answers;
 pub use inspect::{BufferLimit, Echo, Inspection, inspect};
+pub use link::{Link, RETRY_AFTER};
+pub use probe::PROBES;
 pub use publisher::Publisher;
 
 /// After how long a silence the subscription is probed. With the next line, for publishing and for

@@ -1,8 +1,16 @@
-//! Who may come in: whose word counts about where a request is from.
+//! Who may come in: by a token, and by the word of a proxy about where a request is from.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+
+use super::Secret;
+
+/// Tokens, comma-separated or one a line: a new one can be handed out before the old one goes.
+pub(super) fn tokens(text: &Secret) -> Vec<Secret> {
+    let tokens = text.expose().split([',', '\n']).map(str::trim).filter(|token| !token.is_empty());
+    tokens.map(|token| token.to_owned().into()).collect()
+}
 
 /// Addresses and networks, comma-separated, without doubles.
 pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {

@@ -136,6 +136,56 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "TIME", default_value = super::SLOW_AFTER)]
     pub slow_after: String,
 
+    /// The secret that JWTs are signed with (HS256, HS384, HS512). With it or JWT_PUBLIC_KEY,
+    /// nobody watches without a token
+    #[arg(long, env, global = true, value_name = "SECRET", hide_env_values = true)]
+    pub jwt_secret: Option<String>,
+
+    /// File that holds the secret
+    #[arg(long, env, global = true, value_name = "FILE")]
+    pub jwt_secret_file: Option<String>,
+
+    /// The public key for the one that JWTs are signed with, PEM: RSA (RS256, PS256, …), P-256
+    /// (ES256), P-384 (ES384) or Ed25519 (EdDSA)
+    #[arg(long, env, global = true, value_name = "PEM")]
+    pub jwt_public_key: Option<String>,
+
+    /// File that holds the public key
+    #[arg(long, env, global = true, value_name = "FILE")]
+    pub jwt_public_key_file: Option<String>,
+
+    /// What the claim `aud` of a JWT has to be or to list. Unset: it is not checked
+    #[arg(long, env, global = true, value_name = "TEXT")]
+    pub jwt_audience: Option<String>,
+
+    /// What the claim `iss` of a JWT has to be. Unset: it is not checked
+    #[arg(long, env, global = true, value_name = "TEXT")]
+    pub jwt_issuer: Option<String>,
+
+    /// The claim of a JWT that lists patterns of rooms
+    #[arg(
+        long,
+        env,
+        global = true,
+        value_name = "NAME",
+        default_value = super::tokens::ROOMS_CLAIM
+    )]
+    pub jwt_rooms_claim: String,
+
+    /// Tokens that allow publishing on every channel by POST /publish/CHANNEL, comma-separated or
+    /// one a line. Unset, and no JWT key either: there is no such path
+    #[arg(long, env, global = true, value_name = "TOKENS", hide_env_values = true)]
+    pub publish_token: Option<String>,
+
+    /// File that holds the tokens
+    #[arg(long, env, global = true, value_name = "FILE")]
+    pub publish_token_file: Option<String>,
+
+    /// The largest payload, up to 16MiB: one that is published here is answered 413, one that
+    /// comes from Redis is dropped
+    #[arg(long, env, global = true, value_name = "SIZE", default_value = super::MAX_PAYLOAD)]
+    pub max_payload: String,
+
     /// Origins of other pages that may connect, comma-separated: https://app.example.com,
     /// https://*.example.com, or * for all. The server's own origin always may
     #[arg(long, env, global = true, value_name = "ORIGINS")]

@@ -312,3 +312,73 @@ fn allowed_origins_are_origins_and_patterns_of_them() {
         assert!(problem.contains(&format!("\n  ALLOWED_ORIGINS: `{bad}` is ")), "{problem}");
     }
 }
+
+#[test]
+fn several_publish_tokens_are_told_apart_by_commas_or_lines() {
+    let tokens = |text: &str| {
+        let config = settings(|settings| settings.publish_token = Some(text.to_owned()));
+        let tokens = config.expect("valid").publish_tokens;
+        tokens.iter().map(|token| token.expose().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(tokens(""), [""; 0]);
+    assert_eq!(tokens("new=, old/ ,"), ["new=", "old/"]);
+    assert_eq!(tokens("new\r\nold\n"), ["new", "old"]);
+}
+
+#[test]
+fn a_payload_is_never_larger_than_what_may_wait() {
+    let max = |text: &str| {
+        settings(|settings| settings.max_payload = text.to_owned()).map(|config| config.max_payload)
+    };
+    assert_eq!(max(""), Ok(256 << 10));
+    assert_eq!(max("16MiB"), Ok(16 << 20));
+    for bad in ["17MiB", "0", "many"] {
+        assert!(max(bad).is_err_and(|problem| problem.contains("\n  MAX_PAYLOAD: ")), "{bad}");
+    }
+}
+
+const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
+-----END PUBLIC KEY-----";
+
+#[test]
+fn tokens_are_signed_by_one_key_which_is_what_it_should_be() {
+    let tokens = |secret: &str, public: &str| {
+        let config = settings(|settings| {
+            settings.jwt_secret = Some(secret.to_owned());
+            settings.jwt_public_key = Some(public.to_owned());
+        });
+        config.map(|config| config.tokens)
+    };
+    assert_eq!(tokens("", ""), Ok(None));
+    let Ok(Some(Tokens { key, rooms_claim, .. })) = tokens("secret", "") else { panic!() };
+    assert_eq!(key, TokenKey::Secret("secret".to_owned().into()));
+    assert_eq!(rooms_claim, "rooms");
+    let lines_as_text = PUBLIC_KEY.replace('\n', "\\n");
+    for text in [PUBLIC_KEY, &lines_as_text, &format!("{PUBLIC_KEY}\n")] {
+        let Ok(Some(Tokens { key, .. })) = tokens("", text) else { panic!("{text}") };
+        let TokenKey::Public(PublicKey { kind, bytes }) = key else { panic!("{text}") };
+        assert_eq!((kind, bytes.len()), (KeyKind::Ed25519, 32));
+    }
+    let private = PUBLIC_KEY.replace("PUBLIC", "PRIVATE");
+    let certificate = PUBLIC_KEY.replace("PUBLIC KEY", "CERTIFICATE");
+    let unknown = PUBLIC_KEY.replace("MCowBQYDK2Vw", "MCowBQYDK2Vx");
+    for (secret, public, told) in [
+        ("secret", PUBLIC_KEY, "JWT_SECRET is set too"),
+        ("", "hunter2", "PEM"),
+        ("", &private, "private key"),
+        ("", &certificate, "certificate"),
+        ("", &unknown, "kind"),
+    ] {
+        let problem = tokens(secret, public).expect_err(told);
+        assert!(problem.contains("\n  JWT_PUBLIC_KEY: "), "{problem}");
+        assert!(problem.contains(told) && !problem.contains("hunter2"), "{problem}");
+    }
+}
+
+#[test]
+fn claims_are_not_checked_without_a_key() {
+    let problem = settings(|settings| settings.jwt_audience = Some("us".into()));
+    let problem = problem.map(drop).expect_err("wrong");
+    assert!(problem.contains("\n  JWT_AUDIENCE: without JWT_SECRET"), "{problem}");
+}

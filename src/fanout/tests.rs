@@ -105,7 +105,8 @@ async fn play(lanes: usize, steps: Vec<Step>) -> (Vec<Viewer>, Vec<usize>) {
     let limits = Limits { room: Bounds { count: 10, age: u64::MAX / 2 }, bytes: 1 << 20 };
     let rooms = Arc::new(Rooms::new(limits, metrics.clone()));
     let lanes = NonZero::new(lanes).expect("not 0");
-    let (source, receivers) = broker::queue(lanes, 1_000_000, 1 << 30, metrics.clone());
+    let bounds = broker::Bounds { messages: 1_000_000, bytes: 1 << 30, payload: 1 << 20 };
+    let (source, receivers) = broker::queue(lanes, bounds, metrics.clone());
     let mut running = JoinSet::new();
     for receiver in receivers {
         running.spawn(run(receiver, rooms.clone(), metrics.clone()));

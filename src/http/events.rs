@@ -1,11 +1,11 @@
 //! `/events/{room}`: the same messages as Server-Sent Events, for curl and for EventSource.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
     extract::{Path, Query, State},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, Uri},
     response::{
         IntoResponse, Response, Sse,
         sse::{Event, KeepAlive},
@@ -14,14 +14,21 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc::{self, error::TrySendError::Full};
+use tokio::{
+    select,
+    sync::mpsc::{self, error::TrySendError::Full},
+    time::sleep,
+};
 
+use super::bearer;
 use crate::{
-    broker::Gap,
+    auth::Auth,
+    broker::{Gap, now},
     delivery::Delivery,
     history::{Position, Wish},
     metrics::Close,
     rooms::{Member, Outlet, Rooms},
+    sockets::Refusal,
     stream::Control,
 };
 
@@ -40,15 +47,24 @@ pub struct Asked {
 
 /// Follows a room until the client goes.
 pub async fn follow(
-    State(rooms): State<Arc<Rooms>>,
+    State((rooms, auth)): State<(Arc<Rooms>, Arc<Auth>)>,
     Path(room): Path<String>,
+    uri: Uri,
     Query(asked): Query<Asked>,
     Extension(stream): Extension<Arc<Control>>,
     headers: HeaderMap,
 ) -> Response {
+    let grant = match auth.viewer(bearer::of(&headers, &uri), now()) {
+        Ok(grant) => grant,
+        Err(problem) => return bearer::unauthorised(&problem),
+    };
     if let Err(problem) = Rooms::check_name(&room) {
         return (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response();
     }
+    if !grant.may_join(&room) {
+        return bearer::forbidden("rooms", &room);
+    }
+    let ends = grant.ends;
     let since = match headers.get("last-event-id").map(|id| position(id.as_bytes())) {
         Some(None) => {
             let text = "Last-Event-ID is the id of an event from here: epoch-offset\n";
@@ -69,13 +85,31 @@ pub async fn follow(
         }
     });
     let membership = Membership { rooms, room, member };
-    let events = stream::unfold((waiting, membership), async |(mut waiting, membership)| {
-        let event = waiting.recv().await?;
-        Some((Ok::<_, Infallible>(event), (waiting, membership)))
+    let events = stream::unfold(Some((waiting, membership)), move |following| async move {
+        let (mut waiting, membership) = following?;
+        select! {
+            next = waiting.recv() => {
+                Some((Ok::<_, Infallible>(next?), Some((waiting, membership))))
+            }
+            () = end_of(ends) => Some((Ok(expired()), None)),
+        }
     });
     let end = stream.finishing().clone().cancelled_owned();
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     Sse::new(events.take_until(end)).keep_alive(keep_alive).into_response()
+}
+
+/// When the token ends.
+async fn end_of(token: Option<u64>) {
+    match token {
+        Some(ends) => sleep(Duration::from_millis(ends.saturating_sub(now()))).await,
+        None => pending().await,
+    }
+}
+
+fn expired() -> Event {
+    let message = "the token has expired: connect again with a new one";
+    event("error", &Refusal::new("expired", message))
 }
 
 /// Leaves the room when the response is gone.

@@ -19,13 +19,15 @@ use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 use tower::ServiceExt;
 
 use super::{
-    engine_io3,
+    bearer, engine_io3,
     inbound::{self, Framing, MAX_PACKETS, Problem},
 };
 use crate::{
+    auth::Auth,
+    broker::now,
     metrics::Metrics,
     sockets::{
-        Service,
+        Presented, Service,
         session::{Session, Sessions},
     },
     stream::Control,
@@ -48,20 +50,23 @@ type Refused = Box<Response<Body>>;
 pub struct Engine {
     service: Service,
     sessions: Arc<Sessions>,
+    auth: Arc<Auth>,
     max_packet: usize,
     metrics: Arc<Metrics>,
 }
 
 impl Engine {
-    /// The engine, where its sessions are kept, and the sids of those that it is to forget.
+    /// The engine, where its sessions are kept, who may open one, and the sids of those that it is
+    /// to forget.
     pub fn new(
         service: Service,
         sessions: Arc<Sessions>,
+        auth: Arc<Auth>,
         mut ended: UnboundedReceiver<Box<str>>,
         max_packet: usize,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let engine = Self { service, sessions, max_packet, metrics };
+        let engine = Self { service, sessions, auth, max_packet, metrics };
         let service = engine.service.clone();
         tokio::spawn(async move {
             while let Some(sid) = ended.recv().await {
@@ -98,7 +103,14 @@ impl Engine {
             let body = self.inbound(body, asked.framing(&parts.headers))?;
             return Ok(post(&self.service, sid, body).await);
         }
-        let request = small_copy(parts, body, &session)?;
+        let presented: Option<Presented> = asked.sid.is_none().then(|| {
+            let token = bearer::of(&parts.headers, &parts.uri);
+            self.auth.viewer(token, now())
+        });
+        let mut request = small_copy(parts, body, &session)?;
+        if let Some(presented) = presented {
+            request.extensions_mut().insert(presented);
+        }
         let answer = self.service.clone().oneshot(request);
 
         if asked.websocket || asked.method != Method::GET {
@@ -258,7 +270,8 @@ fn small_copy(
 ) -> Result<Request<Full<Bytes>>, Refused> {
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = parts.method;
-    *request.uri_mut() = parts.uri.to_string().parse().map_err(|_| internal_error())?;
+    // Without a token: it has been read, and is nobody's business any more.
+    *request.uri_mut() = bearer::without(&parts.uri).ok_or_else(internal_error)?;
     for name in [CONTENT_TYPE, SEC_WEBSOCKET_KEY] {
         let copy = parts.headers.get(&name).map(|value| HeaderValue::from_bytes(value.as_bytes()));
         if let Some(Ok(copy)) = copy {

@@ -39,6 +39,12 @@ pub fn room(args: &[Json]) -> Result<Arc<str>, Refusal> {
     Ok(name.into())
 }
 
+/// The token of a renewal.
+pub fn token(args: &[Json]) -> Result<&str, Refusal> {
+    let token = args.first().and_then(|argument| argument.get("token")?.as_str());
+    token.ok_or_else(|| bad("the first argument is an object with the new token: {token}"))
+}
+
 /// The pattern of a look at the channels; all of them without one.
 pub fn pattern(args: &[Json]) -> Result<String, Refusal> {
     match args.first() {

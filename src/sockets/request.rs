@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{
     Value as Json,
     value::{RawValue, to_raw_value},
@@ -11,7 +11,7 @@ use socketioxide::{
     SendError,
     adapter::LocalAdapter,
     extract::{AckSender, SocketRef},
-    handler::FromMessageParts,
+    handler::{FromConnectParts, FromMessageParts},
     socket::Socket,
 };
 use socketioxide_core::Value;
@@ -42,6 +42,23 @@ impl Refusal {
     /// A refusal with a code and what to do.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
+    }
+}
+
+/// The token that a client connects with, if it does: `auth: {token}`.
+pub struct Token(pub Option<String>);
+
+impl FromConnectParts<LocalAdapter> for Token {
+    type Error = Infallible;
+
+    fn from_connect_parts(_: &Arc<Socket>, auth: &Option<Value>) -> Result<Self, Infallible> {
+        #[derive(Deserialize)]
+        struct Auth {
+            token: Option<String>,
+        }
+        let text = auth.as_ref().and_then(Value::as_str);
+        let auth = text.and_then(|text| serde_json::from_str::<Auth>(text.as_str()).ok());
+        Ok(Self(auth.and_then(|auth| auth.token).filter(|token| !token.is_empty())))
     }
 }
 

@@ -18,17 +18,23 @@ use super::{
     Shared,
     arguments::{self, Options},
     conflate::{Latest, MaxRate},
+    expiry::Alarm,
     outlet::SocketOutlet,
     pace::{Pace, Verdict},
     request::{Refusal, Request},
     session::Session,
 };
 use crate::{
+    auth::Grant,
     broker::now,
+    glob,
     history::Wish,
     metrics::Close,
     rooms::{Channel, Member, Outlet, Welcome},
 };
+
+/// How long before its token ends a viewer is told so, in ms.
+const NOTICE: u64 = 60_000;
 
 /// What a request is about.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +45,8 @@ pub enum Ask {
     Leave,
     /// Event `channels`.
     Channels,
+    /// Event `auth`.
+    Renew,
     /// Any other event.
     Unknown,
 }
@@ -54,19 +62,30 @@ struct State {
     phase: Phase,
     pace: Pace,
     rooms: HashMap<Arc<str>, Membership>,
+    grant: Grant,
+    /// It was told that the grant ends soon.
+    noticed: bool,
+    /// Set where the grant ends.
+    alarm: Option<Alarm>,
 }
 
 enum Phase {
     /// The client may know that it is connected, but the engine does not yet let us emit: what it
     /// asks waits. This lasts for microseconds.
     Connecting(Vec<(Ask, Request)>),
-    Connected,
+    Connected(SocketRef),
     Gone,
 }
 
 #[derive(Serialize)]
 struct Left<'a> {
     room: &'a str,
+}
+
+#[derive(Serialize)]
+struct Renewed {
+    /// The rooms that the new token does not allow.
+    left: Vec<Arc<str>>,
 }
 
 #[derive(Serialize)]
@@ -82,13 +101,14 @@ struct Membership {
 }
 
 impl Viewer {
-    /// A viewer that is about to connect over a session.
-    pub fn new(shared: Arc<Shared>, session: Arc<Session>) -> Arc<Self> {
+    /// A viewer that is about to connect over a session, and what it may do.
+    pub fn new(shared: Arc<Shared>, session: Arc<Session>, grant: Grant) -> Arc<Self> {
         let Shared { max_rooms, max_events, .. } = *shared;
         // All rooms can be joined and left again at once.
         let pace = Pace::new(max_events, max_events.max(2 * max_rooms), Instant::now());
         let phase = Phase::Connecting(Vec::new());
-        let state = State { phase, pace, rooms: HashMap::new() };
+        let rooms = HashMap::new();
+        let state = State { phase, pace, rooms, grant, noticed: false, alarm: None };
         Arc::new(Self { shared, session, state: state.into() })
     }
 
@@ -102,8 +122,9 @@ impl Viewer {
         let mut state = self.lock();
         if let Phase::Connecting(early) = &mut state.phase {
             let early = mem::take(early);
-            state.phase = Phase::Connected;
+            state.phase = Phase::Connected(socket.clone());
             self.shared.metrics.sockets.inc();
+            self.set_alarm(&mut state);
             for (ask, request) in early {
                 self.answer(&mut state, socket, ask, request);
             }
@@ -136,7 +157,7 @@ impl Viewer {
                 let refusal = Refusal::new("too_early", "wait for `connect` before asking so much");
                 self.refuse(socket, request, refusal);
             }
-            (Verdict::Answer, Phase::Connected) => {
+            (Verdict::Answer, Phase::Connected(_)) => {
                 self.answer(&mut state, socket, ask, request);
             }
         }
@@ -151,13 +172,50 @@ impl Viewer {
     /// Leaves all rooms, for ever.
     pub fn gone(&self) {
         let mut state = self.lock();
-        if matches!(mem::replace(&mut state.phase, Phase::Gone), Phase::Connected) {
+        if matches!(mem::replace(&mut state.phase, Phase::Gone), Phase::Connected(_)) {
             self.shared.metrics.sockets.dec();
         }
+        state.alarm = None;
         for (room, membership) in state.rooms.drain() {
             membership.outlet.close();
             self.shared.rooms.leave(&room, membership.member);
         }
+    }
+
+    /// Says that the token ends soon, or ends it all.
+    pub fn look_at_the_clock(self: &Arc<Self>) {
+        let mut state = self.lock();
+        let (Phase::Connected(socket), Some(ends)) = (&state.phase, state.grant.ends) else {
+            return;
+        };
+        let socket = socket.clone();
+        let left = ends.saturating_sub(now());
+        if left > 0 {
+            if left <= NOTICE && !mem::replace(&mut state.noticed, true) {
+                let message = format!(
+                    "the token expires in {} s: emit `auth` with {{token: a new one}}",
+                    left.div_ceil(1000)
+                );
+                let _ = socket.emit("error", &Refusal::new("expiring", message));
+            }
+            return self.set_alarm(&mut state);
+        }
+        drop(state);
+        let message = "the token has expired: connect again with a new one";
+        let _ = socket.emit("error", &Refusal::new("expired", message));
+        self.gone();
+        // What waits for it is sent first; where that cannot be, the connection is ended.
+        if socket.disconnect().is_err() {
+            self.session.end(Close::Expired);
+        }
+    }
+
+    /// For the next thing to happen to the token.
+    fn set_alarm(self: &Arc<Self>, state: &mut State) {
+        state.alarm = state.grant.ends.map(|ends| {
+            let time = if state.noticed { ends } else { ends.saturating_sub(NOTICE) };
+            self.shared.expiry.at(time, Arc::downgrade(self))
+        });
     }
 
     fn answer(self: &Arc<Self>, state: &mut State, socket: &SocketRef, ask: Ask, request: Request) {
@@ -172,14 +230,22 @@ impl Viewer {
             },
             Ask::Channels => match arguments::pattern(&request.args) {
                 Ok(pattern) => {
-                    let (channels, more) = self.shared.rooms.channels(&pattern, now());
+                    let asked = |room: &str| {
+                        glob::matches(pattern.as_bytes(), room.as_bytes())
+                            && state.grant.may_join(room)
+                    };
+                    let (channels, more) = self.shared.rooms.channels(asked, now());
                     return request.accept(&self.session, Channels { channels, more });
                 }
                 Err(refusal) => refusal,
             },
+            Ask::Renew => match self.renew(state, &request) {
+                Ok(left) => return request.accept(&self.session, Renewed { left }),
+                Err(refusal) => refusal,
+            },
             Ask::Unknown => {
                 let message = format!(
-                    "`{}` is no event here: channel, leave and channels are",
+                    "`{}` is no event here: channel, leave, channels and auth are",
                     request.event
                 );
                 Refusal::new("unsupported", message)
@@ -197,6 +263,10 @@ impl Viewer {
     fn admit(&self, state: &State, request: &Request) -> Result<(Arc<str>, Options), Refusal> {
         let room = arguments::room(&request.args)?;
         let options = Options::read(request.args.get(1))?;
+        if !state.grant.may_join(&room) {
+            let message = "the token does not allow this room";
+            return Err(Refusal::new("forbidden", message));
+        }
         let most = self.shared.max_rooms;
         if state.rooms.len() >= most && !state.rooms.contains_key(&room) {
             let message = format!("a socket is in {most} rooms at most; leave one first");
@@ -242,11 +312,35 @@ impl Viewer {
 
     /// Leaving a room that one is not in is no mistake: the wish is fulfilled.
     fn leave(&self, state: &mut State, request: Request, room: &str) {
+        self.take_out(state, room);
+        request.accept(&self.session, Left { room });
+    }
+
+    fn take_out(&self, state: &mut State, room: &str) {
         if let Some(membership) = state.rooms.remove(room) {
             membership.outlet.close();
             self.shared.rooms.leave(room, membership.member);
         }
-        request.accept(&self.session, Left { room });
+    }
+
+    /// Another token takes the place of the one there is, unless it is worse than that.
+    fn renew(
+        self: &Arc<Self>,
+        state: &mut State,
+        request: &Request,
+    ) -> Result<Vec<Arc<str>>, Refusal> {
+        let token = arguments::token(&request.args)?;
+        let grant = self.shared.auth.viewer(Some(token), now()).map_err(|problem| {
+            self.shared.metrics.tokens_refused.inc();
+            Refusal::new("bad_token", problem.to_string())
+        })?;
+        let forbidden = |room: &&Arc<str>| !grant.may_join(room);
+        let left: Vec<_> = state.rooms.keys().filter(forbidden).cloned().collect();
+        left.iter().for_each(|room| self.take_out(state, room));
+        state.grant = grant;
+        state.noticed = false;
+        self.set_alarm(state);
+        Ok(left)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

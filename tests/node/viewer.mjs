@@ -25,9 +25,9 @@ class Viewer {
   refusals = [] // what came as event `error`
   disconnects = [] // their reasons
 
-  constructor(url, { version, transports }) {
+  constructor(url, { version, transports }, options) {
     this.transport = transports.at(-1)
-    this.socket = CLIENTS[version](url, { ...OPTIONS, transports })
+    this.socket = CLIENTS[version](url, { ...OPTIONS, transports, ...options })
     this.socket.on('message', (...args) => this.messages.push(args))
     this.socket.on('hello', (...args) => this.hellos.push(args))
     this.socket.on('error', refusal => this.refusals.push(refusal))
@@ -59,15 +59,15 @@ class Viewer {
 }
 
 // Begins to connect. What is emitted before it is done waits in the client.
-export function open(owner, url, kind = { version: 4, transports: ['websocket'] }) {
-  const viewer = new Viewer(url, kind)
+export function open(owner, url, kind = { version: 4, transports: ['websocket'] }, options = {}) {
+  const viewer = new Viewer(url, kind, options)
   owner.after(() => viewer.socket.close())
   return viewer
 }
 
 // Connects, and upgrades where there are two transports.
-export async function connect(owner, url, kind) {
-  const viewer = open(owner, url, kind)
+export async function connect(owner, url, kind, options) {
+  const viewer = open(owner, url, kind, options)
   await until(() => viewer.connected, `it is connected by ${viewer.transport}`)
   return viewer
 }

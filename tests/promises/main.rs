@@ -4,6 +4,7 @@
 //! Tests wait for events, with a deadline that is only reached when something is wrong.
 
 mod acme;
+mod auth;
 mod bench;
 mod chromium;
 mod conflate;
@@ -17,6 +18,7 @@ mod hostile;
 mod limits;
 mod load;
 mod pebble;
+mod publish;
 mod rooms;
 mod settings;
 mod slow;

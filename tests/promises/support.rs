@@ -8,7 +8,7 @@ use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use roomcast::{
     Server,
-    broker::redis::Publisher,
+    broker::{embedded::Embedded, redis::Publisher},
     config::{Config, RedisAddress, Settings, Transport},
 };
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ pub struct Site {
     pub redis: RedisAddress,
     /// Where HTTPS is, if it is served.
     pub https: Option<SocketAddr>,
-    publisher: Mutex<Publisher>,
+    publisher: Mutex<Option<Publisher>>,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
@@ -52,6 +52,13 @@ impl Site {
 
     /// Starts with settings changed, and waits until messages arrive.
     pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Arc<Self> {
+        let site = Self::start_without_redis(change).await;
+        site.until("subscribed", async || site.get("/readyz").await.0 == 200).await;
+        site
+    }
+
+    /// Starts with settings changed; messages may or may not arrive.
+    pub async fn start_without_redis(change: impl FnOnce(&mut Settings)) -> Arc<Self> {
         let mut settings = Settings {
             http_addr: "127.0.0.1:0".into(),
             admin_addr: "127.0.0.1:0".into(),
@@ -66,10 +73,8 @@ impl Site {
         let https = server.https_addr();
         let (redis, stop) = (server.redis().clone(), CancellationToken::new());
         let running = tokio::spawn(server.run(stop.clone()));
-        let publisher = publisher(&redis).await;
-        let site = Arc::new(Self { addr, admin, redis, https, publisher, stop, running });
-        site.until("subscribed", async || site.get("/readyz").await.0 == 200).await;
-        site
+        let publisher = Mutex::default();
+        Arc::new(Self { addr, admin, redis, https, publisher, stop, running })
     }
 
     /// Starts the program itself, in a process of its own.
@@ -106,7 +111,7 @@ impl Site {
             killed.cancelled().await;
             child.kill().await.expect("killed");
         });
-        let (publisher, https) = (publisher(&redis).await, None);
+        let (publisher, https) = (Mutex::default(), None);
         let (addr, admin) = (addr("page"), addr("admin"));
         let site = Arc::new(Self { addr, admin, redis, https, publisher, stop, running });
         site.until("subscribed", async || site.get("/readyz").await.0 == 200).await;
@@ -114,7 +119,11 @@ impl Site {
     }
 
     pub async fn publish(&self, channel: &str, payload: impl AsRef<[u8]>) {
-        let publisher = &mut *self.publisher.lock().await;
+        let mut kept = self.publisher.lock().await;
+        if kept.is_none() {
+            *kept = Some(Publisher::connect(&self.redis).await.expect("connected"));
+        }
+        let publisher = kept.as_mut().expect("connected");
         publisher.publish(channel, payload.as_ref()).await.expect("published");
     }
 
@@ -191,20 +200,29 @@ impl Process {
     }
 }
 
-async fn publisher(redis: &RedisAddress) -> Mutex<Publisher> {
-    within("the embedded broker", async {
-        loop {
-            if let Ok(publisher) = Publisher::connect(redis).await {
-                return Mutex::new(publisher);
-            }
-        }
-    })
-    .await
-}
-
 impl Drop for Site {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// A Redis of one's own, which can go away.
+pub struct Redis {
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Redis {
+    pub async fn start(port: u16) -> Self {
+        let embedded = Embedded::bind(port).await.expect("a free port");
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(embedded.run(stop.clone()));
+        Self { stop, running }
+    }
+
+    pub async fn stop(self) {
+        self.stop.cancel();
+        within("Redis ends", self.running).await.expect("in an orderly way");
     }
 }
 

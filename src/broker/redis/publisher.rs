@@ -11,7 +11,8 @@ use crate::config::RedisAddress;
 /// How long Redis may take to answer a command.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Publishes on a connection of its own.
+/// Publishes on a connection of its own; clones share it.
+#[derive(Clone)]
 pub struct Publisher {
     connection: redis::aio::MultiplexedConnection,
     address: RedisAddress,

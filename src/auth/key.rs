@@ -1,0 +1,180 @@
+//! The key that tokens are signed with, and what a token that it has signed allows.
+
+use std::time::Duration;
+
+use jsonwebtoken::{
+    Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode, errors::ErrorKind,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+use super::{Allowed, BadToken, Grant, LEEWAY, MAX_TOKEN, ring};
+use crate::{
+    broker::now,
+    config::{KeyKind, PublicKey, Secret, TokenKey, Tokens},
+};
+
+/// Checks tokens.
+pub struct Key {
+    key: DecodingKey,
+    validation: Validation,
+    rooms_claim: String,
+}
+
+/// What we read of a token. Times are seconds since the Unix epoch, with a fraction if need be.
+#[derive(Deserialize)]
+struct Read {
+    exp: Option<Json>,
+    nbf: Option<Json>,
+    #[serde(flatten)]
+    others: Map<String, Json>,
+}
+
+impl Key {
+    /// As the settings say.
+    pub fn new(tokens: &Tokens) -> Self {
+        ring::install();
+        // The kind of the key decides, whatever a token wishes.
+        let (key, algorithms) = match &tokens.key {
+            TokenKey::Secret(secret) => (
+                DecodingKey::from_secret(secret.expose().as_bytes()),
+                vec![Algorithm::HS256, Algorithm::HS384, Algorithm::HS512],
+            ),
+            TokenKey::Public(PublicKey { kind, bytes }) => match kind {
+                KeyKind::Rsa => (
+                    DecodingKey::from_rsa_der(bytes),
+                    vec![
+                        Algorithm::RS256,
+                        Algorithm::RS384,
+                        Algorithm::RS512,
+                        Algorithm::PS256,
+                        Algorithm::PS384,
+                        Algorithm::PS512,
+                    ],
+                ),
+                KeyKind::P256 => (DecodingKey::from_ec_der(bytes), vec![Algorithm::ES256]),
+                KeyKind::P384 => (DecodingKey::from_ec_der(bytes), vec![Algorithm::ES384]),
+                KeyKind::Ed25519 => (DecodingKey::from_ed_der(bytes), vec![Algorithm::EdDSA]),
+            },
+        };
+        let mut validation = Validation { algorithms, ..Validation::default() };
+        // Times are ours to check: by the caller's clock, and with words.
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        // RFC 7519 has a token refused that is for somebody; who that is to be, the setting says.
+        validation.validate_aud = tokens.audience.is_some();
+        if let Some(audience) = &tokens.audience {
+            validation.set_audience(&[audience]);
+            validation.required_spec_claims.insert("aud".to_owned());
+        }
+        if let Some(issuer) = &tokens.issuer {
+            validation.set_issuer(&[issuer]);
+            validation.required_spec_claims.insert("iss".to_owned());
+        }
+        Self { key, validation, rooms_claim: tokens.rooms_claim.clone() }
+    }
+
+    /// What a token allows at a time in ms since the Unix epoch.
+    pub fn read(&self, token: &str, now: u64) -> Result<Grant, BadToken> {
+        if token.len() > MAX_TOKEN {
+            return Err(BadToken::TooLong);
+        }
+        let token = decode::<Read>(token, &self.key, &self.validation)
+            .map_err(|error| self.explain(error.kind()))?;
+        // Extensions that have to be understood, and are not.
+        if token.header.crit.is_some() {
+            return Err(BadToken::Malformed);
+        }
+        let Read { exp, nbf, others } = token.claims;
+        let expires = milliseconds("exp", exp.as_ref())?.ok_or(BadToken::NeverExpires)?;
+        if now >= expires.saturating_add(LEEWAY) {
+            return Err(BadToken::Expired(now.saturating_sub(expires) / 1000));
+        }
+        let begins = milliseconds("nbf", nbf.as_ref())?.unwrap_or_default();
+        if begins > now.saturating_add(LEEWAY) {
+            return Err(BadToken::NotYet(begins.saturating_sub(now).div_ceil(1000)));
+        }
+        // The leeway is for who comes with a clock behind ours, not a gift to everybody else.
+        let ends = if now < expires { expires } else { expires.saturating_add(LEEWAY) };
+        Ok(Grant {
+            rooms: patterns(&self.rooms_claim, &others)?,
+            publish: patterns("publish", &others)?,
+            ends: Some(ends),
+        })
+    }
+
+    fn explain(&self, error: &ErrorKind) -> BadToken {
+        match error {
+            ErrorKind::InvalidAlgorithm | ErrorKind::UnsupportedAlgorithm => BadToken::Algorithm,
+            ErrorKind::InvalidSignature => BadToken::Signature,
+            ErrorKind::InvalidAudience => BadToken::Audience,
+            ErrorKind::InvalidIssuer => BadToken::Issuer,
+            ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => BadToken::Audience,
+            ErrorKind::MissingRequiredClaim(_) => BadToken::Issuer,
+            _ => BadToken::Malformed,
+        }
+    }
+}
+
+/// A time in seconds, if there is one.
+fn milliseconds(name: &str, claim: Option<&Json>) -> Result<Option<u64>, BadToken> {
+    let Some(claim) = claim.filter(|claim| !claim.is_null()) else { return Ok(None) };
+    let seconds = claim.as_f64().filter(|&seconds| seconds >= 0.0);
+    // A float beyond 64 bits becomes the largest number: never.
+    let milliseconds = seconds.map(|seconds| (seconds * 1000.0) as u64);
+    milliseconds.map(Some).ok_or_else(|| BadToken::Claim(name.to_owned()))
+}
+
+/// A list of patterns, or a single one. Nothing listed = nothing allowed.
+fn patterns(name: &str, claims: &Map<String, Json>) -> Result<Allowed, BadToken> {
+    let text = |value: &Json| value.as_str().map(str::to_owned);
+    let patterns = match claims.get(name) {
+        None | Some(Json::Null) => Some(Vec::new()),
+        Some(Json::Array(list)) => list.iter().map(text).collect(),
+        Some(single) => text(single).map(|single| vec![single]),
+    };
+    let patterns = patterns.ok_or_else(|| BadToken::Claim(name.to_owned()))?;
+    Ok(Allowed::Matching(patterns.into()))
+}
+
+/// What a token of ours says.
+pub struct Claims {
+    /// Patterns of rooms.
+    pub rooms: Vec<String>,
+    /// Patterns of channels.
+    pub publish: Vec<String>,
+    /// For how long it is valid.
+    pub ttl: Duration,
+}
+
+/// A token for the key, if that is a secret that we share.
+pub fn sign(tokens: &Tokens, claims: &Claims) -> anyhow::Result<String> {
+    let TokenKey::Secret(secret) = &tokens.key else {
+        anyhow::bail!(
+            "only who has the private key of JWT_PUBLIC_KEY can sign; with JWT_SECRET, this command can"
+        )
+    };
+    ring::install();
+    Ok(encode(&Header::new(Algorithm::HS256), &said(tokens, claims), &secret_key(secret))?)
+}
+
+fn secret_key(secret: &Secret) -> EncodingKey {
+    EncodingKey::from_secret(secret.expose().as_bytes())
+}
+
+fn said(tokens: &Tokens, claims: &Claims) -> impl Serialize {
+    let begun = now() / 1000;
+    let mut said = Map::new();
+    let lists = [(tokens.rooms_claim.as_str(), &claims.rooms), ("publish", &claims.publish)];
+    for (name, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+        said.insert(name.to_owned(), list.clone().into());
+    }
+    for (name, value) in [("aud", &tokens.audience), ("iss", &tokens.issuer)] {
+        if let Some(value) = value {
+            said.insert(name.to_owned(), value.clone().into());
+        }
+    }
+    said.insert("iat".to_owned(), begun.into());
+    said.insert("exp".to_owned(), begun.saturating_add(claims.ttl.as_secs()).into());
+    said
+}

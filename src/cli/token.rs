@@ -1,0 +1,70 @@
+//! `roomcast token`: a JWT for who has JWT_SECRET, and the link that opens the page with it.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use clap::Args;
+use roomcast::{
+    auth::{Claims, sign},
+    config::{Config, ListenAddr},
+};
+use url::form_urlencoded;
+
+/// What makes a pattern of a room's name.
+const GLOB: [char; 4] = ['*', '?', '[', '\\'];
+
+/// Print a token signed with JWT_SECRET, and the link that opens the page with it
+#[derive(Args)]
+pub struct Token {
+    /// A pattern of rooms that it may watch, such as 'device:*'; may be repeated
+    #[arg(long = "room", value_name = "PATTERN")]
+    rooms: Vec<String>,
+    /// A pattern of channels that it may publish on; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    publish: Vec<String>,
+    /// For how long it is valid, such as 90s, 1h or 30days
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+}
+
+impl Token {
+    /// The token to standard output, for programs; the link to standard error, for people.
+    pub fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+        let tokens = config.tokens.as_ref().context(
+            "there is no key to sign with: set JWT_SECRET to the server's (openssl rand -hex 32 makes one)",
+        )?;
+        let link = self.link(config);
+        let Self { rooms, publish, ttl } = self;
+        anyhow::ensure!(
+            !rooms.is_empty() || !publish.is_empty(),
+            "a token that allows nothing: name patterns by --room or --publish"
+        );
+        let token = sign(tokens, &Claims { rooms, publish, ttl })?;
+        println!("{token}");
+        if let Some(link) = link {
+            eprintln!("{link}#token={token}");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The page with the rooms that are named exactly.
+    fn link(&self, config: &Config) -> Option<String> {
+        if self.rooms.is_empty() {
+            return None;
+        }
+        let ListenAddr { host, port } = &config.http_addr;
+        let public_port = config.https.as_ref().and_then(|https| https.public_port);
+        let page = match (config.hosts.first(), host.as_deref()) {
+            (Some(host), _) => match public_port {
+                None | Some(443) => format!("https://{host}/"),
+                Some(port) => format!("https://{host}:{port}/"),
+            },
+            (None, None | Some("0.0.0.0" | "::")) => format!("http://localhost:{port}/"),
+            (None, Some(_)) => format!("http://{}/", config.http_addr),
+        };
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        let exact = self.rooms.iter().filter(|room| !room.contains(GLOB));
+        let query = query.extend_pairs(exact.map(|room| ("room", room))).finish();
+        Some(if query.is_empty() { page } else { format!("{page}?{query}") })
+    }
+}

@@ -1,0 +1,132 @@
+//! `POST /publish/{channel}`: the way in for devices and functions that speak no RESP.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Serialize;
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::bearer;
+use crate::{
+    auth::Auth,
+    broker::{
+        now,
+        redis::{Link, PROBES, RETRY_AFTER},
+    },
+    config::Config,
+    metrics::Metrics,
+    rooms::Rooms,
+};
+
+/// For a body to arrive whole.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of all payloads that are on their way to Redis: as many as its queue to us takes, if
+/// Redis stalls.
+const MAX_UNDER_WAY: usize = 25 << 20;
+/// What a semaphore counts: its permits are 32-bit numbers.
+const UNIT: usize = 1 << 10;
+
+/// What a publisher needs.
+pub struct Publishing {
+    auth: Arc<Auth>,
+    link: Link,
+    max_payload: usize,
+    under_way: Semaphore,
+    metrics: Arc<Metrics>,
+}
+
+/// What Redis said.
+#[derive(Serialize)]
+struct Published {
+    subscribers: u64,
+}
+
+impl Publishing {
+    /// As the settings say.
+    pub fn new(config: &Config, auth: Arc<Auth>, link: Link, metrics: Arc<Metrics>) -> Self {
+        let under_way = Semaphore::new(MAX_UNDER_WAY / UNIT);
+        Self { auth, link, max_payload: config.max_payload, under_way, metrics }
+    }
+
+    async fn publish(
+        &self,
+        channel: &str,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Response, Response> {
+        let grant = self.auth.publisher(bearer::header(headers), now());
+        let grant = grant.map_err(|problem| bearer::unauthorised(&problem))?;
+        Rooms::check_name(channel)
+            .map_err(|problem| (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response())?;
+        if channel.starts_with(PROBES) {
+            let text = format!("{PROBES}* is where the server asks Redis for signs of life\n");
+            return Err((StatusCode::BAD_REQUEST, text).into_response());
+        }
+        if !grant.may_publish(channel) {
+            return Err(bearer::forbidden("publish", channel));
+        }
+        let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        let length = length.and_then(|length| length.parse().ok()).unwrap_or(self.max_payload);
+        if length > self.max_payload {
+            return Err(self.too_large());
+        }
+        let units = length.div_ceil(UNIT).max(1) as u32;
+        let Ok(_under_way) = self.under_way.try_acquire_many(units) else {
+            return Err(try_again("Redis does not take what is published as fast as it comes"));
+        };
+        let payload = self.collect(body).await?;
+        match self.link.publish(channel, &payload).await {
+            Ok(subscribers) => {
+                self.metrics.published.inc();
+                Ok((StatusCode::ACCEPTED, Json(Published { subscribers })).into_response())
+            }
+            Err(_) => Err(try_again("Redis has not taken it; the server's log says why")),
+        }
+    }
+
+    async fn collect(&self, body: Body) -> Result<Bytes, Response> {
+        match timeout(BODY_TIMEOUT, Limited::new(body, self.max_payload).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(self.too_large()),
+            Ok(Err(_)) => Err(StatusCode::BAD_REQUEST.into_response()),
+            Err(_) => Err(StatusCode::REQUEST_TIMEOUT.into_response()),
+        }
+    }
+
+    fn too_large(&self) -> Response {
+        let text = format!("a payload has {} bytes at most (MAX_PAYLOAD)\n", self.max_payload);
+        (StatusCode::PAYLOAD_TOO_LARGE, text).into_response()
+    }
+}
+
+fn try_again(text: &str) -> Response {
+    let after = [(header::RETRY_AFTER, RETRY_AFTER.as_secs())];
+    (StatusCode::SERVICE_UNAVAILABLE, after, format!("{text}\n")).into_response()
+}
+
+/// The path. Without anybody who may publish, there is none.
+pub fn routes(publishing: Publishing) -> Router {
+    if !publishing.auth.has_publishers() {
+        return Router::new();
+    }
+    let publish = async |State(publishing): State<Arc<Publishing>>,
+                         channel: Option<Path<String>>,
+                         headers: HeaderMap,
+                         body: Body| {
+        let channel = channel.map(|Path(channel)| channel).unwrap_or_default();
+        publishing.publish(&channel, &headers, body).await.unwrap_or_else(|refused| refused)
+    };
+    Router::new()
+        .route("/publish/{*channel}", post(publish))
+        .route("/publish/", post(publish))
+        .with_state(Arc::new(publishing))
+}

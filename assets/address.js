@@ -18,5 +18,5 @@ export function writeRooms(names) {
   const query = new URLSearchParams(location.search)
   query.delete('room')
   for (const name of names) query.append('room', name)
-  history.replaceState(null, '', `${query}` ? `?${query}` : location.pathname)
+  history.replaceState(null, '', `${location.pathname}${`${query}` && `?${query}`}${location.hash}`)
 }

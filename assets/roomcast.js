@@ -6,10 +6,18 @@
 
 const PATIENCE = 10_000 // ms to wait for the server's answer
 
-// Makes a socket with the client that lies beside this file.
-export async function connect(url, options) {
+// Makes a socket with the client that lies beside this file. Where tokens are needed, `token` is one,
+// or a function (it may be async) that gets one: at each connect, and before the old one expires.
+export async function connect(url, { token, ...options } = {}) {
   const { io } = await import('./vendor/socket.io.esm.min.js')
-  const socket = io(url, options)
+  const get = async () => ({ token: typeof token === 'function' ? await token() : token })
+  // A token that cannot be had is left out: then the server says what is missing.
+  const auth = answer => get().catch(() => ({})).then(answer)
+  const socket = io(url, token === undefined ? options : { auth, ...options })
+  if (typeof token === 'function') {
+    const renew = async () => socket.emit('auth', await get(), () => {})
+    socket.on('error', ({ code }) => { if (code === 'expiring') renew().catch(console.error) })
+  }
   return { socket, watch: watcher(socket) }
 }
 

@@ -4,11 +4,14 @@ import { io } from './vendor/socket.io.esm.min.js'
 import { ref, shallowReactive } from './vendor/vue.runtime.esm-browser.prod.js'
 import { forget } from './clock.js'
 import { watcher } from './roomcast.js'
+import { takeToken, token } from './token.js'
 
 const AFTER_KICK = 2_000 // ms; a server that ends connections on purpose is not hammered
 const AFTER_REFUSAL = 30_000 // ms; nobody stands at a wall to press reload
+const NO_TOKEN = 'this page needs a link that ends in #token=…, from whoever runs it'
 
-export const socket = io()
+takeToken()
+export const socket = io({ auth: answer => answer({ token: token() }) })
 export const watch = watcher(socket)
 
 export const connection = shallowReactive({
@@ -42,8 +45,15 @@ socket.on('disconnect', reason => {
 
 socket.on('connect_error', error => {
   if (socket.active) return // not reached, and tried again by itself
-  change('disconnected', error.message)
+  change('disconnected', /^a token is needed/.test(error.message) ? NO_TOKEN : error.message)
   setTimeout(() => socket.connect(), AFTER_REFUSAL)
 })
 
-socket.on('error', ({ code, message }) => { complaint.value = `${message} (${code})` })
+// Somebody opens another link in this tab: the browser does not load the page again.
+addEventListener('hashchange', () => {
+  if (takeToken()) socket.disconnect().connect()
+})
+
+socket.on('error', ({ code, message }) => {
+  if (code !== 'expiring') complaint.value = `${message} (${code})` // only who made the link can do something
+})

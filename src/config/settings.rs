@@ -186,8 +186,8 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "SIZE", default_value = super::MAX_PAYLOAD)]
     pub max_payload: String,
 
-    /// Origins of other pages that may connect, comma-separated: https://app.example.com,
-    /// https://*.example.com, or * for all. The server's own origin always may
+    /// Origins of other pages that may connect, comma-separated: `https://app.example.com`,
+    /// `https://*.example.com`, or `*` for all. The server's own origin always may
     #[arg(long, env, global = true, value_name = "ORIGINS")]
     pub allowed_origins: Option<String>,
 

@@ -81,7 +81,7 @@ async fn page_and_messages_come_over_tls() {
     let mut client = Client::upgrade(stream).await;
     client.enter().await;
     client.join("device01").await;
-    let large = "x".repeat(300 << 10);
+    let large = "x".repeat(200 << 10);
     for payload in ["hello", &large] {
         site.publish("device01", payload).await;
         assert_eq!(client.message().await, payload);

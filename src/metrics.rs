@@ -11,11 +11,13 @@ use prometheus_client::{
 
 /// Why requests and events are refused: the codes that clients see in answers to their events, and
 /// what HTTP has a status for.
-const REFUSALS: [&str; 12] = [
+const REFUSALS: [&str; 14] = [
     "address",
     "bad_request",
     "bad_room",
+    "bad_token",
     "body_time",
+    "forbidden",
     "head_time",
     "head_too_large",
     "sessions",

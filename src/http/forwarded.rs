@@ -14,7 +14,6 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The client's address: the peer's, unless that is a trusted proxy. Each proxy appends whom it
 /// heard, so X-Forwarded-For is read from its end, as long as those who speak are trusted. What
 /// nobody can have heard ends the walk: then it is the last proxy that counts as the client.
-#[allow(dead_code, reason = "limits by address come next")]
 pub fn client(trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     let mut heard = headers.get_all(FORWARDED_FOR).iter().rev().flat_map(|value| {
         let text = value.to_str().unwrap_or_default();

@@ -1,0 +1,65 @@
+# The image: the program alone, in an empty one.
+#
+#   docker build -t roomcast .               an ordinary user, port 8080
+#   docker build -t roomcast --target aci .  root, ports 80 and 443: Azure Container Instances
+#
+# It takes BuildKit (Docker's own since version 23) or buildah. On Azure, deploy/acr.yaml builds it.
+
+# On the machine's own architecture, whichever it is built for: the compiler crosses, not an emulator.
+FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95.0-slim-bookworm AS build
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+WORKDIR /src
+ARG TARGETARCH
+# The compiler is the one of Debian's release, which has a single version of it.
+# hadolint ignore=DL3008
+RUN case "$TARGETARCH" in \
+      amd64) cpu=x86_64 ;; \
+      arm64) cpu=aarch64 ;; \
+      *) echo "no build for $TARGETARCH yet" >&2; exit 1 ;; \
+    esac; \
+    echo "$cpu" > /cpu; \
+    mkdir /empty; \
+    if [ "$TARGETARCH" != "$(dpkg --print-architecture)" ]; then \
+      apt-get update; \
+      apt-get install -y --no-install-recommends \
+        "gcc-$(echo "$cpu" | tr _ -)-linux-gnu" "libc6-dev-$TARGETARCH-cross"; \
+      rm -rf /var/lib/apt/lists/*; \
+      rustup target add "$cpu-unknown-linux-gnu"; \
+    fi
+COPY . .
+# A static binary of glibc's, whose own allocator and resolver it keeps. Only with a target that is
+# named are the flags for the program alone, and not for the procedural macros of its build too.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target,sharing=locked \
+    cpu="$(cat /cpu)"; \
+    export RUSTFLAGS="-C target-feature=+crt-static -C linker=$cpu-linux-gnu-gcc"; \
+    cargo build --locked --profile dist --target "$cpu-unknown-linux-gnu"; \
+    cp "target/$cpu-unknown-linux-gnu/dist/roomcast" /roomcast
+
+FROM scratch AS image
+LABEL org.opencontainers.image.title="Roomcast" \
+      org.opencontainers.image.description="Shows what is published on Redis, live, in browsers." \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="MIT"
+# Mozilla's roots are in the binary; a CA of your own goes into this file, or is mounted over it.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
+COPY --from=build --chown=65532:65532 /empty/ /.local/share/certmagic/
+COPY --from=build /roomcast /bin/
+ENV PATH=/bin \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
+    REDISHOST=localhost:6379 \
+    CERT_DIR=/.local/share/certmagic
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["roomcast", "healthcheck"]
+ENTRYPOINT ["roomcast"]
+
+# Azure Container Instances mounts a file share for root alone.
+FROM image AS aci
+ENV HTTP_ADDR=:80
+EXPOSE 80 443
+# hadolint ignore=DL3002
+USER 0:0
+
+FROM image AS final
+ENV HTTP_ADDR=:8080
+EXPOSE 8080
+USER 65532:65532

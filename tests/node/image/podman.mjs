@@ -9,14 +9,10 @@ const ROOT = new URL('../../../', import.meta.url)
 const execute = promisify(execFile)
 
 // Where tests/image has put what the files of deployment name.
-const IMAGES = {
-  'roomcast:0.1.0': 'localhost/roomcast:final',
-  'REGISTRY.azurecr.io/roomcast:0.1.0-aci': 'localhost/roomcast:aci',
-}
-
 export const image = name => {
-  const [repository, tag] = name.split(':')
-  return IMAGES[name] ?? `docker.io/library/${repository.split('/').at(-1)}:${tag}`
+  const [, program, tag] = name.match(/([^/]+):(.+)$/)
+  if (program !== 'roomcast') return `docker.io/library/${program}:${tag}`
+  return `localhost/roomcast:${tag.endsWith('-aci') ? 'aci' : 'final'}`
 }
 
 export const yaml = async path => parse(await readFile(new URL(path, ROOT), 'utf8'))

@@ -1,0 +1,191 @@
+//! The files of deployment say what the server does: its settings, its ports, its commands.
+
+use std::process::Command;
+
+use roomcast::config::CertificateSource;
+use serde_json::{Value, json};
+
+#[path = "deploy/chart.rs"]
+mod chart;
+#[path = "deploy/files.rs"]
+mod files;
+
+use files::{Environment, config, dockerfile, is_pinned, list, read, secrets, stage, text, yaml};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const REDIS: u64 = 6379;
+
+fn multi() -> Value {
+    yaml("multi.yaml")["properties"].take()
+}
+
+/// One of the group's containers.
+fn member(name: &str) -> Value {
+    let named = |container: &&Value| container["name"] == name;
+    let group = multi();
+    list(&group["containers"]).iter().find(named).expect("a container")["properties"].clone()
+}
+
+fn ports(value: &Value) -> Vec<u64> {
+    let port = |port: &Value| port["port"].as_u64().expect("a whole number, not a text");
+    list(value).iter().map(port).collect()
+}
+
+fn group_environment() -> Environment {
+    let mut environment = stage("aci").environment();
+    for variable in list(&member("roomcast")["environmentVariables"]) {
+        let value = variable.get("value").or(variable.get("secureValue"));
+        let value = text(value.expect("a value")).to_owned();
+        environment.insert(text(&variable["name"]).to_owned(), value);
+    }
+    environment
+}
+
+#[test]
+fn the_image_is_the_small_static_binary_for_an_ordinary_user() {
+    let stages = dockerfile();
+    let build = stages.first().expect("a stage").last("RUN");
+    for part in ["--locked", "--profile dist", "--target", "+crt-static", "--mount=type=cache"] {
+        assert!(build.contains(part), "{part}: {build}");
+    }
+    let last = stages.last().expect("a stage");
+    assert_eq!((last.name.as_str(), last.last("USER")), ("final", "65532:65532"));
+    assert_eq!(stage("image").base, "scratch");
+    for stage in [last, &stage("aci")] {
+        assert_eq!(stage.base, "image");
+        assert_eq!(stage.last("ENTRYPOINT"), r#"["roomcast"]"#);
+        let version = format!("org.opencontainers.image.version=\"{VERSION}\"");
+        assert!(stage.last("LABEL").contains(&version), "{version}");
+    }
+}
+
+#[test]
+fn both_targets_serve_at_the_ports_that_they_expose() {
+    let (ordinary, root) = (stage("final"), stage("aci"));
+    let port = |environment| u64::from(config(&environment).http_addr.port);
+    assert_eq!(ordinary.ports(), [port(ordinary.environment())]);
+    assert_eq!(root.last("USER"), "0:0");
+    let config = config(&group_environment());
+    let https = config.https.expect("HTTPS").addr.port;
+    assert_eq!(root.ports(), [u64::from(config.http_addr.port), u64::from(https)]);
+}
+
+#[test]
+fn health_is_asked_by_the_servers_own_command() {
+    let command = json!(["roomcast", "healthcheck"]);
+    let check = stage("final").last("HEALTHCHECK").to_owned();
+    let (_, asked) = check.split_once("CMD ").expect("a command");
+    assert_eq!(serde_json::from_str::<Value>(asked).expect("exec form"), command);
+    let server = member("roomcast");
+    assert_eq!(server["livenessProbe"]["exec"]["command"], command);
+    assert_eq!(server.get("readinessProbe"), None, "Azure would keep the CA's questions away");
+    let known =
+        Command::new(env!("CARGO_BIN_EXE_roomcast")).args(["healthcheck", "--help"]).output();
+    assert!(known.expect("it runs").status.success());
+}
+
+#[test]
+fn the_group_shows_the_world_the_server_alone() {
+    let (group, server, redis) = (multi(), member("roomcast"), member("redis"));
+    let public = ports(&group["ipAddress"]["ports"]);
+    assert_eq!(public, stage("aci").ports());
+    assert_eq!(ports(&server["ports"]), public);
+    assert!(ports(&redis["ports"]).is_empty());
+    let command: Vec<_> = list(&redis["command"]).iter().map(text).collect();
+    for option in [["--bind", "127.0.0.1"], ["--save", ""], ["--appendonly", "no"]] {
+        assert!(command.windows(2).any(|words| words == option), "{option:?}: {command:?}");
+    }
+    assert!(command.contains(&"--maxmemory"));
+}
+
+#[test]
+fn the_group_keeps_its_certificates_on_the_share() {
+    let server = member("roomcast");
+    let image = &stage("aci").environment()["CERT_DIR"];
+    assert_eq!(server["volumeMounts"][0]["mountPath"], **image);
+    assert_eq!(server["volumeMounts"][0]["name"], multi()["volumes"][0]["name"]);
+    let https = config(&group_environment()).https.expect("HTTPS");
+    let CertificateSource::Acme(acme) = https.certificate else { panic!("no ACME") };
+    assert_eq!(acme.store.to_str(), Some(image.as_str()));
+}
+
+#[test]
+fn the_group_runs_the_target_that_is_built_for_it() {
+    let task = yaml("deploy/acr.yaml");
+    let image = format!("$Registry/roomcast:{VERSION}-aci");
+    assert_eq!(task["steps"][0]["build"], format!("--target aci --tag {image} ."));
+    assert_eq!(task["steps"][1]["push"], json!([image]));
+    assert_eq!(member("roomcast")["image"], image.replace("$Registry", "REGISTRY.azurecr.io"));
+    assert_eq!(multi()["imageRegistryCredentials"][0]["server"], "REGISTRY.azurecr.io");
+    assert!(read("README.md").contains("az acr run --registry $REGISTRY --file deploy/acr.yaml ."));
+}
+
+#[test]
+fn no_secret_of_the_group_is_in_plain_sight() {
+    let secrets = secrets();
+    assert!(secrets.contains(&"REDIS_PASSWORD".to_owned()));
+    let server = member("roomcast");
+    for variable in list(&server["environmentVariables"]) {
+        let name = text(&variable["name"]);
+        let is_secret = secrets.iter().any(|secret| secret == name);
+        assert_eq!(variable.get("secureValue").is_some(), is_secret, "{name}");
+    }
+}
+
+#[test]
+fn the_chart_takes_secrets_from_a_secret_alone() {
+    let schema = read("deploy/helm/roomcast/values.schema.json");
+    let schema: Value = serde_json::from_str(&schema).expect("JSON");
+    let refused = &schema["properties"]["settings"]["propertyNames"]["not"]["anyOf"][0]["pattern"];
+    let (ends, _) = text(refused).trim_start_matches('(').split_once(")$").expect("endings");
+    for secret in secrets().iter().filter(|secret| *secret != "REDISHOST") {
+        assert!(ends.split('|').any(|end| secret.ends_with(end)), "{secret} may stand in settings");
+    }
+}
+
+#[test]
+fn the_desk_reaches_both_and_the_network_neither() {
+    let services = yaml("deploy/compose.yaml")["services"].take();
+    let server = &services["roomcast"];
+    let mut environment = stage("final").environment();
+    let own = server["environment"].as_object().expect("variables");
+    environment.extend(own.iter().map(|(name, value)| (name.clone(), text(value).to_owned())));
+    let config = config(&environment);
+    assert_eq!(server["ports"], json!([format!("127.0.0.1:8080:{}", config.http_addr.port)]));
+    assert_eq!(services["redis"]["ports"], json!([format!("127.0.0.1:{REDIS}:{REDIS}")]));
+    assert_eq!(server["build"]["target"], "final");
+    let stop = text(&server["stop_grace_period"]).trim_end_matches('s').parse::<u64>();
+    assert!(stop.expect("seconds") > config.grace.as_secs());
+}
+
+#[test]
+fn every_image_has_a_version() {
+    let mut services = yaml("deploy/compose.yaml")["services"].take();
+    let images = services.as_object().expect("services").values().map(|service| &service["image"]);
+    let group = multi();
+    let members = list(&group["containers"]).iter().map(|member| &member["properties"]["image"]);
+    let mut images: Vec<_> = images.chain(members).map(|image| text(image).to_owned()).collect();
+    images.push(stage("build").base);
+    assert_eq!(images.len(), 5);
+    for image in &images {
+        assert!(is_pinned(image), "{image}");
+    }
+    assert!(!is_pinned("redis") && !is_pinned("redis:latest") && !is_pinned("redis:7"));
+    // One Redis, wherever it comes from.
+    let redis = services["redis"]["image"].take();
+    let brought = format!("--source docker.io/library/{0} --image {0}", text(&redis));
+    assert!(read("README.md").contains(&brought), "{brought}");
+    let bundled = &yaml("deploy/helm/roomcast/values.yaml")["redis"]["image"];
+    assert_eq!(text(bundled), format!("docker.io/library/{}", text(&redis)));
+    assert_eq!(text(&member("redis")["image"]), format!("REGISTRY.azurecr.io/{}", text(&redis)));
+}
+
+#[test]
+fn there_is_one_version() {
+    let chart = yaml("deploy/helm/roomcast/Chart.yaml");
+    assert_eq!((text(&chart["version"]), text(&chart["appVersion"])), (VERSION, VERSION));
+    let server = yaml("deploy/compose.yaml")["services"]["roomcast"]["image"].take();
+    assert_eq!(text(&server), format!("roomcast:{VERSION}"));
+    let pipeline = yaml("deploy/azure-pipelines.yml")["variables"]["version"].take();
+    assert!(text(&pipeline).starts_with(&format!("{VERSION}-")));
+}

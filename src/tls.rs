@@ -17,8 +17,10 @@ use crate::{
 };
 
 pub mod acme;
+mod answers;
 mod backoff;
 pub mod certificates;
+mod client;
 pub mod files;
 pub mod inspect;
 mod pair;

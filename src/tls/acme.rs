@@ -10,23 +10,25 @@ use std::{
 
 use anyhow::{Context, ensure};
 use humantime::format_rfc3339_seconds;
-use rustls::ClientConfig;
 use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    backoff::{Backoff, CLASSES, Class},
+    backoff::{Backoff, CLASSES, Class, Failure},
     certificates::Certificates,
     pair::Pair,
     store::Store,
 };
 use crate::{config, metrics::Metrics};
 
+mod account;
 pub(super) mod authority;
 mod order;
+mod wire;
 
-use order::{Failure, Order};
+use account::Accounts;
+use order::Order;
 
 /// How often the store is tried again when it fails, and what it did not take is offered again.
 const STORE_RETRY: Duration = Duration::from_secs(30);
@@ -69,21 +71,24 @@ impl Acme {
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         let directory = authority::directory(&settings.ca, &settings.store);
-        let client: Arc<ClientConfig> = authority::client(settings.ca_root.as_deref()).await?;
+        let client = authority::client(settings.ca_root.as_deref()).await?;
         let store = Store::new(settings.store);
         let host: String =
             hosts.first().map(|host| host.chars().take(MAX_NAME).collect()).unwrap_or_default();
         let name = format!("{host}-{:016x}", hash(&[&directory, &hosts.join(",")]));
         let email = settings.email.unwrap_or_default();
-        let order = Order {
-            account: format!("account-{:016x}", hash(&[&directory, &email])),
+        let accounts = Accounts {
+            kind: format!("account-{:016x}", hash(&[&directory, &email])),
             contact: (!email.is_empty()).then(|| format!("mailto:{email}")),
-            challenge: settings.challenge,
             store: store.clone(),
-            certificates: certificates.clone(),
-            hosts: hosts.clone(),
             directory,
             client,
+        };
+        let order = Order {
+            accounts,
+            hosts: hosts.clone(),
+            challenge: settings.challenge,
+            certificates: certificates.clone(),
         };
         for result in CLASSES.map(Class::as_str).into_iter().chain(["done"]) {
             metrics.certificate_attempts(result);
@@ -111,7 +116,7 @@ impl Acme {
 
     /// Serves what the store holds, and keeps it new, until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        info!(directory = self.order.directory, store = %self.store.folder().display(), "certificates come by ACME");
+        info!(directory = self.order.accounts.directory, store = %self.store.folder().display(), "certificates come by ACME");
         while !stop.is_cancelled() {
             let pause = match self.step(&stop).await {
                 Ok(pause) => pause,
@@ -166,19 +171,17 @@ impl Acme {
             .await?;
         let ordered = match stop.run_until_cancelled(self.order.place()).await {
             Some(ordered) => ordered,
-            None => Err(Failure {
-                class: Class::Stopped,
-                retry_after: None,
-                text: "the server was stopped while a certificate was being ordered".to_owned(),
-            }),
+            None => {
+                let text = "the server was stopped while a certificate was being ordered";
+                Err(Failure::new(Class::Stopped, text))
+            }
         };
         let ordered = ordered.and_then(|pem| match self.parse()(&pem) {
             Ok(pair) => Ok((pem, pair)),
-            Err(error) => Err(Failure {
-                class: Class::Validation,
-                retry_after: None,
-                text: format!("the CA's certificate cannot be used: {error:#}"),
-            }),
+            Err(error) => {
+                let text = format!("the CA's certificate cannot be used: {error:#}");
+                Err(Failure::new(Class::Validation, text))
+            }
         });
         match ordered {
             Ok((pem, pair)) => {
@@ -208,7 +211,7 @@ impl Acme {
         let text = backoff.error.as_deref().unwrap_or_default();
         self.certificates.failed(format!(
             "no certificate from {} ({class}): {text}; the next attempt is at {}",
-            self.order.directory,
+            self.order.accounts.directory,
             format_rfc3339_seconds(next)
         ));
     }

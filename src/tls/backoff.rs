@@ -15,6 +15,8 @@ pub enum Class {
     Validation,
     /// The CA named a time, or at least said that it is too much: that time, else 1 h to 12 h.
     RateLimited,
+    /// The DNS provider does not take the credentials, or they do not reach the zone: 1 h to 12 h.
+    Credentials,
     /// The store cannot be read or written: 30 s to 1 h. Without it, nothing is ordered.
     Store,
     /// An attempt of which nobody knows how it ended: the process was killed.
@@ -24,10 +26,11 @@ pub enum Class {
 }
 
 /// All of them.
-pub const CLASSES: [Class; 6] = [
+pub const CLASSES: [Class; 7] = [
     Class::Network,
     Class::Validation,
     Class::RateLimited,
+    Class::Credentials,
     Class::Store,
     Class::Unknown,
     Class::Stopped,
@@ -48,7 +51,7 @@ impl Class {
         match self {
             Self::Network | Self::Store => (30 * SECOND, HOUR),
             Self::Validation | Self::Unknown => (15 * MINUTE, 12 * HOUR),
-            Self::RateLimited => (HOUR, 12 * HOUR),
+            Self::RateLimited | Self::Credentials => (HOUR, 12 * HOUR),
             Self::Stopped => (30 * SECOND, 30 * SECOND),
         }
     }
@@ -65,10 +68,29 @@ impl Class {
             Self::Network => "network",
             Self::Validation => "validation",
             Self::RateLimited => "rate_limited",
+            Self::Credentials => "credentials",
             Self::Store => "store",
             Self::Unknown => "unknown",
             Self::Stopped => "stopped",
         }
+    }
+}
+
+/// Why there is no certificate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// How long to wait.
+    pub class: Class,
+    /// Unless the other side said so itself.
+    pub retry_after: Option<Duration>,
+    /// What went wrong.
+    pub text: String,
+}
+
+impl Failure {
+    /// One that leaves the time to its class.
+    pub fn new(class: Class, text: impl Into<String>) -> Self {
+        Self { class, retry_after: None, text: text.into() }
     }
 }
 

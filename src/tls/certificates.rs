@@ -13,11 +13,11 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use rustls_acme::{ResolvesServerCertAcme, is_tls_alpn_challenge};
+use rustls_acme::is_tls_alpn_challenge;
 use serde::Serialize;
 use tracing::{info, warn};
 
-use super::pair::Pair;
+use super::{answers::Answers, pair::Pair};
 use crate::metrics::Metrics;
 
 /// Shared by handshakes, the source of certificates and the admin listener. Open connections never
@@ -31,7 +31,7 @@ pub struct Certificates {
     roots: Arc<RootCertStore>,
     current: ArcSwapOption<InUse>,
     /// What the CA asks for while an order is under way.
-    challenge: ArcSwapOption<ResolvesServerCertAcme>,
+    answers: ArcSwapOption<Answers>,
     next_attempt: Mutex<Option<SystemTime>>,
     error: Mutex<Option<String>>,
     metrics: Arc<Metrics>,
@@ -73,8 +73,8 @@ impl Certificates {
         roots: RootCertStore,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let (roots, (current, challenge, next_attempt, error)) = (Arc::new(roots), <_>::default());
-        Arc::new(Self { host, source, roots, current, challenge, next_attempt, error, metrics })
+        let (roots, (current, answers, next_attempt, error)) = (Arc::new(roots), <_>::default());
+        Arc::new(Self { host, source, roots, current, answers, next_attempt, error, metrics })
     }
 
     /// Takes a certificate into use for all handshakes from now on.
@@ -106,14 +106,14 @@ impl Certificates {
     }
 
     /// Answers the CA's challenges until the guard is dropped.
-    pub fn answer(self: &Arc<Self>, challenge: Arc<ResolvesServerCertAcme>) -> Answering {
-        self.challenge.store(Some(challenge));
+    pub fn answer(self: &Arc<Self>, answers: Answers) -> Answering {
+        self.answers.store(Some(Arc::new(answers)));
         Answering(self.clone())
     }
 
     /// What the CA is told at `/.well-known/acme-challenge/`.
     pub fn http_01(&self, token: &str) -> Option<String> {
-        self.challenge.load().as_ref()?.get_http_01_key_auth(token)
+        self.answers.load().as_ref()?.token(token)
     }
 
     /// What went wrong is over, and the certificate in use is the right one.
@@ -179,7 +179,7 @@ impl Certificates {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         if is_tls_alpn_challenge(&hello) {
-            return self.challenge.load().as_ref()?.resolve(hello);
+            return self.answers.load().as_ref()?.handshake(hello.server_name());
         }
         Some(self.current.load().as_ref()?.pair.key.clone())
     }
@@ -196,6 +196,6 @@ pub struct Answering(Arc<Certificates>);
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.challenge.store(None);
+        self.0.answers.store(None);
     }
 }

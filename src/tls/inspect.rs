@@ -6,18 +6,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, anyhow, ensure};
-use http::{
-    Request,
-    header::{HOST, USER_AGENT},
-};
-use http_body_util::{BodyExt, Empty, Limited};
+use anyhow::{Context, ensure};
+use http::Request;
+use http_body_util::Full;
 use humantime::format_rfc3339_seconds;
-use hyper::{body::Bytes, client::conn::http1};
-use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
-use tokio::{net::TcpStream, task::spawn_blocking};
-use tokio_rustls::TlsConnector;
+use rustls::RootCertStore;
+use tokio::task::spawn_blocking;
 
 pub use super::acme::authority::is_forgotten;
 use super::{
@@ -30,9 +24,6 @@ use crate::{
     config::{Acme, CertificateFiles},
     store::Store,
 };
-
-/// Bytes of a CA's directory; Let's Encrypt's has 1,000.
-const MAX_DIRECTORY: usize = 1 << 20;
 
 /// A certificate.
 pub struct Certificate {
@@ -126,31 +117,10 @@ pub async fn ca(acme: &Acme) -> anyhow::Result<Ca> {
 /// Asks a CA for its directory, as an order does first.
 pub async fn ask_ca(directory: &str, acme: &Acme) -> anyhow::Result<()> {
     let client = authority::client(acme.ca_root.as_deref()).await?;
-    let (status, text) = get(directory, client).await?;
-    ensure!(status == 200, "it answers {status}");
+    let answer = client.send(Request::get(directory).body(Full::default())?).await?;
+    ensure!(answer.status().is_success(), "it answers {}", answer.status().as_u16());
     let directory: serde_json::Value =
-        serde_json::from_slice(&text).context("it answers with no directory")?;
+        serde_json::from_slice(answer.body()).context("it answers with no directory")?;
     ensure!(directory.get("newOrder").is_some(), "its directory takes no orders");
     Ok(())
-}
-
-/// GETs over TLS.
-async fn get(url: &str, client: Arc<ClientConfig>) -> anyhow::Result<(u16, Bytes)> {
-    let url = url::Url::parse(url)?;
-    let host = url.host_str().context("it names no host")?.trim_matches(['[', ']']).to_owned();
-    let port = url.port_or_known_default().unwrap_or_default();
-    let stream = TcpStream::connect((host.as_str(), port)).await.context("it cannot be reached")?;
-    let name = ServerName::try_from(host)?;
-    let stream =
-        TlsConnector::from(client).connect(name, stream).await.context("no TLS with it")?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let request = Request::get(&url[url::Position::BeforePath..])
-        .header(HOST, &url[url::Position::BeforeHost..url::Position::AfterPort])
-        .header(USER_AGENT, concat!("roomcast/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await?;
-    let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), MAX_DIRECTORY).collect().await;
-    Ok((status, body.map_err(|error| anyhow!(error))?.to_bytes()))
 }

@@ -39,6 +39,8 @@ use crate::support::{LOOK_EVERY, within};
 pub const HOST: &str = "rt.example.com";
 /// All names of the certificate.
 const HOSTS: &str = "rt.example.com,www.example.com";
+/// Where Pebble takes orders.
+pub const NEW_ORDER: &str = "/order-plz";
 const LOCAL: &str = "127.0.0.1";
 
 /// How Pebble and the proxy before it behave.
@@ -56,8 +58,19 @@ impl Default for Behaviour {
 /// What the proxy does with requests.
 #[derive(Default)]
 pub struct Fault {
-    /// Answers this instead of asking Pebble: status and body.
-    pub answer: Option<(u16, String)>,
+    /// Answers this instead of asking Pebble.
+    pub answer: Option<Answer>,
+}
+
+/// Instead of Pebble's.
+#[derive(Clone)]
+pub struct Answer {
+    /// What it answers so; all, if empty.
+    pub path: &'static str,
+    pub status: u16,
+    /// Its headers and its body.
+    pub headers: Vec<(&'static str, String)>,
+    pub body: &'static str,
 }
 
 /// Pebble behind the proxy, both on free ports of this machine, gone with this value.
@@ -191,8 +204,26 @@ impl Ca {
         self.counts.orders.load(Ordering::SeqCst)
     }
 
-    pub fn answer(&self, answer: Option<(u16, String)>) {
+    /// Answers everything so.
+    pub fn answer(&self, status: u16, body: &'static str) {
+        self.answer_at("", status, vec![], body);
+    }
+
+    /// Answers one path so.
+    pub fn answer_at(
+        &self,
+        path: &'static str,
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: &'static str,
+    ) {
+        let answer = Some(Answer { path, status, headers, body });
         self.fault.lock().expect("unpoisoned").answer = answer;
+    }
+
+    /// Asks Pebble again.
+    pub fn recover(&self) {
+        *self.fault.lock().expect("unpoisoned") = Fault::default();
     }
 
     /// A TLS connection to the host that trusts what Pebble has issued.
@@ -263,14 +294,17 @@ impl Forward {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         self.counts.requests.fetch_add(1, Ordering::SeqCst);
-        // Where Pebble takes orders.
-        if request.uri().path() == "/order-plz" {
+        let path = request.uri().path().to_owned();
+        if path == NEW_ORDER {
             self.counts.orders.fetch_add(1, Ordering::SeqCst);
         }
         let fault = self.fault.lock().expect("unpoisoned").answer.clone();
-        if let Some((status, body)) = fault {
-            let answer = Response::builder().status(status).body(Full::from(body));
-            return answer.expect("a response");
+        if let Some(fault) = fault.filter(|fault| fault.path.is_empty() || fault.path == path) {
+            let mut answer = Response::builder().status(fault.status);
+            for (name, value) in fault.headers {
+                answer = answer.header(name, value);
+            }
+            return answer.body(Full::from(fault.body)).expect("a response");
         }
         let (head, body) = request.into_parts();
         let body = body.collect().await.expect("a body").to_bytes();

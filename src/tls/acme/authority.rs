@@ -11,7 +11,10 @@ use rustls::{ClientConfig, crypto::ring::default_provider};
 use rustls_acme::acme::{LETS_ENCRYPT_PRODUCTION_DIRECTORY, LETS_ENCRYPT_STAGING_DIRECTORY};
 use tracing::warn;
 
-use crate::{config::Authority, tls::roots};
+use crate::{
+    config::Authority,
+    tls::{client::Client, roots},
+};
 
 /// Where Linux says what is mounted where.
 const MOUNTS: &str = "/proc/self/mountinfo";
@@ -45,8 +48,8 @@ pub fn address(ca: &Authority, rehearsal: bool) -> &str {
     }
 }
 
-/// TLS to the CA.
-pub async fn client(root: Option<&Path>) -> anyhow::Result<Arc<ClientConfig>> {
+/// The way to the CA.
+pub async fn client(root: Option<&Path>) -> anyhow::Result<Client> {
     let mut roots = roots::known().await?;
     if let Some(file) = root {
         roots::add(&mut roots, "ACME_CA_ROOT", file).await?;
@@ -56,7 +59,7 @@ pub async fn client(root: Option<&Path>) -> anyhow::Result<Arc<ClientConfig>> {
         .context("TLS versions")?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    Ok(Arc::new(config))
+    Ok(Client::new(config))
 }
 
 /// Whether a folder lies on a container's own layer.

@@ -5,6 +5,8 @@ use std::{fmt, num::NonZero, path::PathBuf, str::FromStr, thread, time::Duration
 use ipnet::IpNet;
 
 mod access;
+mod credential;
+mod dns;
 mod https;
 mod limits;
 mod origins;
@@ -13,11 +15,13 @@ mod redis_address;
 mod settings;
 mod tokens;
 
+pub use credential::Credential;
+pub use dns::{CloudflareAccess, Dns, DnsProvider};
 pub use https::{Acme, Authority, CertificateFiles, CertificateSource, Challenge, Https};
 pub use limits::Limits;
 pub use origins::{AllowedOrigin, Origin};
 pub use redis_address::{RedisAddress, Transport};
-pub use settings::Settings;
+pub use settings::{DnsSettings, Settings};
 pub use tokens::{KeyKind, PublicKey, TokenKey, Tokens};
 
 use https::Hosts;

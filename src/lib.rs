@@ -364,9 +364,10 @@ impl Server {
                 Ok(Err(_)) | Err(_) => warn!("STATE_DIR: not written in time; the history is lost"),
             }
         }
-        // It takes down what has become of an order; a store that hangs must not hold us up.
+        // It removes what it has shown the CA and takes down what has become of the order; who
+        // hangs there must not hold us up.
         if let Some(renewing) = renewing {
-            let _ = timeout(AFTER_GRACE, renewing).await;
+            let _ = timeout_at(deadline + AFTER_GRACE, renewing).await;
         }
         closed.cancel();
     }

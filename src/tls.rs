@@ -21,6 +21,7 @@ mod answers;
 mod backoff;
 pub mod certificates;
 mod client;
+mod dns;
 pub mod files;
 pub mod inspect;
 mod pair;

@@ -2,7 +2,11 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use super::{Check, ListenAddr, Settings, given};
+use super::{
+    Check, ListenAddr, Settings,
+    dns::{Dns, dns},
+    given,
+};
 
 const HTTPS_ADDR: &str = ":443";
 /// Where a public name is found, whatever `HTTPS_ADDR` says: between the two, containers and load
@@ -64,12 +68,14 @@ pub enum Authority {
 }
 
 /// How the CA sees that a host is ours.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Challenge {
     /// By a TLS handshake at the host's port 443.
     TlsAlpn01,
     /// By a request at the host's port 80.
     Http01,
+    /// By a TXT record beside the host's; the only one for wildcards.
+    Dns01(Box<Dns>),
 }
 
 /// Two files in PEM format.
@@ -124,18 +130,28 @@ pub(super) fn https(check: &mut Check, settings: &Settings, hosts: &Hosts) -> Op
 }
 
 fn acme(check: &mut Check, settings: &Settings, hosts: &[String]) -> Option<Acme> {
-    if let Some(host) = hosts.iter().find(|host| host.starts_with('*')) {
-        let problem =
-            format!("no certificate can be ordered for `{host}`; set TLS_CERT and TLS_KEY");
-        check.problem("RTHOST", problem);
-    }
     if let Some(host) = hosts.iter().find(|host| host.parse::<IpAddr>().is_ok()) {
         let problem = format!("`{host}` is an address; certificates are ordered for names");
         check.problem("RTHOST", problem);
     }
     let ca = check.value("ACME_CA", &settings.acme_ca, ACME_CA, authority);
-    let challenge =
-        check.value("ACME_CHALLENGE", &settings.acme_challenge, ACME_CHALLENGE, challenge);
+    let problems = check.0.len();
+    let dns = dns(check, &settings.dns);
+    // What is wrong with the provider has been said; it is not missing.
+    let challenge = if check.0.len() > problems {
+        None
+    } else {
+        check.value("ACME_CHALLENGE", &settings.acme_challenge, ACME_CHALLENGE, |text| {
+            challenge(text, dns.clone())
+        })
+    };
+    let wildcard = hosts.iter().find(|host| host.starts_with('*'));
+    if let (Some(host), Some(Challenge::TlsAlpn01 | Challenge::Http01)) = (wildcard, &challenge) {
+        let problem = format!(
+            "`{host}` takes dns-01: set a DNS provider, e.g. CLOUDFLARE_DNS_API_TOKEN or EXEC_PATH; or TLS_CERT and TLS_KEY"
+        );
+        check.problem("RTHOST", problem);
+    }
     let ca_root = given(settings.acme_ca_root.clone()).map(PathBuf::from);
     let email = given(settings.acme_email.clone());
     if let Some(email) = email.as_deref().filter(|email| !email.contains('@')) {
@@ -171,11 +187,15 @@ fn authority(text: &str) -> Result<Authority, String> {
     }
 }
 
-fn challenge(text: &str) -> Result<Challenge, String> {
-    match text {
-        "auto" | "tls-alpn-01" => Ok(Challenge::TlsAlpn01),
-        "http-01" => Ok(Challenge::Http01),
-        _ => Err(format!("`{text}` is no challenge; write auto, tls-alpn-01 or http-01")),
+fn challenge(text: &str, dns: Option<Dns>) -> Result<Challenge, String> {
+    match (text, dns) {
+        ("auto" | "dns-01", Some(dns)) => Ok(Challenge::Dns01(Box::new(dns))),
+        ("auto", None) | ("tls-alpn-01", _) => Ok(Challenge::TlsAlpn01),
+        ("http-01", _) => Ok(Challenge::Http01),
+        ("dns-01", None) => {
+            Err("dns-01 takes a DNS provider: set e.g. CLOUDFLARE_DNS_API_TOKEN, EXEC_PATH or HTTPREQ_ENDPOINT".to_owned())
+        }
+        _ => Err(format!("`{text}` is no challenge; write auto, tls-alpn-01, http-01 or dns-01")),
     }
 }
 

@@ -2,6 +2,10 @@
 
 use clap::Args;
 
+mod dns;
+
+pub use dns::DnsSettings;
+
 /// The settings, each a flag and an environment variable. An empty variable counts as unset.
 #[derive(Args, Clone, Default)]
 pub struct Settings {
@@ -61,7 +65,7 @@ pub struct Settings {
     pub acme_email: Option<String>,
 
     /// How the CA sees that the hosts are ours: tls-alpn-01 (it asks at port 443), http-01 (at port
-    /// 80), or auto: tls-alpn-01
+    /// 80), dns-01 (by TXT records), or auto: dns-01 if a DNS provider is set, else tls-alpn-01
     #[arg(
         long,
         env,
@@ -70,6 +74,10 @@ pub struct Settings {
         default_value = super::https::ACME_CHALLENGE
     )]
     pub acme_challenge: String,
+
+    /// Who makes TXT records
+    #[command(flatten)]
+    pub dns: DnsSettings,
 
     /// Folder for certificates, kept over restarts. Unset: roomcast in the XDG data folder
     /// (~/.local/share)

@@ -169,13 +169,7 @@ impl Acme {
         let unknown = "the process ended while a certificate was being ordered";
         self.remember(before.failed(Class::Unknown, unknown, None, seconds(SystemTime::now())))
             .await?;
-        let ordered = match stop.run_until_cancelled(self.order.place()).await {
-            Some(ordered) => ordered,
-            None => {
-                let text = "the server was stopped while a certificate was being ordered";
-                Err(Failure::new(Class::Stopped, text))
-            }
-        };
+        let ordered = self.order.place(stop).await;
         let ordered = ordered.and_then(|pem| match self.parse()(&pem) {
             Ok(pair) => Ok((pem, pair)),
             Err(error) => {

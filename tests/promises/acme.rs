@@ -1,61 +1,16 @@
 //! Certificates by ACME, ordered from a real CA: Pebble, of Debian's package of that name.
 
-use std::{
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use roomcast::config::Settings;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
+    certified::{Killed, certificate, site, until_served, until_told},
     pebble::{Behaviour, Ca, HOST, NEW_ORDER, until},
-    support::{Client, Site, request},
+    support::{Client, request},
 };
-
-async fn site(ca: &Ca, change: impl FnOnce(&mut Settings)) -> Arc<Site> {
-    Site::start_with(|settings| {
-        ca.settings(settings);
-        change(settings);
-    })
-    .await
-}
-
-async fn certificate(site: &Site) -> Value {
-    let (_, status) = site.get("/status").await;
-    let status: Value = serde_json::from_str(&status).expect("JSON");
-    status["certificate"].clone()
-}
-
-async fn until_served(site: &Site) -> String {
-    site.until("a certificate", async || certificate(site).await["ok"] == true).await;
-    certificate(site).await["serial"].as_str().expect("a serial").to_owned()
-}
-
-/// The reason that is told, once it contains a text.
-async fn until_told(site: &Site, text: &str) -> String {
-    let told = async || certificate(site).await["error"].as_str().unwrap_or_default().to_owned();
-    site.until(text, async || told().await.contains(text)).await;
-    told().await
-}
-
-/// A process that is killed when the test is over, however it ends.
-struct Killed(Child);
-
-impl Killed {
-    fn kill(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
 
 async fn first_certificate(challenge: &str) {
     let ca = Ca::start(challenge, Behaviour::default()).await;
@@ -96,21 +51,9 @@ async fn the_first_certificate_comes_by_http_01() {
 #[ignore = "needs pebble: tests/run"]
 async fn killed_and_started_again_it_serves_the_same_certificate_and_asks_nobody() {
     let ca = Ca::start("killed", Behaviour::default()).await;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
-    command
-        .env_clear()
-        .envs(ca.variables())
-        .envs([("ADMIN_ADDR", "off"), ("REDISHOST", "embedded:0")]);
-    let mut process = Killed(command.stdout(Stdio::null()).spawn().expect("runs"));
+    let mut process = Killed::start(&ca, &[]);
     until("a certificate", async || ca.connect().await.is_ok()).await;
-    let stored = || {
-        let entries = std::fs::read_dir(ca.store()).expect("a folder");
-        entries.filter(|entry| {
-            let name = entry.as_ref().expect("an entry").file_name();
-            name.to_string_lossy().starts_with("cert-")
-        })
-    };
-    until("it is stored", async || stored().count() == 1).await;
+    until("it is stored", async || ca.stored("cert-") == 1).await;
     process.kill();
 
     let asked = ca.requests();
@@ -255,21 +198,11 @@ async fn a_store_that_fails_serves_what_it_can_and_orders_nothing() {
 async fn who_has_mended_something_need_not_wait() {
     let ca = Ca::start("again", Behaviour::default()).await;
     ca.answer(403, "not today");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
-    command
-        .env_clear()
-        .envs(ca.variables())
-        .envs([("ADMIN_ADDR", "off"), ("REDISHOST", "embedded:0")]);
-    let process = Killed(command.stdout(Stdio::null()).spawn().expect("runs"));
+    let process = Killed::start(&ca, &[]);
     // The attempt, and after it what has become of it.
-    let records = || {
-        let entries = std::fs::read_dir(ca.store()).into_iter().flatten().flatten();
-        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("attempts-")).count()
-    };
-    until("an attempt", async || records() == 2).await;
+    until("an attempt", async || ca.stored("attempts-") == 2).await;
     ca.recover();
-    let hangup = Command::new("sh").args(["-c", &format!("kill -HUP {}", process.0.id())]).status();
-    assert!(hangup.expect("a shell").success());
+    process.hang_up();
     until("a certificate", async || ca.connect().await.is_ok()).await;
     assert_eq!(ca.orders(), 1);
 }

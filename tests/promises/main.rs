@@ -4,10 +4,13 @@
 //! Tests wait for events, with a deadline that is only reached when something is wrong.
 
 mod acme;
+mod acme_dns;
 mod auth;
 mod bench;
+mod certified;
 mod chromium;
 mod conflate;
+mod dns_provider;
 mod doctor;
 mod drain;
 mod embedded;

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    fs::DirEntry,
     net::{SocketAddr, TcpListener as StdListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -75,11 +76,14 @@ pub struct Answer {
 
 /// Pebble behind the proxy, both on free ports of this machine, gone with this value.
 pub struct Ca {
-    folder: PathBuf,
+    pub folder: PathBuf,
     children: Vec<Child>,
     directory: String,
     management: SocketAddr,
     connector: TlsConnector,
+    /// The name server that the CA asks, and where it is told what to answer.
+    pub dns: SocketAddr,
+    pub names: SocketAddr,
     /// Where the CA looks for the host.
     http: SocketAddr,
     https: SocketAddr,
@@ -155,6 +159,8 @@ impl Ca {
             directory,
             management,
             connector,
+            dns,
+            names: admin,
             http,
             https,
             counts,
@@ -194,6 +200,23 @@ impl Ca {
 
     pub fn store(&self) -> PathBuf {
         self.folder.join("certs")
+    }
+
+    /// How many records of a kind the store has.
+    pub fn stored(&self, kind: &str) -> usize {
+        self.records(kind).len()
+    }
+
+    /// The newest of them.
+    pub fn read(&self, kind: &str) -> String {
+        let newest = self.records(kind).into_iter().max().expect("a record");
+        std::fs::read_to_string(newest).expect("readable")
+    }
+
+    fn records(&self, kind: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.store()).into_iter().flatten().flatten();
+        let of_kind = |entry: &DirEntry| entry.file_name().to_string_lossy().starts_with(kind);
+        entries.filter(of_kind).map(|entry| entry.path()).collect()
     }
 
     pub fn requests(&self) -> u64 {

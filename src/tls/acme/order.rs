@@ -7,6 +7,7 @@ use instant_acme::{
     RetryPolicy,
 };
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     account::{Accounts, Opened},
@@ -18,6 +19,7 @@ use crate::{
         answers::Answers,
         backoff::{Class, Failure},
         certificates::Certificates,
+        dns::{Records, Txt},
     },
 };
 
@@ -42,15 +44,30 @@ pub struct Order {
 }
 
 impl Order {
-    /// Places it and waits for its end: a key and a chain, PEM.
-    pub async fn place(&self) -> Result<Vec<u8>, Failure> {
-        timeout(ORDER_TIMEOUT, self.proceed()).await.unwrap_or_else(|_| {
-            let text = format!("no end of the order within {} s", ORDER_TIMEOUT.as_secs());
-            Err(Failure::new(Class::Network, text))
-        })
+    /// Places it and waits for its end, or for `stop`: a key and a chain, PEM.
+    pub async fn place(&self, stop: &CancellationToken) -> Result<Vec<u8>, Failure> {
+        let (mut records, mut patience) = (None, ORDER_TIMEOUT);
+        if let Challenge::Dns01(dns) = &self.challenge {
+            let begin = Records::begin(dns, &self.hosts, &self.accounts.client);
+            records = Some(stop.run_until_cancelled(begin).await.unwrap_or_else(stopped)?);
+            patience += dns.wait;
+        }
+        let proceed = timeout(patience, self.proceed(&mut records));
+        let ended = match stop.run_until_cancelled(proceed).await {
+            Some(Ok(ended)) => ended,
+            Some(Err(_)) => {
+                let text = format!("no end of the order within {} s", patience.as_secs());
+                Err(Failure::new(Class::Network, text))
+            }
+            None => stopped(),
+        };
+        if let Some(records) = records {
+            records.clear().await;
+        }
+        ended
     }
 
-    async fn proceed(&self) -> Result<Vec<u8>, Failure> {
+    async fn proceed(&self, records: &mut Option<Records>) -> Result<Vec<u8>, Failure> {
         let (key, mut order) = self.begin().await?;
         let mut answers = Answers::new(&key).map_err(of_ours)?;
         let mut authorizations = order.authorizations();
@@ -65,13 +82,19 @@ impl Order {
                 Failure::new(Class::Validation, text)
             })?;
             let Identifier::Dns(host) = challenge.identifier().identifier else { continue };
-            match self.challenge {
-                Challenge::TlsAlpn01 => answers.add_tls_alpn_01(host, &challenge.token),
-                Challenge::Http01 => answers.add_http_01(&challenge.token),
+            let (token, answer) = (&challenge.token, challenge.key_authorization());
+            if let Some(records) = records {
+                records.add(Txt::new(host, token, &answer)).await?;
+            } else if self.challenge == Challenge::Http01 {
+                answers.add_http_01(token).map_err(of_ours)?;
+            } else {
+                answers.add_tls_alpn_01(host, token).map_err(of_ours)?;
             }
-            .map_err(of_ours)?;
         }
         let _answering = self.certificates.answer(answers);
+        if let Some(records) = records {
+            records.wait().await?;
+        }
         // Only now: the CA may ask for all of them at once.
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
@@ -111,6 +134,7 @@ impl Order {
         match self.challenge {
             Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
             Challenge::Http01 => ChallengeType::Http01,
+            Challenge::Dns01(_) => ChallengeType::Dns01,
         }
     }
 }
@@ -137,6 +161,11 @@ async fn unseen(order: &mut instant_acme::Order) -> Failure {
         false => problems.join("; "),
     };
     Failure::new(Class::Validation, text)
+}
+
+fn stopped<T>() -> Result<T, Failure> {
+    let text = "the server was stopped while a certificate was being ordered";
+    Err(Failure::new(Class::Stopped, text))
 }
 
 fn of_ours(error: anyhow::Error) -> Failure {

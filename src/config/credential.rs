@@ -1,0 +1,71 @@
+//! Secrets that are read when they are used, so that those in files can be mended while we run.
+
+use std::{fs, path::PathBuf};
+
+use super::{Check, Secret, given};
+
+/// The names that lego has for some settings besides ours.
+const LEGO: [(&str, &str); 4] = [
+    ("CLOUDFLARE_DNS_API_TOKEN", "CF_DNS_API_TOKEN"),
+    ("CLOUDFLARE_ZONE_API_TOKEN", "CF_ZONE_API_TOKEN"),
+    ("CLOUDFLARE_EMAIL", "CF_API_EMAIL"),
+    ("CLOUDFLARE_API_KEY", "CF_API_KEY"),
+];
+
+/// A secret, and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Credential {
+    /// The setting it stands in.
+    pub setting: String,
+    place: Place,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Place {
+    Here(Secret),
+    File(PathBuf),
+}
+
+impl Credential {
+    /// The secret as it is now, or why it cannot be had. It blocks, where it is in a file.
+    pub fn read(&self) -> Result<Secret, String> {
+        match &self.place {
+            Place::Here(secret) => Ok(secret.clone()),
+            Place::File(file) => match fs::read_to_string(file) {
+                Ok(text) if text.trim().is_empty() => Err(format!("`{}` is empty", file.display())),
+                Ok(text) => Ok(text.trim().to_owned().into()),
+                Err(error) => Err(format!("cannot read `{}`: {error}", file.display())),
+            },
+        }
+    }
+}
+
+/// A secret of a setting, of its file, or of lego's other name for it.
+pub fn credential(
+    check: &mut Check,
+    name: &str,
+    value: Option<String>,
+    file: Option<String>,
+) -> Option<Credential> {
+    let lego = LEGO.iter().find(|(ours, _)| *ours == name).map(|(_, lego)| *lego);
+    let variable = |suffix: &str| given(std::env::var(format!("{}{suffix}", lego?)).ok());
+    let (name, value, file) = match (given(value), given(file)) {
+        (None, None) => (lego.unwrap_or(name), variable(""), variable("_FILE")),
+        (value, file) => (name, value, file),
+    };
+    let credential = match (value, file) {
+        (None, None) => return None,
+        (Some(_), Some(_)) => {
+            check.problem(name, format!("both {name} and {name}_FILE are set; keep one"));
+            return None;
+        }
+        (Some(value), None) => {
+            Credential { setting: name.to_owned(), place: Place::Here(value.into()) }
+        }
+        (None, Some(file)) => {
+            Credential { setting: format!("{name}_FILE"), place: Place::File(file.into()) }
+        }
+    };
+    check.take(&credential.setting, credential.read());
+    Some(credential)
+}

@@ -1,0 +1,70 @@
+//! A site whose certificate comes from Pebble, and what it tells about it.
+
+use std::{
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
+
+use roomcast::config::Settings;
+use serde_json::Value;
+
+use crate::{pebble::Ca, support::Site};
+
+pub async fn site(ca: &Ca, change: impl FnOnce(&mut Settings)) -> Arc<Site> {
+    Site::start_with(|settings| {
+        ca.settings(settings);
+        change(settings);
+    })
+    .await
+}
+
+pub async fn certificate(site: &Site) -> Value {
+    let (_, status) = site.get("/status").await;
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    status["certificate"].clone()
+}
+
+pub async fn until_served(site: &Site) -> String {
+    site.until("a certificate", async || certificate(site).await["ok"] == true).await;
+    certificate(site).await["serial"].as_str().expect("a serial").to_owned()
+}
+
+/// The reason that is told, once it contains a text.
+pub async fn until_told(site: &Site, text: &str) -> String {
+    let told = async || certificate(site).await["error"].as_str().unwrap_or_default().to_owned();
+    site.until(text, async || told().await.contains(text)).await;
+    told().await
+}
+
+/// A process that is killed when the test is over, however it ends.
+pub struct Killed(pub Child);
+
+impl Killed {
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Killed {
+    /// The program itself, with these variables besides those that lead to the CA.
+    pub fn start(ca: &Ca, variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
+        command.env_clear().envs(ca.variables()).envs(variables.iter().copied());
+        command.envs([("ADMIN_ADDR", "off"), ("REDISHOST", "embedded:0")]);
+        Self(command.stdout(Stdio::null()).spawn().expect("runs"))
+    }
+
+    /// Tells it that something has been mended.
+    pub fn hang_up(&self) {
+        let hangup =
+            Command::new("sh").args(["-c", &format!("kill -HUP {}", self.0.id())]).status();
+        assert!(hangup.expect("a shell").success());
+    }
+}

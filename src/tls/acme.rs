@@ -25,19 +25,17 @@ use crate::{config, metrics::Metrics};
 mod account;
 pub(super) mod authority;
 mod order;
+mod renewal;
 mod wire;
 
 use account::Accounts;
 use order::Order;
+use renewal::Renewal;
 
 /// How often the store is tried again when it fails, and what it did not take is offered again.
 const STORE_RETRY: Duration = Duration::from_secs(30);
 /// The clock is looked at this often at least: machines sleep, and their clocks are set.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
-/// A certificate is renewed when this part of its life is left.
-const LEFT: u32 = 3;
-/// And up to this part of its life earlier, so that not all instances come at once.
-const EARLIER: f64 = 1.0 / 30.0;
 /// Letters of a host's name in a file's name, which has at most 255.
 const MAX_NAME: usize = 100;
 
@@ -51,8 +49,9 @@ pub struct Acme {
     /// Kinds of records in the store.
     certificate: String,
     attempts: String,
+    renewals: String,
     /// When the certificate in use is to be renewed; `None` without one.
-    renew_at: Option<SystemTime>,
+    renewal: Option<Renewal>,
     /// A certificate that the store has not taken yet.
     unstored: Option<Vec<u8>>,
     /// Somebody has mended something and does not want to wait.
@@ -101,7 +100,8 @@ impl Acme {
             metrics,
             certificate: format!("cert-{name}"),
             attempts: format!("attempts-{name}"),
-            renew_at: None,
+            renewals: format!("renewal-{name}"),
+            renewal: None,
             unstored: None,
             again: Arc::default(),
             hurry: false,
@@ -139,17 +139,15 @@ impl Acme {
         if let Some(pem) = self.unstored.take() {
             self.keep(pem).await?;
         }
-        if self.renew_at.is_none() {
+        if self.renewal.is_none() {
             self.serve_stored().await?;
         }
         let now = SystemTime::now();
-        if let Some(at) = self.renew_at
-            && let Ok(left) = at.duration_since(now)
-            && !left.is_zero()
-        {
-            self.certificates.next_attempt(at);
+        if let Some(renewal) = self.renewed_later(seconds(now), stop).await {
+            self.certificates.next_attempt(UNIX_EPOCH + Duration::from_secs(renewal.at));
             self.certificates.recovered();
-            return Ok(left);
+            let next = renewal.at.min(renewal.ask_at).saturating_sub(seconds(now));
+            return Ok(Duration::from_secs(next));
         }
         let before = self.remembered().await?;
         let pause = before.pause(seconds(now));
@@ -161,6 +159,26 @@ impl Acme {
         self.attempt(&before, stop).await
     }
 
+    /// When the certificate in use is renewed, if that is later. The CA is asked for its opinion
+    /// when it wants to be asked; if it cannot be, that is no failure.
+    async fn renewed_later(&mut self, now: u64, stop: &CancellationToken) -> Option<Renewal> {
+        let mut renewal = self.renewal.clone().filter(|renewal| renewal.at > now)?;
+        if renewal.ask_at <= now {
+            let asked = renewal.ask(&self.order.accounts);
+            let Some(answer) = stop.run_until_cancelled(asked).await else { return Some(renewal) };
+            if let Err(Failure { text, .. }) = &answer {
+                info!("the CA did not say when to renew: {text}");
+            }
+            renewal = renewal.answered(answer, now);
+            if let Ok(content) = serde_json::to_vec(&renewal) {
+                // Forgotten, it is asked again after a restart.
+                let _ = self.write(self.renewals.clone(), content).await;
+            }
+            self.renewal = Some(renewal.clone());
+        }
+        (renewal.at > now).then_some(renewal)
+    }
+
     async fn attempt(
         &mut self,
         before: &Backoff,
@@ -169,7 +187,8 @@ impl Acme {
         let unknown = "the process ended while a certificate was being ordered";
         self.remember(before.failed(Class::Unknown, unknown, None, seconds(SystemTime::now())))
             .await?;
-        let ordered = self.order.place(stop).await;
+        let replaced = self.renewal.as_ref().and_then(Renewal::certificate);
+        let ordered = self.order.place(replaced, stop).await;
         let ordered = ordered.and_then(|pem| match self.parse()(&pem) {
             Ok(pair) => Ok((pem, pair)),
             Err(error) => {
@@ -180,7 +199,7 @@ impl Acme {
         match ordered {
             Ok((pem, pair)) => {
                 self.metrics.certificate_attempts("done").inc();
-                self.take(pair);
+                self.take(pair, None);
                 // What was written before the attempt would forbid the next one.
                 let remembered = self.remember(Backoff::default()).await;
                 self.keep(pem).await?;
@@ -213,11 +232,18 @@ impl Acme {
     /// The newest one that holds; else the newest, which is better than none.
     async fn serve_stored(&mut self) -> anyhow::Result<()> {
         let (store, kind, parse) = (self.store.clone(), self.certificate.clone(), self.parse());
-        let mut stored = spawn_blocking(move || store.read(&kind, parse)).await??;
+        let renewals = self.renewals.clone();
+        let (mut stored, renewal) = spawn_blocking(move || {
+            let renewal = |content: &[u8]| Ok(serde_json::from_slice::<Renewal>(content)?);
+            // One that is damaged is none: the CA is asked again.
+            let renewal = store.read(&renewals, renewal).unwrap_or_default().into_iter().next();
+            anyhow::Ok((store.read(&kind, parse)?, renewal))
+        })
+        .await??;
         let now = SystemTime::now();
         let newest = stored.iter().position(|pair| pair.holds(now).is_ok()).unwrap_or_default();
         if newest < stored.len() {
-            self.take(stored.swap_remove(newest));
+            self.take(stored.swap_remove(newest), renewal);
         }
         Ok(())
     }
@@ -233,10 +259,10 @@ impl Acme {
         }
     }
 
-    fn take(&mut self, pair: Pair) {
-        let life = pair.not_after.duration_since(pair.not_before).unwrap_or_default();
-        let earlier = life / LEFT + life.mul_f64(rand::random_range(0.0..=EARLIER));
-        self.renew_at = pair.not_after.checked_sub(earlier);
+    fn take(&mut self, pair: Pair, known: Option<Renewal>) {
+        let renewal = Renewal::new(&pair);
+        let known = known.filter(|known| known.is_of_same(&renewal));
+        self.renewal = Some(known.unwrap_or(renewal));
         self.certificates.swap(pair);
     }
 

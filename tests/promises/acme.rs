@@ -53,20 +53,22 @@ async fn killed_and_started_again_it_serves_the_same_certificate_and_asks_nobody
     let ca = Ca::start("killed", Behaviour::default()).await;
     let mut process = Killed::start(&ca, &[]);
     until("a certificate", async || ca.connect().await.is_ok()).await;
-    until("it is stored", async || ca.stored("cert-") == 1).await;
+    until("all of it is stored", async || ca.stored("renewal-") == 1).await;
+    assert_eq!(ca.stored("cert-"), 1);
+    let serial = ca.serial().await;
     process.kill();
 
     let asked = ca.requests();
     let site = site(&ca, |_| ()).await;
-    until_served(&site).await;
-    ca.connect().await.expect("TLS");
+    assert_eq!(until_served(&site).await, serial);
+    assert_eq!(ca.serial().await, serial);
     assert_eq!((ca.requests(), ca.orders()), (asked, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs pebble: tests/run"]
 async fn renewals_go_unnoticed_by_who_is_connected() {
-    let ca = Ca::start("renewal", Behaviour { validity: 30 }).await;
+    let ca = Ca::start("renewal", Behaviour { validity: 30, ..Behaviour::default() }).await;
     let site = site(&ca, |_| ()).await;
     let mut serials = vec![until_served(&site).await];
     let mut client = Client::upgrade(ca.connect().await.expect("TLS")).await;
@@ -166,15 +168,10 @@ async fn a_store_that_fails_serves_what_it_can_and_orders_nothing() {
     let ca = Ca::start("store", Behaviour::default()).await;
     let first = site(&ca, |_| ()).await;
     let serial = until_served(&first).await;
-    let stored = || {
-        let entries = std::fs::read_dir(ca.store()).expect("a folder");
-        let mut paths = entries.map(|entry| entry.expect("an entry").path());
-        paths.find(|path| path.to_string_lossy().contains("/cert-")).expect("a certificate")
-    };
-    first.until("it is stored", async || ca.store().is_dir() && stored().is_file()).await;
+    first.until("all of it is stored", async || ca.stored("renewal-") == 1).await;
     first.stop();
     first.until("it is over", async || first.is_over()).await;
-    let (asked, stored) = (ca.requests(), stored());
+    let (asked, stored) = (ca.requests(), ca.path("cert-"));
 
     // A newer one that is damaged, and one that cannot be read.
     let newer =

@@ -5,6 +5,8 @@
 
 mod acme;
 mod acme_dns;
+mod acme_faults;
+mod acme_renewal;
 mod auth;
 mod bench;
 mod certified;

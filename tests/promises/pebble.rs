@@ -10,8 +10,11 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, UNIX_EPOCH},
 };
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use http::header::CONTENT_LENGTH;
 use http_body_util::{BodyExt, Full};
 use hyper::{
     Request, Response,
@@ -27,9 +30,10 @@ use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::watch,
     time::interval,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
@@ -40,27 +44,37 @@ use crate::support::{LOOK_EVERY, within};
 pub const HOST: &str = "rt.example.com";
 /// All names of the certificate.
 const HOSTS: &str = "rt.example.com,www.example.com";
-/// Where Pebble takes orders.
+/// Where Pebble says where all else is, takes orders and registers accounts.
+const DIRECTORY: &str = "/dir";
 pub const NEW_ORDER: &str = "/order-plz";
+const NEW_ACCOUNT: &str = "/sign-me-up";
+/// Where the proxy says when to renew.
+const RENEWAL: &str = "/renewal/";
 const LOCAL: &str = "127.0.0.1";
 
 /// How Pebble and the proxy before it behave.
 pub struct Behaviour {
     /// Seconds that certificates hold.
     pub validity: u64,
+    /// How many of a hundred nonces are refused.
+    pub refused_nonces: u8,
 }
 
 impl Default for Behaviour {
     fn default() -> Self {
-        Self { validity: 30 * 24 * 3600 }
+        Self { validity: 30 * 24 * 3600, refused_nonces: 0 }
     }
 }
 
 /// What the proxy does with requests.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Fault {
     /// Answers this instead of asking Pebble.
     pub answer: Option<Answer>,
+    /// Suggests when to renew, which Pebble 2.4 does not: from when to when, since the Unix epoch.
+    pub suggestion: Option<(u64, u64)>,
+    /// Refuses orders that replace a certificate.
+    pub no_replacements: bool,
 }
 
 /// Instead of Pebble's.
@@ -77,25 +91,25 @@ pub struct Answer {
 /// Pebble behind the proxy, both on free ports of this machine, gone with this value.
 pub struct Ca {
     pub folder: PathBuf,
-    children: Vec<Child>,
-    directory: String,
+    pebble: Command,
+    children: [Child; 2],
+    forward: Arc<Forward>,
+    proxy: SocketAddr,
     management: SocketAddr,
-    connector: TlsConnector,
     /// The name server that the CA asks, and where it is told what to answer.
     pub dns: SocketAddr,
     pub names: SocketAddr,
     /// Where the CA looks for the host.
     http: SocketAddr,
     https: SocketAddr,
-    counts: Arc<Counts>,
-    pub fault: Arc<Mutex<Fault>>,
-    _stop: DropGuard,
+    listening: Option<DropGuard>,
 }
 
 #[derive(Default)]
 struct Counts {
     requests: AtomicU64,
     orders: AtomicU64,
+    registrations: AtomicU64,
 }
 
 impl Ca {
@@ -132,41 +146,40 @@ impl Ca {
             "-defaultIPv6",
             "",
         ]));
-        let pebble_process = start(
-            Command::new("pebble")
-                .arg("-config")
-                .arg(&config_file)
-                .args(["-dnsserver", &dns.to_string()])
-                .env("PEBBLE_VA_NOSLEEP", "1")
-                .env("PEBBLE_WFE_NONCEREJECT", "0"),
-        );
-        let proxy = TcpListener::bind((LOCAL, 0)).await.expect("a port");
-        let directory = format!("https://{}/dir", proxy.local_addr().expect("bound"));
-        let (counts, fault) = (Arc::new(Counts::default()), Arc::default());
-        let stop = CancellationToken::new();
-        let forward = Forward {
+        let mut pebble_command = Command::new("pebble");
+        pebble_command
+            .arg("-config")
+            .arg(&config_file)
+            .args(["-dnsserver", &dns.to_string()])
+            .env("PEBBLE_VA_NOSLEEP", "1")
+            .env("PEBBLE_WFE_NONCEREJECT", behaviour.refused_nonces.to_string());
+        let children = [names, start(&mut pebble_command)];
+        let [proxy] = free_ports();
+        let forward = Arc::new(Forward {
             pebble,
-            connector: connector.clone(),
-            counts: counts.clone(),
-            fault: Arc::clone(&fault),
-        };
-        tokio::spawn(stop.clone().run_until_cancelled_owned(forward.run(proxy, acceptor)));
-        let children = vec![names, pebble_process];
-        let _stop = stop.drop_guard();
-        let ca = Self {
-            folder,
-            children,
-            directory,
-            management,
+            url: format!("https://{proxy}"),
+            acceptor,
             connector,
+            counts: Counts::default(),
+            fault: Mutex::default(),
+            asked: Mutex::default(),
+            replaced: Mutex::default(),
+            held: watch::Sender::new(false),
+        });
+        let mut ca = Self {
+            folder,
+            pebble: pebble_command,
+            children,
+            forward,
+            proxy,
+            management,
             dns,
             names: admin,
             http,
             https,
-            counts,
-            fault,
-            _stop,
+            listening: None,
         };
+        ca.pick_up().await;
         for addr in [pebble, admin] {
             until(&format!("{addr} answers"), async || TcpStream::connect(addr).await.is_ok())
                 .await;
@@ -174,12 +187,49 @@ impl Ca {
         ca
     }
 
+    /// Refuses connections from now on.
+    pub fn hang_up(&mut self) {
+        self.listening = None;
+    }
+
+    /// Takes connections again.
+    pub async fn pick_up(&mut self) {
+        let proxy = self.proxy;
+        // The listener before goes away with its task.
+        let listener = within("the port", async {
+            loop {
+                match TcpListener::bind(proxy).await {
+                    Ok(listener) => return listener,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        });
+        let stop = CancellationToken::new();
+        let run = self.forward.clone().run(listener.await);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(run));
+        self.listening = Some(stop.drop_guard());
+    }
+
+    /// Lets all requests wait, or no more.
+    pub fn hold(&self, held: bool) {
+        self.forward.held.send_replace(held);
+    }
+
+    /// Ends Pebble and starts it again: it remembers nothing, and has another root.
+    pub async fn forget(&mut self) {
+        let _ = self.children[1].kill();
+        let _ = self.children[1].wait();
+        self.children[1] = start(&mut self.pebble);
+        let pebble = self.forward.pebble;
+        until("Pebble answers", async || TcpStream::connect(pebble).await.is_ok()).await;
+    }
+
     pub fn settings(&self, settings: &mut Settings) {
         let path = |name: &str| Some(self.folder.join(name).to_string_lossy().into_owned());
         settings.rthost = Some(HOSTS.into());
         settings.http_addr = self.http.to_string();
         settings.https_addr = self.https.to_string();
-        settings.acme_ca = self.directory.clone();
+        settings.acme_ca = format!("{}{DIRECTORY}", self.forward.url);
         settings.acme_ca_root = path("root.pem");
         settings.cert_dir = path("certs");
     }
@@ -209,8 +259,13 @@ impl Ca {
 
     /// The newest of them.
     pub fn read(&self, kind: &str) -> String {
-        let newest = self.records(kind).into_iter().max().expect("a record");
-        std::fs::read_to_string(newest).expect("readable")
+        // It may have given way to a newer one.
+        std::fs::read_to_string(self.path(kind)).unwrap_or_default()
+    }
+
+    /// Where that is.
+    pub fn path(&self, kind: &str) -> PathBuf {
+        self.records(kind).into_iter().max().expect("a record")
     }
 
     fn records(&self, kind: &str) -> Vec<PathBuf> {
@@ -220,11 +275,31 @@ impl Ca {
     }
 
     pub fn requests(&self) -> u64 {
-        self.counts.requests.load(Ordering::SeqCst)
+        self.forward.counts.requests.load(Ordering::SeqCst)
     }
 
     pub fn orders(&self) -> u64 {
-        self.counts.orders.load(Ordering::SeqCst)
+        self.forward.counts.orders.load(Ordering::SeqCst)
+    }
+
+    pub fn registrations(&self) -> u64 {
+        self.forward.counts.registrations.load(Ordering::SeqCst)
+    }
+
+    /// The certificates that it was asked about, and those that orders replace.
+    pub fn renewals(&self) -> (Vec<String>, Vec<String>) {
+        let of = |names: &Mutex<Vec<String>>| names.lock().expect("unpoisoned").clone();
+        (of(&self.forward.asked), of(&self.forward.replaced))
+    }
+
+    /// Suggests to renew within a time.
+    pub fn suggest(&self, from: u64, to: u64) {
+        self.forward.fault.lock().expect("unpoisoned").suggestion = Some((from, to));
+    }
+
+    /// Takes no orders that replace a certificate.
+    pub fn refuse_replacements(&self) {
+        self.forward.fault.lock().expect("unpoisoned").no_replacements = true;
     }
 
     /// Answers everything so.
@@ -241,19 +316,37 @@ impl Ca {
         body: &'static str,
     ) {
         let answer = Some(Answer { path, status, headers, body });
-        self.fault.lock().expect("unpoisoned").answer = answer;
+        self.forward.fault.lock().expect("unpoisoned").answer = answer;
     }
 
     /// Asks Pebble again.
     pub fn recover(&self) {
-        *self.fault.lock().expect("unpoisoned") = Fault::default();
+        self.forward.fault.lock().expect("unpoisoned").answer = None;
+    }
+
+    /// Changes the newest record of a kind, as if time had passed.
+    pub fn rewrite(&self, kind: &str, change: impl FnOnce(&mut Value)) {
+        let newest = self.path(kind);
+        let text = std::fs::read_to_string(&newest).expect("readable");
+        let (record, whole) = text.split_once('\n').expect("a line that says that it is whole");
+        let mut record: Value = serde_json::from_str(record).expect("JSON");
+        change(&mut record);
+        std::fs::write(newest, format!("{record}\n{whole}")).expect("written");
+    }
+
+    /// The serial number that a handshake shows.
+    pub async fn serial(&self) -> String {
+        let stream = self.connect().await.expect("TLS");
+        let chain = stream.get_ref().1.peer_certificates().expect("a certificate");
+        let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).expect("X.509");
+        format!("{:x}", leaf.serial)
     }
 
     /// A TLS connection to the host that trusts what Pebble has issued.
     pub async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.management).await?;
         let name = ServerName::try_from(LOCAL).expect("an address");
-        let stream = self.connector.connect(name, stream).await?;
+        let stream = self.forward.connector.connect(name, stream).await?;
         let (_, pem) = ask(
             stream,
             Request::get("/roots/0")
@@ -293,18 +386,23 @@ pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
 
 struct Forward {
     pebble: SocketAddr,
+    /// The proxy's own.
+    url: String,
+    acceptor: TlsAcceptor,
     connector: TlsConnector,
-    counts: Arc<Counts>,
-    fault: Arc<Mutex<Fault>>,
+    counts: Counts,
+    fault: Mutex<Fault>,
+    asked: Mutex<Vec<String>>,
+    replaced: Mutex<Vec<String>>,
+    held: watch::Sender<bool>,
 }
 
 impl Forward {
-    async fn run(self, listener: TcpListener, acceptor: TlsAcceptor) {
-        let forward = Arc::new(self);
+    async fn run(self: Arc<Self>, listener: TcpListener) {
         while let Ok((stream, _)) = listener.accept().await {
-            let (forward, acceptor) = (forward.clone(), acceptor.clone());
+            let forward = self.clone();
             tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let Ok(stream) = forward.acceptor.accept(stream).await else { return };
                 let service = service_fn(|request| {
                     let forward = forward.clone();
                     async move { Ok::<_, Infallible>(forward.answer(request).await) }
@@ -316,27 +414,70 @@ impl Forward {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        self.counts.requests.fetch_add(1, Ordering::SeqCst);
         let path = request.uri().path().to_owned();
-        if path == NEW_ORDER {
-            self.counts.orders.fetch_add(1, Ordering::SeqCst);
-        }
-        let fault = self.fault.lock().expect("unpoisoned").answer.clone();
-        if let Some(fault) = fault.filter(|fault| fault.path.is_empty() || fault.path == path) {
+        self.counts.requests.fetch_add(1, Ordering::SeqCst);
+        match path.as_str() {
+            NEW_ORDER => self.counts.orders.fetch_add(1, Ordering::SeqCst),
+            NEW_ACCOUNT => self.counts.registrations.fetch_add(1, Ordering::SeqCst),
+            _ => 0,
+        };
+        let _ = self.held.subscribe().wait_for(|held| !held).await;
+        let Fault { answer, suggestion, no_replacements } =
+            self.fault.lock().expect("unpoisoned").clone();
+        if let Some(fault) = answer.filter(|fault| fault.path.is_empty() || fault.path == path) {
             let mut answer = Response::builder().status(fault.status);
             for (name, value) in fault.headers {
                 answer = answer.header(name, value);
             }
             return answer.body(Full::from(fault.body)).expect("a response");
         }
+        if let (Some((from, to)), Some(name)) = (suggestion, path.strip_prefix(RENEWAL)) {
+            self.asked.lock().expect("unpoisoned").push(name.to_owned());
+            let time = |seconds| {
+                humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds))
+                    .to_string()
+            };
+            let info = json!({ "suggestedWindow": { "start": time(from), "end": time(to) } });
+            let answer = Response::builder().header("retry-after", "3600");
+            return answer.body(Full::from(info.to_string())).expect("a response");
+        }
         let (head, body) = request.into_parts();
         let body = body.collect().await.expect("a body").to_bytes();
+        let replaces = (path == NEW_ORDER).then(|| replaces(&body)).flatten();
+        if let Some(replaces) = &replaces {
+            self.replaced.lock().expect("unpoisoned").push(replaces.clone());
+            if no_replacements {
+                let kind = r#"{"type":"urn:ietf:params:acme:error:alreadyReplaced"}"#;
+                let answer = Response::builder().status(409).body(Full::from(kind));
+                return answer.expect("a response");
+            }
+        }
         let stream = TcpStream::connect(self.pebble).await.expect("Pebble runs");
         let name = ServerName::try_from(LOCAL).expect("an address");
         let stream = self.connector.connect(name, stream).await.expect("TLS");
-        let (head, body) = ask(stream, Request::from_parts(head, Full::from(body))).await;
+        let (mut head, mut body) = ask(stream, Request::from_parts(head, Full::from(body))).await;
+        let mut add = |name: &str, value: String| {
+            let mut answer: Value = serde_json::from_slice(&body).expect("JSON");
+            answer[name] = value.into();
+            body = answer.to_string().into();
+            head.headers.remove(CONTENT_LENGTH);
+        };
+        if suggestion.is_some() && path == DIRECTORY {
+            add("renewalInfo", format!("{}{}", self.url, RENEWAL.trim_end_matches('/')));
+        }
+        if let Some(replaces) = replaces {
+            add("replaces", replaces);
+        }
         Response::from_parts(head, Full::from(body))
     }
+}
+
+/// The certificate that an order says it replaces.
+fn replaces(signed: &[u8]) -> Option<String> {
+    let signed: Value = serde_json::from_slice(signed).ok()?;
+    let order = BASE64_URL_SAFE_NO_PAD.decode(signed["payload"].as_str()?).ok()?;
+    let order: Value = serde_json::from_slice(&order).ok()?;
+    Some(order["replaces"].as_str()?.to_owned())
 }
 
 async fn ask(

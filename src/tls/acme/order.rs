@@ -3,15 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use instant_acme::{
-    AuthorizationStatus, ChallengeStatus, ChallengeType, Error, Identifier, NewOrder, OrderStatus,
-    RetryPolicy,
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Error,
+    Identifier, NewOrder, OrderStatus, RetryPolicy,
 };
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     account::{Accounts, Opened},
-    wire::{Refusal, explain, failure},
+    wire::{ACCOUNT_UNKNOWN, Refusal, explain, failure, is_nonce},
 };
 use crate::{
     config::Challenge,
@@ -45,14 +45,18 @@ pub struct Order {
 
 impl Order {
     /// Places it and waits for its end, or for `stop`: a key and a chain, PEM.
-    pub async fn place(&self, stop: &CancellationToken) -> Result<Vec<u8>, Failure> {
+    pub async fn place(
+        &self,
+        replaced: Option<CertificateIdentifier<'_>>,
+        stop: &CancellationToken,
+    ) -> Result<Vec<u8>, Failure> {
         let (mut records, mut patience) = (None, ORDER_TIMEOUT);
         if let Challenge::Dns01(dns) = &self.challenge {
             let begin = Records::begin(dns, &self.hosts, &self.accounts.client);
             records = Some(stop.run_until_cancelled(begin).await.unwrap_or_else(stopped)?);
             patience += dns.wait;
         }
-        let proceed = timeout(patience, self.proceed(&mut records));
+        let proceed = timeout(patience, self.proceed(replaced, &mut records));
         let ended = match stop.run_until_cancelled(proceed).await {
             Some(Ok(ended)) => ended,
             Some(Err(_)) => {
@@ -67,8 +71,12 @@ impl Order {
         ended
     }
 
-    async fn proceed(&self, records: &mut Option<Records>) -> Result<Vec<u8>, Failure> {
-        let (key, mut order) = self.begin().await?;
+    async fn proceed(
+        &self,
+        replaced: Option<CertificateIdentifier<'_>>,
+        records: &mut Option<Records>,
+    ) -> Result<Vec<u8>, Failure> {
+        let (key, mut order) = self.begin(replaced).await?;
         let mut answers = Answers::new(&key).map_err(of_ours)?;
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
@@ -102,7 +110,11 @@ impl Order {
             if authorization.status == AuthorizationStatus::Pending
                 && let Some(mut challenge) = authorization.challenge(self.challenge_type())
             {
-                challenge.set_ready().await.map_err(failure)?;
+                match challenge.set_ready().await {
+                    // It has looked already, and the order is going to say so.
+                    Err(Error::Api(problem)) if !is_nonce(&problem) => {}
+                    ready => ready.map_err(failure)?,
+                }
             }
         }
         match order.poll_ready(&ASK).await {
@@ -116,17 +128,34 @@ impl Order {
     }
 
     /// The order itself, and the key of the account that placed it.
-    async fn begin(&self) -> Result<(Vec<u8>, instant_acme::Order), Failure> {
-        let identifiers: Vec<_> = self.hosts.iter().cloned().map(Identifier::Dns).collect();
-        let new = NewOrder::new(&identifiers);
+    async fn begin(
+        &self,
+        replaced: Option<CertificateIdentifier<'_>>,
+    ) -> Result<(Vec<u8>, instant_acme::Order), Failure> {
         let Opened { account, key } = self.accounts.open().await?;
-        match account.new_order(&new).await {
+        match self.new_order(&account, replaced).await {
             // A CA that has forgotten us, as one for tests does, gets to know us again.
-            Err(error) if Refusal::is(&error, "accountDoesNotExist") => {
+            Err(error) if Refusal::is(&error, ACCOUNT_UNKNOWN) => {
                 let Opened { account, key } = self.accounts.register().await?;
-                Ok((key, account.new_order(&new).await.map_err(failure)?))
+                Ok((key, self.new_order(&account, None).await.map_err(failure)?))
             }
             order => Ok((key, order.map_err(failure)?)),
+        }
+    }
+
+    async fn new_order(
+        &self,
+        account: &Account,
+        replaced: Option<CertificateIdentifier<'_>>,
+    ) -> Result<instant_acme::Order, Error> {
+        let identifiers: Vec<_> = self.hosts.iter().cloned().map(Identifier::Dns).collect();
+        let new = NewOrder::new(&identifiers);
+        let Some(replaced) = replaced else { return account.new_order(&new).await };
+        match account.new_order(&NewOrder::new(&identifiers).replaces(replaced)).await {
+            // Not offered; or replaced already, or another account's: an order like any other.
+            Err(Error::Unsupported(_)) => account.new_order(&new).await,
+            Err(error) if Refusal::is_about_order(&error) => account.new_order(&new).await,
+            order => order,
         }
     }
 

@@ -24,6 +24,9 @@ use crate::tls::{
 /// All kinds of errors of RFC 8555 begin so.
 const KINDS: &str = "urn:ietf:params:acme:error:";
 
+/// The kind that says that the CA does not know the account.
+pub const ACCOUNT_UNKNOWN: &str = "accountDoesNotExist";
+
 /// The way to a CA.
 pub struct Wire(pub Client);
 
@@ -79,6 +82,13 @@ impl Refusal {
         Self::find(error).is_some_and(|refusal| refusal.kind == kind)
     }
 
+    /// Whether an error is about what was ordered, and not about who ordered it, or how often.
+    pub fn is_about_order(error: &Error) -> bool {
+        Self::find(error).is_some_and(|refusal| {
+            refusal.class() == Class::Validation && refusal.kind != ACCOUNT_UNKNOWN
+        })
+    }
+
     fn find(error: &Error) -> Option<&Self> {
         let Error::Other(error) = error else { return None };
         error.downcast_ref()
@@ -114,11 +124,19 @@ pub fn failure(error: Error) -> Failure {
     }
     match error {
         Error::Api(problem) => {
-            let kind = problem.r#type.as_deref().unwrap_or_default().trim_start_matches(KINDS);
-            Failure::new(class(StatusCode::OK, kind), explain(&problem))
+            Failure::new(class(StatusCode::OK, kind(&problem)), explain(&problem))
         }
         error => Failure::new(Class::Network, error.to_string()),
     }
+}
+
+/// Whether a nonce was refused, again and again.
+pub fn is_nonce(problem: &Problem) -> bool {
+    kind(problem) == "badNonce"
+}
+
+fn kind(problem: &Problem) -> &str {
+    problem.r#type.as_deref().unwrap_or_default().trim_start_matches(KINDS)
 }
 
 /// What the CA says about a challenge or an order.

@@ -1,0 +1,83 @@
+//! When a certificate is renewed: as the CA suggests, over restarts too.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::{
+    certified::{certificate, site, until_served},
+    pebble::{Behaviour, Ca},
+    support::Site,
+};
+
+const DAY: u64 = 24 * 3600;
+
+/// When that is, once it is known, in seconds since the Unix epoch.
+async fn next_attempt(site: &Site) -> Option<u64> {
+    let told = certificate(site).await["next_attempt"].as_str().map(str::to_owned)?;
+    let at = humantime::parse_rfc3339(&told).expect("a time");
+    Some(at.duration_since(UNIX_EPOCH).expect("after 1970").as_secs())
+}
+
+async fn end(site: &Site) {
+    site.stop();
+    site.until("it is over", async || site.is_over()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs pebble: tests/run"]
+async fn the_window_that_the_ca_suggests_is_used_and_asked_for_again() {
+    let ca = Ca::start("window", Behaviour::default()).await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let window = now + 10 * DAY..=now + 11 * DAY;
+    ca.suggest(*window.start(), *window.end());
+    let first = site(&ca, |_| ()).await;
+    let serial = until_served(&first).await;
+    first.until("a moment is chosen", async || ca.stored("renewal-") == 1).await;
+    let chosen = async || next_attempt(&first).await.is_some_and(|at| window.contains(&at));
+    first.until("it is told", chosen).await;
+    let next = next_attempt(&first).await;
+    end(&first).await;
+
+    // Asked an hour ago at most, the CA is left alone.
+    let asked = ca.requests();
+    let second = site(&ca, |_| ()).await;
+    assert_eq!(until_served(&second).await, serial);
+    second.until("it is told", async || next_attempt(&second).await == next).await;
+    assert_eq!(ca.requests(), asked);
+    end(&second).await;
+
+    // An hour later, it wants the certificate to be replaced at once.
+    ca.rewrite("renewal-", |renewal| renewal["ask_at"] = 0.into());
+    ca.suggest(now - 2 * DAY, now - DAY);
+    let third = site(&ca, |_| ()).await;
+    third
+        .until("a newer certificate", async || {
+            let certificate = certificate(&third).await;
+            certificate["ok"] == true && certificate["serial"] != *serial
+        })
+        .await;
+    let (asked, replaced) = ca.renewals();
+    assert_eq!(replaced, [asked[0].clone()], "of {asked:?}");
+    assert_eq!(asked[..2], [asked[0].clone(), asked[0].clone()]);
+}
+
+#[tokio::test]
+#[ignore = "needs pebble: tests/run"]
+async fn a_ca_that_does_not_want_a_replacement_named_gets_an_order_like_any_other() {
+    let ca = Ca::start("replaced", Behaviour::default()).await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    ca.suggest(now + DAY, now + 2 * DAY);
+    let first = site(&ca, |_| ()).await;
+    let serial = until_served(&first).await;
+    first.until("a moment is chosen", async || ca.stored("renewal-") == 1).await;
+    end(&first).await;
+    ca.rewrite("renewal-", |renewal| renewal["at"] = 0.into());
+    ca.refuse_replacements();
+    let second = site(&ca, |_| ()).await;
+    second
+        .until("a newer certificate", async || {
+            let certificate = certificate(&second).await;
+            certificate["ok"] == true && certificate["serial"] != *serial
+        })
+        .await;
+    assert_eq!((ca.orders(), ca.renewals().1.len()), (3, 1));
+}

@@ -36,7 +36,10 @@ pub async fn wait(records: &[Txt], settings: &Dns) -> Result<(), Failure> {
     let deadline = Instant::now() + settings.wait;
     for (name, values) in names {
         let servers = match settings.resolvers.is_empty() {
-            true => authoritative(name).await.unwrap_or_default(),
+            true => match TokioResolver::builder_tokio().and_then(|builder| builder.build()) {
+                Ok(system) => authoritative(&system, name, DNS_PORT).await.unwrap_or_default(),
+                Err(_) => Vec::new(),
+            },
             false => settings.resolvers.clone(),
         };
         let recursive = !settings.resolvers.is_empty();
@@ -123,9 +126,12 @@ fn text(data: &RData) -> Option<Vec<u8>> {
     }
 }
 
-/// The name servers of the zone that a name is in, as far as this machine's resolver knows them.
-async fn authoritative(name: &str) -> Result<Vec<SocketAddr>, NetError> {
-    let system = TokioResolver::builder_tokio()?.build()?;
+/// The name servers of the zone that a name is in, as far as a resolver knows them.
+async fn authoritative(
+    system: &TokioResolver,
+    name: &str,
+    port: u16,
+) -> Result<Vec<SocketAddr>, NetError> {
     let mut zone = name;
     while let Some((_, parent)) = zone.split_once('.') {
         let found = match system.ns_lookup(format!("{zone}.")).await {
@@ -140,10 +146,13 @@ async fn authoritative(name: &str) -> Result<Vec<SocketAddr>, NetError> {
         for record in found.answers() {
             let RData::NS(server) = &record.data else { continue };
             if let Ok(found) = system.lookup_ip(server.0.clone()).await {
-                servers.extend(found.iter().map(|ip| SocketAddr::new(ip, DNS_PORT)));
+                servers.extend(found.iter().map(|ip| SocketAddr::new(ip, port)));
             }
         }
         return Ok(servers);
     }
     Ok(Vec::new())
 }
+
+#[cfg(test)]
+mod tests;

@@ -166,7 +166,9 @@ impl State {
                 (found.collect(), None)
             }
             ("DELETE", ["zones", "z1", "dns_records", id]) => {
-                (json!({}), self.remove(|number, _, _| number.to_string() == *id))
+                // Its documentation shows no more than this.
+                let changed = self.remove(|number, _, _| number.to_string() == *id);
+                return (200, json!({ "result": { "id": id } }), changed);
             }
             _ => return refused(404, json!([{ "code": 7003, "message": "no such place" }])),
         };

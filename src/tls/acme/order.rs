@@ -103,7 +103,7 @@ impl Order {
         if let Some(records) = records {
             records.wait().await?;
         }
-        // Only now: the CA may ask for all of them at once.
+        // Only now: the CA may look for all of them at once.
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization.map_err(failure)?;
@@ -119,6 +119,7 @@ impl Order {
         }
         match order.poll_ready(&ASK).await {
             Ok(OrderStatus::Ready) => {}
+            Err(Error::Api(problem)) if is_nonce(&problem) => return Err(failure(problem.into())),
             Ok(_) | Err(Error::Api(_)) => return Err(unseen(&mut order).await),
             Err(error) => return Err(failure(error)),
         }
@@ -185,11 +186,11 @@ async fn unseen(order: &mut instant_acme::Order) -> Failure {
             problems.push(format!("the CA could not see that {host} is ours: {said}"));
         }
     }
-    let text = match problems.is_empty() {
-        true => order.state().error.as_ref().map(explain).unwrap_or_default(),
-        false => problems.join("; "),
-    };
-    Failure::new(Class::Validation, text)
+    if problems.is_empty() {
+        let said = order.state().error.as_ref().map(explain);
+        problems.push(said.unwrap_or_else(|| "the CA gave up the order".to_owned()));
+    }
+    Failure::new(Class::Validation, problems.join("; "))
 }
 
 fn stopped<T>() -> Result<T, Failure> {

@@ -63,7 +63,8 @@ struct Found {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Answer {
-    success: bool,
+    /// Not always said.
+    success: Option<bool>,
     errors: Vec<Problem>,
     result: Value,
 }
@@ -147,7 +148,7 @@ impl Cloudflare {
         let response = self.client.send(request).await.map_err(|error| network(&error))?;
         let answer: Answer = serde_json::from_slice(response.body()).unwrap_or_default();
         let there = answer.errors.iter().any(|problem| THERE.contains(&problem.code));
-        if !(there || response.status().is_success() && answer.success) {
+        if !there && (!response.status().is_success() || answer.success == Some(false)) {
             let after = retry_after(response.headers(), SystemTime::now());
             return Err(access.refused(&response, &answer.errors, after));
         }

@@ -71,3 +71,39 @@ impl Exec {
         Err(Failure::new(Class::Validation, [problem, said].join(": ")))
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_is_handed_the_record_or_the_challenge() {
+        let folder = std::env::temp_dir().join(format!("roomcast-exec-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let (path, called) = (folder.join("dns.sh"), folder.join("called"));
+        let script = format!("#!/bin/sh\necho \"$*\" > {}\n", called.display());
+        fs::write(&path, script).expect("written");
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("executable");
+        let txt = Txt {
+            host: "a.example".into(),
+            name: "_acme-challenge.a.example".into(),
+            value: "value".into(),
+            token: "token".into(),
+            key_authorization: "token.key".into(),
+        };
+        for (raw, expected) in [
+            (false, "present _acme-challenge.a.example. value\n"),
+            (true, "present -- a.example token token.key\n"),
+        ] {
+            let exec = Exec { path: path.clone(), raw };
+            exec.present(&txt).await.expect("called");
+            assert_eq!(fs::read_to_string(&called).expect("written"), expected);
+        }
+        let missing = Exec { path: folder.join("nowhere"), raw: false };
+        let failure = missing.clean_up(&txt).await.expect_err("there is none");
+        assert_eq!(failure.class, Class::Credentials);
+        fs::remove_dir_all(&folder).expect("was there");
+    }
+}

@@ -36,7 +36,7 @@ pub mod inspect {
         accept::bind,
         capacity::Capacity,
         store::try_folder,
-        tls::inspect::{Ca, Certificate, Stored, ask_ca, ca, files, is_forgotten, stored},
+        tls::inspect::{Ca, Certificate, Stored, ask_ca, ca, files, is_forgotten, stored, zones},
     };
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use http::Request;
 use http_body_util::Full;
 use humantime::format_rfc3339_seconds;
@@ -16,12 +16,13 @@ use tokio::task::spawn_blocking;
 pub use super::acme::authority::is_forgotten;
 use super::{
     acme::authority,
-    backoff::{Backoff, Class},
+    backoff::{Backoff, Class, Failure},
+    dns::provider,
     pair::Pair,
     roots,
 };
 use crate::{
-    config::{Acme, CertificateFiles},
+    config::{Acme, CertificateFiles, Dns},
     store::Store,
 };
 
@@ -123,4 +124,19 @@ pub async fn ask_ca(directory: &str, acme: &Acme) -> anyhow::Result<()> {
         serde_json::from_slice(answer.body()).context("it answers with no directory")?;
     ensure!(directory.get("newOrder").is_some(), "its directory takes no orders");
     Ok(())
+}
+
+/// The zones of hosts at the DNS provider, as an order looks for them first; none where the provider
+/// finds them itself.
+pub async fn zones(dns: &Dns, acme: &Acme, hosts: &[String]) -> anyhow::Result<Vec<String>> {
+    let client = authority::client(acme.ca_root.as_deref()).await?;
+    let failed = |failure: Failure| anyhow!(failure.text);
+    let provider = provider(&dns.provider, &client).await.map_err(failed)?;
+    let mut zones = Vec::new();
+    for host in hosts {
+        let host = host.strip_prefix("*.").unwrap_or(host);
+        zones.extend(provider.zone(host).await.map_err(failed)?);
+    }
+    zones.dedup();
+    Ok(zones)
 }

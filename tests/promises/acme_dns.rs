@@ -214,3 +214,27 @@ async fn stopped_in_the_middle_it_removes_its_records() {
     site.until("it is over", async || site.is_over()).await;
     assert_eq!(provider.records(), (2, 0));
 }
+
+#[tokio::test]
+async fn the_doctor_knows_whether_the_provider_lets_us_in() {
+    // It looks at zones alone: no name server is told anything.
+    let provider = Provider::start(([127, 0, 0, 1], 9).into()).await;
+    for (token, told) in [
+        (TOKEN, "the provider shows example.com"),
+        ("wrong", "CLOUDFLARE_DNS_API_TOKEN: Cloudflare answered 403: Invalid access token (9109)"),
+    ] {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_roomcast"));
+        command.arg("doctor").env_clear().envs([
+            ("RTHOST", format!("{HOST},*.{HOST}")),
+            ("CERT_DIR", std::env::temp_dir().to_string_lossy().into_owned()),
+            ("ACME_CA", "https://127.0.0.1:9/dir".into()),
+            ("CLOUDFLARE_API_URL", provider.cloudflare()),
+            ("CLOUDFLARE_DNS_API_TOKEN", token.into()),
+        ]);
+        let output = crate::support::within("the doctor", command.output()).await.expect("runs");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains(told), "{said}");
+    }
+    assert_eq!(provider.records(), (0, 0));
+}

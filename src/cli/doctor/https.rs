@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use roomcast::{
-    config::{Acme, Authority, CertificateSource, Challenge, Config},
+    config::{Acme, Authority, CertificateSource, Challenge, Config, Dns},
     inspect::{self, Certificate},
 };
 use tokio::net::lookup_host;
 
 use super::{Check, Finding, Verdict, check, machine};
 
-/// One for each thing that certificates need. That a DNS provider lets us in will be another.
+/// One for each thing that certificates need.
 pub fn checks(config: &Config) -> Vec<Check<'_>> {
     let Some(https) = &config.https else { return Vec::new() };
     let hosts = config.hosts.as_slice();
@@ -29,6 +29,9 @@ pub fn checks(config: &Config) -> Vec<Check<'_>> {
         CertificateSource::Acme(acme) => {
             checks.push(check("CERT_DIR", store(acme, hosts)));
             checks.push(check("ACME_CA", async move { vec![ca(acme).await] }));
+            if let Challenge::Dns01(dns) = &acme.challenge {
+                checks.push(check("ACME_DNS", async move { vec![zones(dns, acme, hosts).await] }));
+            }
         }
     }
     // Of a wildcard, no name is to be looked up.
@@ -117,6 +120,17 @@ async fn ca(acme: &Acme) -> Finding {
             Finding::warn(setting, format!("{text}; no browser trusts what staging issues"))
         }
         Ok(()) => Finding::ok(setting, text),
+    }
+}
+
+async fn zones(dns: &Dns, acme: &Acme, hosts: &[String]) -> Finding {
+    let setting = "ACME_DNS";
+    match inspect::zones(dns, acme, hosts).await {
+        Err(error) => Finding::fail(setting, format!("{error:#}")),
+        Ok(zones) if zones.is_empty() => {
+            Finding::ok(setting, "the provider is called when a certificate is ordered")
+        }
+        Ok(zones) => Finding::ok(setting, format!("the provider shows {}", zones.join(", "))),
     }
 }
 

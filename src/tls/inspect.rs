@@ -118,7 +118,8 @@ pub async fn ca(acme: &Acme) -> anyhow::Result<Ca> {
 /// Asks a CA for its directory, as an order does first.
 pub async fn ask_ca(directory: &str, acme: &Acme) -> anyhow::Result<()> {
     let client = authority::client(acme.ca_root.as_deref()).await?;
-    let answer = client.send(Request::get(directory).body(Full::default())?).await?;
+    let request = Request::get(directory).body(Full::default())?;
+    let answer = client.send(request).await.context("it cannot be reached")?;
     ensure!(answer.status().is_success(), "it answers {}", answer.status().as_u16());
     let directory: serde_json::Value =
         serde_json::from_slice(answer.body()).context("it answers with no directory")?;

@@ -8,6 +8,7 @@ pub use dns::DnsSettings;
 
 /// The settings, each a flag and an environment variable. An empty variable counts as unset.
 #[derive(Args, Clone, Default)]
+#[command(next_help_heading = "Settings")]
 pub struct Settings {
     /// Where the page and the sockets are served, `host:port` or `:port` (all interfaces); with
     /// HTTPS, where plain requests are redirected. Unset: :8080, or :80 if RTHOST is set
@@ -209,7 +210,7 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "COUNT")]
     pub max_connections: Option<String>,
 
-    /// How many of them one address may hold; one more is answered 503. Unset: any number
+    /// How many of them one address may hold; one more is answered 429. Unset: any number
     #[arg(long, env, global = true, value_name = "COUNT")]
     pub max_connections_per_address: Option<String>,
 

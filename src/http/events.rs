@@ -144,12 +144,14 @@ impl EventOutlet {
         })
     }
 
-    /// Text as it is, line by line; other bytes in base64, as an event of another name.
+    /// Text as it is, line by line; other bytes in base64, as an event of another name. One without
+    /// data reaches no page, so an empty payload has a name of its own too.
     fn message(&self, delivery: &Delivery) -> bool {
         let id = id(&delivery.place.epoch, delivery.place.offset);
         let bytes = FRAMING + id.len() + delivery.payload.len();
         let event = Event::default().id(id);
         let event = match std::str::from_utf8(&delivery.payload) {
+            Ok("") => event.event("empty").data("{}"),
             Ok(text) => event.data(text),
             Err(_) => event.event("binary").data(BASE64_STANDARD.encode(&delivery.payload)),
         };
@@ -167,7 +169,7 @@ impl Outlet for EventOutlet {
     }
 
     fn hello(&self) {
-        self.send(Event::default().event("hello").data(""), 0);
+        self.send(Event::default().event("hello").data("{}"), 0);
     }
 }
 

@@ -55,21 +55,23 @@ async fn messages_come_as_events_and_what_was_missed_comes_once() {
     site.publish("devices/01", "one").await;
     site.publish("devices/01", "two\nlines").await;
     site.publish("devices/01", [0xff, 0xfe]).await;
+    site.publish("devices/01", "").await;
     let (first, id) = curl.event().await;
     assert_eq!(first, "data: one");
     assert_eq!(curl.event().await.0, "data: two\ndata: lines");
     assert_eq!(curl.event().await.0, "event: binary\ndata: //4=");
+    assert_eq!(curl.event().await.0, "event: empty\ndata: {}");
     drop(curl);
     site.until_metric("roomcast_members", 0).await;
 
     let mut again =
         Curl::get(&site, "/events/devices/01", &format!("last-event-id: {id}\r\n")).await;
     let (joined, _) = again.event().await;
-    assert!(joined.contains("\"recovered\":true,\"replayed\":2"), "{joined}");
+    assert!(joined.contains("\"recovered\":true,\"replayed\":3"), "{joined}");
     assert_eq!(again.event().await.0, "data: two\ndata: lines");
     let mut latest = Curl::get(&site, "/events/devices/01?last=1", "").await;
     assert!(latest.event().await.0.contains("\"replayed\":1"));
-    assert_eq!(latest.event().await.0, "event: binary\ndata: //4=");
+    assert_eq!(latest.event().await.0, "event: empty\ndata: {}");
 }
 
 #[tokio::test]

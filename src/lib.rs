@@ -11,13 +11,13 @@
 //!
 //! This file is the only place where the parts are put together.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
 use tokio::{
     net::TcpListener,
     sync::{Notify, mpsc},
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -45,6 +45,7 @@ mod addresses;
 mod backlog;
 mod capacity;
 mod delivery;
+mod drain;
 mod fanout;
 mod history;
 mod http;
@@ -69,7 +70,7 @@ use config::{CertificateSource, Config, RedisAddress, Source, TokenKey, Tokens};
 use health::Health;
 use history::Bounds;
 use http::{Publishing, Rear, admin::Admin, polling::Engine};
-use metrics::{Close, Gauge, Metrics};
+use metrics::{Gauge, Metrics};
 use rooms::{Limits, Rooms};
 use snapshot::Snapshot;
 use sockets::{Shared, expiry::Expiry, session::Sessions};
@@ -84,14 +85,6 @@ const HISTORY_SHARE: usize = 8;
 const MAX_ADMIN_CONNECTIONS: usize = 64;
 /// Of a secret that signs tokens, as RFC 7518 has it for HS256.
 const SECRET_BYTES: usize = 32;
-/// Connections are ended at least this far apart, unless the grace is too short for it: clients
-/// come back at once, and not all of them should come back at the same moment.
-const END_EVERY: Duration = Duration::from_millis(10);
-/// The part of the grace in which connections are asked to end; the rest is for their last bytes.
-const ASKING: f64 = 0.8;
-/// For what is left after the grace to notice that it has been ended.
-const AFTER_GRACE: Duration = Duration::from_secs(2);
-
 /// A server whose ports are bound and whose source is chosen, ready to run.
 pub struct Server {
     config: Config,
@@ -356,9 +349,9 @@ impl Server {
         tasks.close();
         let _ = timeout_at(deadline, tasks.wait()).await;
         let written = self.snapshot.map(|snapshot| tokio::spawn(snapshot.write(rooms)));
-        drain(&streams, deadline).await;
+        drain::finish(&streams, deadline).await;
         if let Some(written) = written {
-            match timeout_at(deadline + AFTER_GRACE, written).await {
+            match timeout_at(deadline + drain::AFTER_GRACE, written).await {
                 Ok(Ok(Ok(()))) => {}
                 Ok(Ok(Err(error))) => warn!("STATE_DIR: {error:#}; the history is lost"),
                 Ok(Err(_)) | Err(_) => warn!("STATE_DIR: not written in time; the history is lost"),
@@ -367,31 +360,9 @@ impl Server {
         // It removes what it has shown the CA and takes down what has become of the order; who
         // hangs there must not hold us up.
         if let Some(renewing) = renewing {
-            let _ = timeout_at(deadline + AFTER_GRACE, renewing).await;
+            let _ = timeout_at(deadline + drain::AFTER_GRACE, renewing).await;
         }
         closed.cancel();
-    }
-}
-
-/// Ends all streams after what waits for them has been sent, spread over the grace.
-async fn drain(streams: &Arc<Streams>, deadline: Instant) {
-    let open = streams.all();
-    let grace = deadline.saturating_duration_since(Instant::now());
-    let pause = grace.mul_f64(ASKING).checked_div(open.len() as u32).unwrap_or_default();
-    let end = async {
-        // Timers tick in milliseconds, pauses may be shorter: so they are summed up.
-        let mut next = Instant::now();
-        for stream in open {
-            stream.finish();
-            next += pause.min(END_EVERY);
-            sleep_until(next).await;
-        }
-        streams.none().await;
-    };
-    if timeout_at(deadline, end).await.is_err() {
-        warn!(connections = streams.count(), "the grace is over; ending what is still open");
-        streams.all().iter().for_each(|stream| stream.end(Close::Drain));
-        let _ = timeout(AFTER_GRACE, streams.none()).await;
     }
 }
 

@@ -1,4 +1,4 @@
-// Roomcast beside its peers under load, each server anew for each measurement, in three rounds.
+// Roomcast beside its peers under load, each server anew for each measurement, in some rounds.
 // Prints the table; with --write, it takes its place in README.md.
 
 import { join } from 'node:path'
@@ -11,13 +11,16 @@ import { rows } from './rows.mjs'
 import { grouped, keep, machine, table } from './table.mjs'
 
 const NAMES = { limit: 'the limit', roomcast: 'Roomcast', socketio: 'Socket.IO on Node', nchan: 'nchan' }
-const ROUNDS = 3
+const ROUNDS = '3'
 const PATIENCE = 180_000 // ms for one measurement: the longest takes 60 s, and then some
 const BUDGET = 25 * 60_000 // ms for all; what has not begun by then is left out
 const LOOK_EVERY = 50 // ms
 
 const { values: options } = parseArgs({
-  options: { quick: { type: 'boolean' }, only: { type: 'string' }, write: { type: 'boolean' } },
+  options: {
+    quick: { type: 'boolean' }, only: { type: 'string' }, write: { type: 'boolean' },
+    rounds: { type: 'string', default: ROUNDS },
+  },
 })
 const all = rows(options.quick)
 const chosen = all.filter(row => !options.only || options.only === row.key)
@@ -25,7 +28,11 @@ if (chosen.length === 0) {
   console.error(`no row ${options.only}: there are ${all.map(row => row.key).join(', ')}`)
   process.exit(2)
 }
-const rounds = options.quick ? 1 : ROUNDS
+const rounds = options.quick ? 1 : Number(options.rounds)
+if (!(rounds >= 1)) {
+  console.error(`--rounds is a number from 1 on, not ${options.rounds}`)
+  process.exit(2)
+}
 
 // One `roomcast bench`, and what it found.
 async function bench(owner, redis, flags) {

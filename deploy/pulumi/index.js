@@ -19,7 +19,7 @@ const CERT_DIR = '/.local/share/certmagic'
 // The version's image of the target `aci`, and the Redis that has been brought in.
 const SERVER = 'roomcast:0.1.0-aci'
 const REDIS = 'redis:7.2.14-alpine'
-// Reckoned in multi.yaml.
+// Measured, see multi.yaml.
 const MAX_CONNECTIONS = '2000'
 const SHARE_OF_EACH = { requests: { cpu: 0.1, memoryInGB: 0.2 } }
 

@@ -92,8 +92,9 @@ export async function temporaryFolder(owner) {
 
 // A port that stays ours while nothing listens there: the kernel gives those from 32768 on to
 // outgoing connections, so that a restarted server could find its own port taken by a client.
+let given = Math.floor(Math.random() * 10_000)
 export async function freePort() {
-  const port = 20_000 + Math.floor(Math.random() * 10_000)
+  const port = 20_000 + given++ % 10_000
   const listener = createServer()
   const free = await new Promise(resolve => {
     listener.on('error', () => resolve(false)).listen(port, '127.0.0.1', () => resolve(true))

@@ -13,7 +13,7 @@ use tokio::process::Command;
 
 use crate::{
     pebble::{Behaviour, Ca},
-    support::within,
+    support::{free_ports, within},
     tls::{Files, HOST, Made, make},
 };
 
@@ -166,8 +166,9 @@ async fn a_redis_that_is_away_or_silent_keeps_nothing_else_from_being_looked_at(
 
 #[tokio::test]
 async fn a_port_that_is_in_use_is_named_with_its_setting() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let taken = listener.local_addr().expect("bound").to_string();
+    let [taken] = free_ports();
+    let listener = TcpListener::bind(taken).expect("a port");
+    let taken = taken.to_string();
     let in_use = format!("{taken} is in use");
     examine(&[("HTTP_ADDR", &taken)]).await.expect("fail", "HTTP_ADDR", &in_use).expect_bad(1);
     drop(listener);

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     fs::DirEntry,
-    net::{SocketAddr, TcpListener as StdListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -39,7 +39,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::support::{LOOK_EVERY, within};
+use crate::support::{LOOK_EVERY, free_ports, within};
 
 pub const HOST: &str = "rt.example.com";
 /// All names of the certificate.
@@ -527,12 +527,6 @@ fn connector(roots: RootCertStore) -> TlsConnector {
         .with_root_certificates(roots)
         .with_no_client_auth();
     TlsConnector::from(Arc::new(config))
-}
-
-/// Ports that were free a moment ago; others are told theirs, and cannot tell us.
-fn free_ports<const COUNT: usize>() -> [SocketAddr; COUNT] {
-    let listeners = [(); COUNT].map(|()| StdListener::bind((LOCAL, 0)).expect("a port"));
-    listeners.map(|listener| listener.local_addr().expect("bound"))
 }
 
 fn start(command: &mut Command) -> Child {

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::support::{Client, Redis, Site, within};
+use crate::support::{Client, Redis, Site, free_ports, within};
 
 /// A publisher on one kept-alive connection.
 struct Device(SendRequest<Full<Bytes>>);
@@ -157,12 +157,9 @@ async fn a_payload_over_the_bound_comes_from_neither_side_and_its_room_says_so()
 
 #[tokio::test]
 async fn a_redis_that_is_away_is_told_at_once_and_one_that_is_back_is_used() {
-    let port = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        listener.local_addr().expect("bound").port()
-    };
+    let [addr] = free_ports();
     let site = Site::start_without_redis(|settings| {
-        settings.redishost = Some(format!("127.0.0.1:{port}"));
+        settings.redishost = Some(addr.to_string());
         settings.publish_token = Some("token".into());
     })
     .await;
@@ -175,7 +172,7 @@ async fn a_redis_that_is_away_is_told_at_once_and_one_that_is_back_is_used() {
         assert_eq!(response.headers()["retry-after"], "1");
     }
 
-    let redis = Redis::start(port).await;
+    let redis = Redis::start(addr.port()).await;
     let mut viewer = Client::connect(&site).await;
     viewer.join("a").await;
     site.until("it is taken", async || device.post("/publish/a", "token", "back").await.0 == 202)
@@ -192,7 +189,7 @@ async fn a_redis_that_is_away_is_told_at_once_and_one_that_is_back_is_used() {
     // Lost again, with a connection that was in use; and back again, without one that is lost.
     redis.stop().await;
     assert_eq!(device.post("/publish/a", "token", "lost").await.0, 503);
-    let _redis = Redis::start(port).await;
+    let _redis = Redis::start(addr.port()).await;
     site.until("it is taken", async || device.post("/publish/a", "token", "again").await.0 == 202)
         .await;
 }

@@ -1,6 +1,15 @@
 //! A server of one's own, and a client that speaks Engine.IO 4 by hand.
 
-use std::{collections::VecDeque, net::SocketAddr, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    net::{SocketAddr, TcpListener},
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
@@ -31,6 +40,23 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Waits for what must come.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
+}
+
+/// Ports for who is told theirs, and cannot tell us. They stay free until they are used:
+/// from 32768 on the kernel gives them to connections and to who asks for any.
+pub fn free_ports<const COUNT: usize>() -> [SocketAddr; COUNT] {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    [(); COUNT].map(|()| {
+        loop {
+            // Far from those of another run of these tests.
+            let first = std::process::id().wrapping_mul(499);
+            let nth = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+            let addr = SocketAddr::from(([127, 0, 0, 1], 10_000 + (nth % 10_000) as u16));
+            if TcpListener::bind(addr).is_ok() {
+                break addr;
+            }
+        }
+    })
 }
 
 /// A running server with an embedded broker.

@@ -51,6 +51,7 @@ const NEW_ACCOUNT: &str = "/sign-me-up";
 /// Where the proxy says when to renew.
 const RENEWAL: &str = "/renewal/";
 const LOCAL: &str = "127.0.0.1";
+const WHOLE: &[u8] = b"whole\n";
 
 /// How Pebble and the proxy before it behave.
 pub struct Behaviour {
@@ -252,7 +253,7 @@ impl Ca {
         self.folder.join("certs")
     }
 
-    /// How many records of a kind the store has.
+    /// How many whole records of a kind the store has.
     pub fn stored(&self, kind: &str) -> usize {
         self.records(kind).len()
     }
@@ -271,7 +272,9 @@ impl Ca {
     fn records(&self, kind: &str) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.store()).into_iter().flatten().flatten();
         let of_kind = |entry: &DirEntry| entry.file_name().to_string_lossy().starts_with(kind);
-        entries.filter(of_kind).map(|entry| entry.path()).collect()
+        // The last line of a record says that it is whole.
+        let whole = |path: &PathBuf| std::fs::read(path).is_ok_and(|all| all.ends_with(WHOLE));
+        entries.filter(of_kind).map(|entry| entry.path()).filter(whole).collect()
     }
 
     pub fn requests(&self) -> u64 {

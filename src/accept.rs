@@ -24,7 +24,7 @@ use crate::{
     addresses::Addresses,
     config::ListenAddr,
     metrics::Metrics,
-    stream::{Entry, Stream, Streams},
+    stream::{Entry, Io, Stream, Streams},
     tls::Tls,
 };
 
@@ -181,16 +181,20 @@ where
         }
     }
 
-    async fn serve<T>(self, io: T, entry: Entry, peer: SocketAddr)
-    where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    async fn serve(self, io: impl Io + 'static, entry: Entry, peer: SocketAddr) {
         let stream = Stream::new(io, entry, self.slow_after);
         let control = stream.control().clone();
         let service = service_fn(|request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(control.clone());
-            self.service.clone().oneshot(request)
+            let (answer, control) = (self.service.clone().oneshot(request), control.clone());
+            async move {
+                let answer = answer.await?;
+                if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    control.set_upgrading();
+                }
+                Ok::<_, Infallible>(answer)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

@@ -1,12 +1,25 @@
 //! A message at its place in a room, encoded at most once however many members take it.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{broker::Message, history::Kept};
+
+/// Ways in which sockets are sent the same messages: with their places or without, and by either
+/// version of Engine.IO.
+const FORMS: usize = 4;
+
+/// Messages of a room that go to its members together.
+pub struct Batch {
+    deliveries: Vec<Delivery>,
+    encoded: [OnceLock<Bytes>; FORMS],
+}
 
 /// What a room's members get.
 #[derive(Clone)]
@@ -30,6 +43,33 @@ pub struct Place {
     pub offset: u64,
     /// When the message arrived, in ms since the Unix epoch by the server's clock.
     pub at: u64,
+}
+
+impl Batch {
+    /// The same bytes for all who take the messages in one form, made when the first one does.
+    pub fn encoded(&self, form: usize, encode: impl FnOnce(&[Delivery]) -> Bytes) -> &Bytes {
+        self.encoded[form].get_or_init(|| encode(&self.deliveries))
+    }
+}
+
+impl From<Vec<Delivery>> for Batch {
+    fn from(deliveries: Vec<Delivery>) -> Self {
+        Self { deliveries, encoded: Default::default() }
+    }
+}
+
+impl From<Delivery> for Batch {
+    fn from(delivery: Delivery) -> Self {
+        vec![delivery].into()
+    }
+}
+
+impl Deref for Batch {
+    type Target = [Delivery];
+
+    fn deref(&self) -> &[Delivery] {
+        &self.deliveries
+    }
 }
 
 impl Delivery {

@@ -1,14 +1,14 @@
 //! Fan-out: messages in, out to their rooms' members, in the order in which they came. Each lane is
 //! one run of it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, mem, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{task::yield_now, time::interval};
 
 use crate::{
     broker::{Event, Message, Receiver, now},
-    delivery::Delivery,
+    delivery::{Batch, Delivery},
     metrics::{Drop, Metrics},
     rooms::Rooms,
 };
@@ -83,10 +83,10 @@ impl Waiting {
             };
             let Some((members, deliveries)) = rooms.place(name, messages) else { continue };
             let (mut taken, mut served, mut sent) = (0, 0, 0);
-            for part in parts(&deliveries) {
-                let bytes = size(part);
+            for part in parts(deliveries) {
+                let bytes = size(&part);
                 for outlet in members.values() {
-                    taken += outlet.deliver(part);
+                    taken += outlet.deliver(&part);
                     (served, sent) = (served + 1, sent + bytes);
                     if served >= TURN || sent >= TURN_BYTES {
                         (served, sent) = (0, 0);
@@ -100,16 +100,20 @@ impl Waiting {
 }
 
 /// Deliveries that go to a member together: all, unless they are large.
-fn parts(deliveries: &[Delivery]) -> impl Iterator<Item = &[Delivery]> {
-    let mut bytes = 0;
-    deliveries.chunk_by(move |before, _| {
-        bytes += before.payload.len();
-        let fits = bytes < PART;
-        if !fits {
+fn parts(deliveries: Vec<Delivery>) -> Vec<Batch> {
+    let (mut parts, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for delivery in deliveries {
+        bytes += delivery.payload.len();
+        part.push(delivery);
+        if bytes >= PART {
+            parts.push(mem::take(&mut part).into());
             bytes = 0;
         }
-        fits
-    })
+    }
+    if !part.is_empty() {
+        parts.push(part.into());
+    }
+    parts
 }
 
 fn size(part: &[Delivery]) -> usize {

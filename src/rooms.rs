@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use crate::{
     broker::{self, Gap, Message},
-    delivery::Delivery,
+    delivery::{Batch, Delivery},
     history::{Bounds, History, Kept, Position, Replay, Wish},
     metrics::Metrics,
 };
@@ -41,7 +41,7 @@ const RATE_OVER: Duration = Duration::from_secs(10);
 /// Where a member of a room takes its messages.
 pub trait Outlet: Send + Sync {
     /// Takes messages of its room, in order, without waiting; returns how many it took.
-    fn deliver(&self, batch: &[Delivery]) -> usize;
+    fn deliver(&self, batch: &Batch) -> usize;
 
     /// Hears that messages of its room may be missing.
     fn gap(&self, room: &str, gap: &Gap);

@@ -36,6 +36,7 @@ use crate::{
 mod arguments;
 mod conflate;
 pub mod expiry;
+mod frames;
 mod outlet;
 mod pace;
 mod request;

@@ -5,23 +5,24 @@
 
 use std::{
     collections::HashMap,
+    future::poll_fn,
     io,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Wake, Waker, ready},
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy, sink},
-    runtime::Handle,
     sync::Notify,
-    time::{Sleep, sleep, timeout},
+    task::unconstrained,
+    time::{Sleep, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -32,11 +33,19 @@ use crate::{
     metrics::{Close, Gauge, Metrics},
 };
 
-/// For a peer to take our last bytes and to end its side.
-const LINGER: Duration = Duration::from_secs(2);
+mod poll;
+mod wire;
+
+pub use poll::Stream;
+use wire::Wire;
+pub use wire::{FENCE, Io};
+
 /// Bytes that may wait for one client that is behind: a fiftieth of the smallest container that the
 /// demo was deployed in (0.2 GB). A number of messages alone would be no bound.
 const MAX_WAITING: usize = 4 << 20;
+
+/// Batches of frames that may wait for one client that is not behind.
+const MAX_FRAMES: usize = 4096;
 
 /// Whether more may wait for a peer that is behind. A single message may be larger.
 pub fn fits(waiting: usize, more: usize) -> bool {
@@ -105,8 +114,10 @@ impl Entry {
             finishing: CancellationToken::new(),
             ended: OnceLock::new(),
             broken: AtomicBool::new(false),
-            reader: AtomicWaker::new(),
-            writer: AtomicWaker::new(),
+            tasks: Arc::default(),
+            line: Mutex::default(),
+            framed: AtomicBool::new(false),
+            fences: AtomicU64::new(0),
         });
         streams.lock().insert(id, Arc::downgrade(&control));
         streams.open.inc();
@@ -149,8 +160,48 @@ pub struct Control {
     ended: OnceLock<Close>,
     /// A write has failed.
     broken: AtomicBool,
+    tasks: Arc<Tasks>,
+    /// As long as the stream is there.
+    line: Mutex<Option<Line>>,
+    /// The engine writes frames.
+    framed: AtomicBool,
+    /// How many fences it has been given.
+    fences: AtomicU64,
+}
+
+/// The bytes, and how long their peer may be behind.
+struct Line {
+    wire: Wire,
+    waker: Waker,
+    slow_after: Duration,
+    /// The stall clock. It starts when the kernel takes no more of what there is to send, and stops
+    /// when all of it has been taken: then nothing that the peer has not taken is older than the
+    /// kernel's own buffers, which `TCP_NOTSENT_LOWAT` keeps short. When it has run for
+    /// `slow_after`, the stream ends.
+    behind: Option<Pin<Box<Sleep>>>,
+}
+
+/// Something that writes.
+trait Write<V>: FnOnce(&mut Wire, &mut Context<'_>) -> Poll<io::Result<V>> {}
+impl<V, F: FnOnce(&mut Wire, &mut Context<'_>) -> Poll<io::Result<V>>> Write<V> for F {}
+
+/// Who reads and who writes: bytes that can go on may be either's, or nobody's but ours, which who
+/// reads then writes.
+#[derive(Default)]
+struct Tasks {
     reader: AtomicWaker,
     writer: AtomicWaker,
+}
+
+impl Wake for Tasks {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.reader.wake();
+        self.writer.wake();
+    }
 }
 
 impl Control {
@@ -159,10 +210,17 @@ impl Control {
         self.peer
     }
 
+    /// The answer to an upgrade comes next, the last of HTTP.
+    pub fn set_upgrading(&self) {
+        if let Some(line) = &mut *self.line() {
+            line.wire.upgrading();
+        }
+    }
+
     /// HTTP has handed the stream over to a WebSocket.
     pub fn set_upgraded(&self) {
         self.upgraded.store(true, Ordering::Release);
-        self.reader.wake();
+        self.tasks.reader.wake();
     }
 
     /// Keeps the seat of the connection's address, until the stream is gone.
@@ -175,7 +233,7 @@ impl Control {
     /// the end of the stream, tungstenite would send nothing more.)
     pub fn finish(&self) {
         self.finishing.cancel();
-        self.reader.wake();
+        self.tasks.reader.wake();
     }
 
     /// Is cancelled when the stream shall end as soon as it can.
@@ -190,8 +248,7 @@ impl Control {
             if reason != Close::Drain {
                 info!(peer = %self.peer, reason = reason.as_str(), "ended a connection");
             }
-            self.reader.wake();
-            self.writer.wake();
+            self.tasks.wake_by_ref();
             self.share.clear();
         }
     }
@@ -218,6 +275,52 @@ impl Control {
         if self.lags() && !fits(self.share.waiting(), bytes) {
             return Err(Close::QueueFull);
         }
+        Ok(self.share.add(bytes))
+    }
+
+    /// Whether frames can be pushed.
+    pub fn is_framed(&self) -> bool {
+        self.framed.load(Ordering::Acquire)
+    }
+
+    /// How many fences the engine has been given for this stream.
+    pub fn fences(&self) -> u64 {
+        self.fences.load(Ordering::Acquire)
+    }
+
+    /// To be told before the engine is given one: frames that are pushed from now on come after it.
+    pub fn expect_fence(&self) {
+        self.fences.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Writes WebSocket frames between those of the engine, or lets them wait. The answer is that
+    /// of [`Self::reserve`].
+    pub fn push(&self, frames: &Bytes) -> Result<bool, Close> {
+        if let Some(reason) = self.ended() {
+            return Err(reason);
+        }
+        let mut line = self.line();
+        // If there is none, its end is on the way to who pushes.
+        let Some(line) = line.as_mut().filter(|_| !self.is_over()) else { return Ok(false) };
+        let (mut rest, after) = (frames.clone(), self.fences());
+        let _ = self.write_on(line, (), |wire, cx| {
+            // Who pushes serves many: tokio's budget for a task would run out at each 128th of them,
+            // and tell that as if the kernel took no more.
+            pin!(unconstrained(poll_fn(|cx| wire.try_write(cx, &mut rest, after)))).poll(cx)
+        });
+        if rest.is_empty() || self.is_over() {
+            return Ok(false);
+        }
+        let is_full = match self.lags() {
+            true => !fits(self.share.waiting(), rest.len()),
+            // A fence has yet to pass.
+            false => line.wire.waiting() >= MAX_FRAMES,
+        };
+        if is_full {
+            return Err(Close::QueueFull);
+        }
+        let bytes = rest.len();
+        line.wire.add(rest, after);
         Ok(self.share.add(bytes))
     }
 
@@ -253,6 +356,63 @@ impl Control {
         }
     }
 
+    fn line(&self) -> MutexGuard<'_, Option<Line>> {
+        self.line.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Writes, as long as bytes get through; `done` is what all of it would be.
+    fn write<V>(&self, done: V, write: impl Write<V>) -> Poll<io::Result<V>> {
+        match self.line().as_mut().filter(|_| !self.is_over()) {
+            Some(line) => self.write_on(line, done, write),
+            None => Poll::Ready(Ok(done)),
+        }
+    }
+
+    /// Writes what waits, as far as that is possible; with nothing left, the peer is not behind.
+    fn write_waiting(&self) {
+        if let Some(line) = self.line().as_mut().filter(|_| !self.is_over())
+            && self.write_on(line, (), Wire::poll_waiting).is_ready()
+            && line.wire.is_flushed()
+        {
+            line.behind = None;
+            self.set_lags(false);
+        }
+    }
+
+    fn write_on<V>(&self, line: &mut Line, done: V, write: impl Write<V>) -> Poll<io::Result<V>> {
+        let poll = write(&mut line.wire, &mut Context::from_waker(&line.waker));
+        self.share.take(line.wire.taken());
+        self.written(line, poll, done)
+    }
+
+    /// What becomes of a write. One that is refused starts or asks the clock.
+    ///
+    /// A write that fails is told to the reader alone, and counts as done: it is the reader that
+    /// the engine ends sessions by. A session whose very first write fails would stay for ever.
+    fn written<V>(
+        &self,
+        line: &mut Line,
+        poll: Poll<io::Result<V>>,
+        done: V,
+    ) -> Poll<io::Result<V>> {
+        match poll {
+            Poll::Ready(Ok(value)) => Poll::Ready(Ok(value)),
+            Poll::Ready(Err(_)) => {
+                self.broken.store(true, Ordering::Release);
+                self.tasks.reader.wake();
+                Poll::Ready(Ok(done))
+            }
+            Poll::Pending => {
+                self.set_lags(true);
+                let after = line.slow_after;
+                let clock = line.behind.get_or_insert_with(|| Box::pin(sleep(after)));
+                ready!(clock.as_mut().poll(&mut Context::from_waker(&line.waker)));
+                self.end(Close::Slow);
+                Poll::Ready(Ok(done))
+            }
+        }
+    }
+
     fn reads_the_end(&self) -> bool {
         self.upgraded.load(Ordering::Acquire) && self.finishing.is_cancelled()
     }
@@ -268,160 +428,3 @@ impl Peer for Control {
     }
 }
 
-/// A byte stream with a stall clock.
-///
-/// The clock starts when the kernel takes no more of what there is to send, and stops when all of
-/// it has been taken (a flush succeeds): then nothing that the peer has not taken is older than
-/// the kernel's own buffers, which `TCP_NOTSENT_LOWAT` keeps short. When it reaches `slow_after`,
-/// the stream ends.
-pub struct Stream<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> {
-    /// `None` only while it is dropped: then it may have to linger.
-    open: Option<(T, Entry)>,
-    control: Arc<Control>,
-    slow_after: Duration,
-    behind: Option<Pin<Box<Sleep>>>,
-}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream<T> {
-    /// The bytes of a registered connection.
-    pub fn new(io: T, entry: Entry, slow_after: Duration) -> Self {
-        let control = entry.control().clone();
-        Self { open: Some((io, entry)), control, slow_after, behind: None }
-    }
-
-    /// What others may ask of this stream.
-    pub fn control(&self) -> &Arc<Control> {
-        &self.control
-    }
-
-    /// The bytes, as long as they get through.
-    fn io(&mut self) -> Option<Pin<&mut T>> {
-        let (io, _) = self.open.as_mut().filter(|_| !self.control.is_over())?;
-        Some(Pin::new(io))
-    }
-
-    /// What becomes of a write of bytes: those that were taken wait no more.
-    fn sent(
-        &mut self,
-        cx: &mut Context<'_>,
-        poll: Poll<io::Result<usize>>,
-        all: usize,
-    ) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = poll {
-            self.control.share.take(bytes);
-        }
-        self.written(cx, poll, all)
-    }
-
-    /// What becomes of a write. One that is refused starts or asks the clock.
-    ///
-    /// A write that fails is told to the reader alone, and counts as done: it is the reader that
-    /// the engine ends sessions by. A session whose very first write fails would stay for ever.
-    fn written<V>(
-        &mut self,
-        cx: &mut Context<'_>,
-        poll: Poll<io::Result<V>>,
-        done: V,
-    ) -> Poll<io::Result<V>> {
-        match poll {
-            Poll::Ready(Ok(value)) => Poll::Ready(Ok(value)),
-            Poll::Ready(Err(_)) => {
-                self.control.broken.store(true, Ordering::Release);
-                self.control.reader.wake();
-                Poll::Ready(Ok(done))
-            }
-            Poll::Pending => {
-                self.control.set_lags(true);
-                let after = self.slow_after;
-                let clock = self.behind.get_or_insert_with(|| Box::pin(sleep(after)));
-                ready!(clock.as_mut().poll(cx));
-                self.control.end(Close::Slow);
-                Poll::Ready(Ok(done))
-            }
-        }
-    }
-}
-
-/// A stream that was asked to finish lingers: the peer may still be sending, and bytes that arrive
-/// at a closed socket make the kernel reset it, which takes back what was sent last.
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Drop for Stream<T> {
-    fn drop(&mut self) {
-        let finished = self.control.finishing.is_cancelled() && !self.control.is_over();
-        if let (Some((mut io, entry)), Ok(runtime)) = (self.open.take(), Handle::try_current())
-            && finished
-        {
-            runtime.spawn(async move {
-                let last_bytes = async {
-                    io.shutdown().await?;
-                    copy(&mut io, &mut sink()).await
-                };
-                let _ = timeout(LINGER, last_bytes).await;
-                drop(entry);
-            });
-        }
-    }
-}
-
-fn ended() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "ended by the server")
-}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> AsyncRead for Stream<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.control.reader.register(cx.waker());
-        let Some(io) = self.io() else { return Poll::Ready(Err(ended())) };
-        // What the peer has sent is read first: it may be an answer to what we sent.
-        match io.poll_read(cx, buf) {
-            Poll::Pending if self.control.reads_the_end() => Poll::Ready(Err(ended())),
-            poll => poll,
-        }
-    }
-}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> AsyncWrite for Stream<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.control.writer.register(cx.waker());
-        let Some(io) = self.io() else { return Poll::Ready(Ok(buf.len())) };
-        let poll = io.poll_write(cx, buf);
-        self.sent(cx, poll, buf.len())
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.control.writer.register(cx.waker());
-        let all = bufs.iter().map(|buf| buf.len()).sum();
-        let Some(io) = self.io() else { return Poll::Ready(Ok(all)) };
-        let poll = io.poll_write_vectored(cx, bufs);
-        self.sent(cx, poll, all)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.open.as_ref().is_some_and(|(io, _)| io.is_write_vectored())
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.control.writer.register(cx.waker());
-        let Some(io) = self.io() else { return Poll::Ready(Ok(())) };
-        let poll = io.poll_flush(cx);
-        ready!(self.written(cx, poll, ()))?;
-        self.behind = None;
-        self.control.set_lags(false);
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(io) = self.io() else { return Poll::Ready(Ok(())) };
-        io.poll_shutdown(cx)
-    }
-}

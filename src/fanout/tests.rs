@@ -62,7 +62,7 @@ enum Sound {
 }
 
 impl Outlet for Heard {
-    fn deliver(&self, batch: &[Delivery]) -> usize {
+    fn deliver(&self, batch: &Batch) -> usize {
         let sound = |delivery: &Delivery| {
             let (epoch, offset) = (delivery.place.epoch.clone(), delivery.place.offset);
             let number = std::str::from_utf8(&delivery.payload).expect("text");
@@ -194,9 +194,10 @@ fn what_is_large_goes_out_in_parts_and_nothing_is_lost_between_them() {
             Delivery::new("room".into(), "epoch".into(), offset, message)
         })
         .collect();
-    let parts: Vec<_> = parts(&deliveries).collect();
+    let parts = parts(deliveries);
     let counts: Vec<usize> = parts.iter().map(|part| part.len()).collect();
     assert_eq!(counts, [3, 2, 3, 2]);
-    let offsets: Vec<u64> = parts.concat().iter().map(|delivery| delivery.place.offset).collect();
+    let all = parts.iter().flat_map(|part| part.iter());
+    let offsets: Vec<u64> = all.map(|delivery| delivery.place.offset).collect();
     assert_eq!(offsets, (1..=10).collect::<Vec<u64>>());
 }

@@ -24,7 +24,7 @@ use super::bearer;
 use crate::{
     auth::Auth,
     broker::{Gap, now},
-    delivery::Delivery,
+    delivery::{Batch, Delivery},
     history::{Position, Wish},
     metrics::Close,
     rooms::{Member, Outlet, Rooms},
@@ -160,7 +160,7 @@ impl EventOutlet {
 }
 
 impl Outlet for EventOutlet {
-    fn deliver(&self, batch: &[Delivery]) -> usize {
+    fn deliver(&self, batch: &Batch) -> usize {
         batch.iter().take_while(|delivery| self.message(delivery)).count()
     }
 

@@ -178,7 +178,7 @@ struct Pair {
 struct Deaf;
 
 impl Outlet for Deaf {
-    fn deliver(&self, batch: &[Delivery]) -> usize {
+    fn deliver(&self, batch: &Batch) -> usize {
         batch.len()
     }
 

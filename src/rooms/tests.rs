@@ -4,7 +4,7 @@ use super::*;
 struct Seen(Mutex<Vec<String>>);
 
 impl Outlet for Seen {
-    fn deliver(&self, batch: &[Delivery]) -> usize {
+    fn deliver(&self, batch: &Batch) -> usize {
         let seen = batch.iter().map(|delivery| {
             let payload = String::from_utf8_lossy(&delivery.payload);
             format!("{} {payload}", delivery.place.offset)
@@ -34,6 +34,7 @@ fn message(payload: &str) -> Message {
 
 fn publish_to(rooms: &Rooms, name: &str, payload: &str) {
     if let Some((members, deliveries)) = rooms.place(name, vec![message(payload)]) {
+        let deliveries = Batch::from(deliveries);
         for member in members.values() {
             member.deliver(&deliveries);
         }
@@ -175,6 +176,7 @@ fn leaving_while_messages_go_out_disturbs_nobody() {
     let (gone, _) = join(&rooms, &Arc::new(Seen::default()));
     join(&rooms, &seen);
     let (members, deliveries) = rooms.place("room", vec![message("a")]).expect("members");
+    let deliveries = Batch::from(deliveries);
     rooms.leave("room", gone);
     assert_eq!(members.values().map(|member| member.deliver(&deliveries)).sum::<usize>(), 2);
     assert_eq!(lock(&seen.0).len(), 1);

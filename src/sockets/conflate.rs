@@ -10,7 +10,11 @@ use std::{
 use tokio::time::{sleep, timeout};
 
 use super::session::Session;
-use crate::{broker::Gap, delivery::Delivery, rooms::Outlet};
+use crate::{
+    broker::Gap,
+    delivery::{Batch, Delivery},
+    rooms::Outlet,
+};
 
 /// At most one message a tick: the first at once, then the newest at each tick.
 pub struct MaxRate {
@@ -48,7 +52,7 @@ impl MaxRate {
             let Some(me) = me.upgrade() else { return };
             let mut held = lock(&me.state);
             match held.newest.take() {
-                Some(newest) => drop(me.inner.deliver(&[newest])),
+                Some(newest) => drop(me.inner.deliver(&newest.into())),
                 None => return held.awaited = false,
             }
         }
@@ -56,7 +60,7 @@ impl MaxRate {
 }
 
 impl Outlet for MaxRate {
-    fn deliver(&self, batch: &[Delivery]) -> usize {
+    fn deliver(&self, batch: &Batch) -> usize {
         let Some(newest) = batch.last() else { return 0 };
         let mut held = lock(&self.state);
         if held.awaited {
@@ -65,7 +69,7 @@ impl Outlet for MaxRate {
         }
         held.awaited = true;
         tokio::spawn(Self::run(self.me.clone(), self.tick));
-        self.inner.deliver(std::slice::from_ref(newest))
+        self.inner.deliver(&newest.clone().into())
     }
 
     fn gap(&self, room: &str, gap: &Gap) {
@@ -90,13 +94,13 @@ impl Latest {
         let mut held = lock(&me.state);
         held.awaited = false;
         if let Some(newest) = held.newest.take() {
-            me.inner.deliver(&[newest]);
+            me.inner.deliver(&newest.into());
         }
     }
 }
 
 impl Outlet for Latest {
-    fn deliver(&self, batch: &[Delivery]) -> usize {
+    fn deliver(&self, batch: &Batch) -> usize {
         let mut held = lock(&self.state);
         if !held.awaited {
             if !self.session.lags() {

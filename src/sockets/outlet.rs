@@ -1,4 +1,5 @@
-//! A socket as a member of a room: messages on their way into the engine's queue.
+//! A socket as a member of a room: messages on their way past the engine, as frames, or into its
+//! queue, where a session is carried by polls or has yet to be upgraded.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,8 +8,16 @@ use serde::{Serialize, Serializer};
 use socketioxide::{SendError, SocketError, extract::SocketRef};
 use tracing::error;
 
-use super::viewer::Viewer;
-use crate::{broker::Gap, delivery::Delivery, history::Kept, metrics::Close, rooms::Outlet};
+use super::{frames, viewer::Viewer};
+use crate::{
+    backlog::Peer,
+    broker::Gap,
+    delivery::{Batch, Delivery},
+    history::Kept,
+    metrics::Close,
+    rooms::Outlet,
+    stream::{Control, FENCE},
+};
 
 /// What the packets of a message are besides the payload and its place, for knowing their size.
 const TEXT: &str = r#"42["message",]"#;
@@ -34,7 +43,8 @@ impl SocketOutlet {
         *lock(&self.open) = false;
     }
 
-    /// Sends what is kept of a room's past, oldest first. Under the room's lock.
+    /// Sends what is kept of a room's past, oldest first: after all that the socket has been sent,
+    /// and before the room's next message. Under the room's lock.
     pub fn replay(&self, room: &Arc<str>, messages: Vec<Kept>) {
         let again = |kept| Delivery::again(room.clone(), kept);
         let past: Vec<Delivery> = messages.into_iter().map(again).collect();
@@ -42,7 +52,8 @@ impl SocketOutlet {
         let sizes = past.iter().flat_map(|delivery| self.packets(delivery));
         let sent = session
             .queue_replay(sizes)
-            .and_then(|()| past.iter().try_for_each(|delivery| queued(self.emit(delivery))));
+            .and_then(|()| past.iter().try_for_each(|delivery| queued(self.emit(delivery))))
+            .and_then(|()| self.fence());
         // A client that does not even take its past: its stream ends, and with that the rest.
         if let Err(reason) = sent {
             session.end(reason);
@@ -59,6 +70,33 @@ impl SocketOutlet {
         sizes.into_iter().filter(|&size| size > 0)
     }
 
+    /// Lets frames that are pushed from now on come after what the engine has been given.
+    fn fence(&self) -> Result<(), Close> {
+        let Some(stream) = self.viewer.session().framed() else { return Ok(()) };
+        stream.expect_fence();
+        queued(self.socket.emit(FENCE, &[(); 0]))
+    }
+
+    fn push(&self, stream: &Control, batch: &Batch) -> Result<(), Close> {
+        if stream.fences() == 0 {
+            // The first ones, after an upgrade: polls may have left something.
+            self.fence()?;
+        }
+        if stream.push(&frames::encoded(batch, self.meta, self.socket.protocol()))? {
+            stream.share().relieve();
+        }
+        stream.ended().map_or(Ok(()), Err)
+    }
+
+    fn queue(&self, batch: &Batch, taken: &mut usize) -> Result<(), Close> {
+        self.viewer.session().queue(batch.iter().flat_map(|delivery| self.packets(delivery)))?;
+        batch.iter().try_for_each(|delivery| {
+            let sent = self.emit(delivery);
+            *taken += usize::from(sent.is_ok());
+            queued(sent)
+        })
+    }
+
     fn emit(&self, delivery: &Delivery) -> Result<(), SendError> {
         match (delivery.text(), self.meta) {
             (Some(text), false) => self.socket.emit("message", text),
@@ -72,20 +110,16 @@ impl SocketOutlet {
 }
 
 impl Outlet for SocketOutlet {
-    fn deliver(&self, batch: &[Delivery]) -> usize {
+    fn deliver(&self, batch: &Batch) -> usize {
         let open = lock(&self.open);
         if !*open {
             return 0;
         }
-        let packets = batch.iter().flat_map(|delivery| self.packets(delivery));
         let mut taken = 0;
-        let sent = self.viewer.session().queue(packets).and_then(|()| {
-            batch.iter().try_for_each(|delivery| {
-                let sent = self.emit(delivery);
-                taken += usize::from(sent.is_ok());
-                queued(sent)
-            })
-        });
+        let sent = match self.viewer.session().framed() {
+            Some(stream) => self.push(&stream, batch).map(|()| taken = batch.len()),
+            None => self.queue(batch, &mut taken),
+        };
         drop(open);
         if let Err(reason) = sent {
             self.viewer.end(reason);
@@ -101,8 +135,11 @@ impl Outlet for SocketOutlet {
             gap: &'a Gap,
         }
         if self.meta && *lock(&self.open) {
-            // A queue that is full is found by the next message.
-            let _ = self.socket.emit("gap", &Told { room, gap });
+            let told = queued(self.socket.emit("gap", &Told { room, gap }));
+            // Under the room's lock, so the viewer stays in it until the stream's end is noticed.
+            if let Err(reason) = told.and_then(|()| self.fence()) {
+                self.viewer.session().end(reason);
+            }
         }
     }
 

@@ -178,6 +178,14 @@ impl Session {
         Ok(())
     }
 
+    /// The stream that frames can be pushed to, if the session is carried by one.
+    pub fn framed(&self) -> Option<Arc<Control>> {
+        match &*lock(&self.carrier) {
+            Carrier::WebSocket(stream) if stream.is_framed() => Some(stream.clone()),
+            _ => None,
+        }
+    }
+
     /// A poll's answer has taken so many bytes.
     pub fn taken(&self, bytes: usize) {
         match &*lock(&self.carrier) {

@@ -1,0 +1,244 @@
+//! The way to the kernel: the engine's bytes, and frames of ours between its own.
+//!
+//! The engine spends as much on a message as the kernel does: a queue, a wake and an encoder for
+//! each viewer. So a room's messages go past it, as WebSocket frames that all its viewers share.
+//! They are written where a frame of the engine's has ended.
+//!
+//! A fence keeps their order: a packet that the engine is given after others, and that is taken out
+//! here. Frames that come after a fence wait until it has passed, and with it all that the engine
+//! was given before; frames that were there before a packet of the engine's go before it.
+
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The event that is a fence. No client ever sees it.
+pub const FENCE: &str = "fence";
+/// How the engine writes it: one text frame.
+const FENCE_FRAME: &[u8] = b"\x81\x0b42[\"fence\"]";
+
+/// What bytes come from and go to.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// The bytes of a connection.
+pub struct Wire {
+    io: Box<dyn Io>,
+    phase: Phase,
+    /// Bytes of the engine's frames under way that the kernel has yet to take.
+    rest: usize,
+    /// Fences that have passed.
+    passed: u64,
+    /// Ours, in their order.
+    waiting: VecDeque<Frames>,
+    /// How many have ever been added to those, and how many have been written since.
+    added: u64,
+    written: u64,
+    /// The engine is writing or flushing: so many of ours go first, and no more until it is done.
+    /// With a viewer that is always behind, its packets would never get through otherwise.
+    first: Option<u64>,
+    /// Bytes of ours that have waited and that the kernel has taken since somebody asked.
+    taken: usize,
+}
+
+#[derive(PartialEq)]
+enum Phase {
+    Http,
+    /// The answer to an upgrade is on its way, and nothing comes after it but frames.
+    Upgrading,
+    Frames,
+}
+
+/// Whole frames that wait, or what is left of them.
+struct Frames {
+    bytes: Bytes,
+    /// They go when so many fences have passed.
+    after: u64,
+}
+
+impl Wire {
+    /// HTTP over these bytes.
+    pub fn new(io: impl Io + 'static) -> Self {
+        Self {
+            io: Box::new(io),
+            phase: Phase::Http,
+            rest: 0,
+            passed: 0,
+            waiting: VecDeque::new(),
+            added: 0,
+            written: 0,
+            first: None,
+            taken: 0,
+        }
+    }
+
+    /// What is left when nothing more is to be written.
+    pub fn into_io(self) -> Box<dyn Io> {
+        self.io
+    }
+
+    /// What is written next is the last of HTTP.
+    pub fn upgrading(&mut self) {
+        self.phase = Phase::Upgrading;
+    }
+
+    /// HTTP is over: all that is written is frames.
+    pub fn is_framed(&self) -> bool {
+        self.phase == Phase::Frames
+    }
+
+    /// Nothing is with us that could be with the kernel.
+    pub fn is_flushed(&self) -> bool {
+        self.rest == 0 && self.waiting.front().is_none_or(|frames| frames.after > self.passed)
+    }
+
+    /// How many of ours wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Bytes that have waited and that the kernel has taken since this was last asked.
+    pub fn taken(&mut self) -> usize {
+        std::mem::take(&mut self.taken)
+    }
+
+    /// Lets frames wait until so many fences have passed, behind all that wait already.
+    pub fn add(&mut self, bytes: Bytes, after: u64) {
+        self.added += 1;
+        self.waiting.push_back(Frames { bytes, after });
+    }
+
+    /// Writes frames at once, as far as that is possible; what is left has to be added. The answer
+    /// is about the kernel alone.
+    pub fn try_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &mut Bytes,
+        after: u64,
+    ) -> Poll<io::Result<()>> {
+        let is_free = self.rest == 0 && self.first.is_none() && self.waiting.is_empty();
+        if !self.is_framed() || !is_free || after > self.passed {
+            return Poll::Ready(Ok(()));
+        }
+        while !bytes.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
+            bytes.advance(written);
+        }
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    /// Writes all of ours that may go now.
+    pub fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let until = self.first.unwrap_or(u64::MAX);
+        while self.rest == 0
+            && self.written < until
+            && let Some(frames) = self.waiting.front_mut()
+            && frames.after <= self.passed
+        {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &frames.bytes))?;
+            self.taken += written;
+            frames.bytes.advance(written);
+            if frames.bytes.is_empty() {
+                self.written += 1;
+                self.waiting.pop_front();
+            }
+        }
+        if self.waiting.is_empty() {
+            // Who was behind once must not cost more for ever.
+            self.waiting = VecDeque::new();
+        }
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+
+    /// Writes the engine's bytes, or HTTP's before it.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.is_framed() || buf.is_empty() {
+            return Pin::new(&mut self.io).poll_write(cx, buf);
+        }
+        if self.rest == 0 {
+            self.first.get_or_insert(self.added);
+            ready!(self.poll_waiting(cx))?;
+            if buf.starts_with(FENCE_FRAME) {
+                self.passed += 1;
+                self.first = None;
+                return Poll::Ready(Ok(FENCE_FRAME.len()));
+            }
+            self.rest = until_fence(buf);
+        }
+        let frames = &buf[..buf.len().min(self.rest)];
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, frames))?;
+        self.rest -= written;
+        if self.rest == 0 {
+            self.first = None;
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    pub fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.is_framed() {
+            let buf = bufs.iter().find(|buf| !buf.is_empty());
+            return self.poll_write(cx, buf.map_or(&[], |buf| buf));
+        }
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    pub fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    /// The engine, or HTTP before it, wants all that there is until now to be with the kernel.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.first.get_or_insert(self.added);
+        ready!(self.poll_waiting(cx))?;
+        self.first = None;
+        if self.phase == Phase::Upgrading {
+            self.phase = Phase::Frames;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// How many bytes of whole frames come before the next fence. The buffer begins with a frame; its
+/// last one may be longer than the buffer.
+fn until_fence(buf: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some(frame) = buf.get(end..).and_then(length)
+        && !buf[end..].starts_with(FENCE_FRAME)
+    {
+        end = end.saturating_add(frame);
+    }
+    // The engine writes no half headers.
+    if end == 0 { buf.len() } else { end }
+}
+
+/// The length of the frame that begins here, header included.
+fn length(frame: &[u8]) -> Option<usize> {
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |number, &byte| number << 8 | usize::from(byte));
+    Some(match frame.get(1)? & 0x7f {
+        126 => 4usize.saturating_add(number(frame.get(2..4)?)),
+        127 => 10usize.saturating_add(number(frame.get(2..10)?)),
+        short => 2 + usize::from(short),
+    })
+}

@@ -4,18 +4,22 @@
 use std::{collections::HashMap, mem, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{task::yield_now, time::interval};
+use tokio::{
+    task::{JoinSet, yield_now},
+    time::interval,
+};
 
 use crate::{
     broker::{Event, Message, Receiver, now},
     delivery::{Batch, Delivery},
     metrics::{Drop, Metrics},
-    rooms::Rooms,
+    rooms::{Members, Rooms},
 };
 
 /// How often what is too old is looked for; it is never told, only kept for so much longer.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Members served before others may run: accepts, pongs and the source wait no longer than this.
+/// If a room has more, its members are shared out among the cores.
 const TURN: usize = 256;
 /// Bytes handed out before others may run. They count as waiting until the kernel has taken them:
 /// a burst must not look as if nobody kept up.
@@ -75,6 +79,7 @@ impl Waiting {
 
     async fn send(&mut self, rooms: &Rooms, metrics: &Metrics) {
         self.places.clear();
+        let (mut served, mut sent) = (0, 0);
         for (channel, messages) in self.channels.drain(..) {
             let name = std::str::from_utf8(&channel).ok();
             let Some(name) = name.filter(|name| Rooms::check_name(name).is_ok()) else {
@@ -82,21 +87,34 @@ impl Waiting {
                 continue;
             };
             let Some((members, deliveries)) = rooms.place(name, messages) else { continue };
-            let (mut taken, mut served, mut sent) = (0, 0, 0);
             for part in parts(deliveries) {
-                let bytes = size(&part);
-                for outlet in members.values() {
-                    taken += outlet.deliver(&part);
-                    (served, sent) = (served + 1, sent + bytes);
-                    if served >= TURN || sent >= TURN_BYTES {
-                        (served, sent) = (0, 0);
-                        yield_now().await;
-                    }
+                (served, sent) = (served + members.len(), sent + members.len() * size(&part));
+                let taken = hand_out(&members, part).await;
+                metrics.deliveries.inc_by(taken as u64);
+                if served >= TURN || sent >= TURN_BYTES {
+                    (served, sent) = (0, 0);
+                    yield_now().await;
                 }
             }
-            metrics.deliveries.inc_by(taken as u64);
         }
     }
+}
+
+/// Hands messages to a room's members; how many were taken.
+async fn hand_out(members: &Members, batch: Batch) -> usize {
+    let turn = TURN.min(TURN_BYTES / size(&batch).max(1)).max(1);
+    if members.len() <= turn {
+        return members.values().map(|member| member.deliver(&batch)).sum();
+    }
+    let batch = Arc::new(batch);
+    let turns = (0..members.len()).step_by(turn).map(|first| {
+        let (members, batch) = (members.clone(), batch.clone());
+        async move {
+            let these = members.values().skip(first).take(turn);
+            these.map(|member| member.deliver(&batch)).sum::<usize>()
+        }
+    });
+    turns.collect::<JoinSet<_>>().join_all().await.into_iter().sum()
 }
 
 /// Deliveries that go to a member together: all, unless they are large.

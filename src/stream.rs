@@ -427,4 +427,3 @@ impl Peer for Control {
         Self::end(self, reason);
     }
 }
-

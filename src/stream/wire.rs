@@ -40,9 +40,11 @@ pub struct Wire {
     /// How many have ever been added to those, and how many have been written since.
     added: u64,
     written: u64,
-    /// The engine is writing or flushing: so many of ours go first, and no more until it is done.
-    /// With a viewer that is always behind, its packets would never get through otherwise.
-    first: Option<u64>,
+    /// While the engine waits to write or to flush: so many of ours go first, and no more. With a
+    /// viewer that is always behind, its packets would never get through otherwise.
+    before_flush: Option<u64>,
+    /// And before how many bytes: it may try again with more.
+    before_write: Option<(u64, usize)>,
     /// Bytes of ours that have waited and that the kernel has taken since somebody asked.
     taken: usize,
 }
@@ -73,7 +75,8 @@ impl Wire {
             waiting: VecDeque::new(),
             added: 0,
             written: 0,
-            first: None,
+            before_flush: None,
+            before_write: None,
             taken: 0,
         }
     }
@@ -122,7 +125,7 @@ impl Wire {
         bytes: &mut Bytes,
         after: u64,
     ) -> Poll<io::Result<()>> {
-        let is_free = self.rest == 0 && self.first.is_none() && self.waiting.is_empty();
+        let is_free = self.rest == 0 && self.waiting.is_empty() && self.until() == u64::MAX;
         if !self.is_framed() || !is_free || after > self.passed {
             return Poll::Ready(Ok(()));
         }
@@ -133,9 +136,15 @@ impl Wire {
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
+    /// How many of ours may have been written, ever.
+    fn until(&self) -> u64 {
+        let write = self.before_write.map_or(u64::MAX, |(before, _)| before);
+        self.before_flush.map_or(write, |flush| flush.min(write))
+    }
+
     /// Writes all of ours that may go now.
     pub fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let until = self.first.unwrap_or(u64::MAX);
+        let until = self.until();
         while self.rest == 0
             && self.written < until
             && let Some(frames) = self.waiting.front_mut()
@@ -170,20 +179,22 @@ impl Wire {
             return Pin::new(&mut self.io).poll_write(cx, buf);
         }
         if self.rest == 0 {
-            self.first.get_or_insert(self.added);
+            let (_, bytes) = *self.before_write.get_or_insert((self.added, buf.len()));
+            // What a flush asked for is less.
+            self.before_flush = None;
             ready!(self.poll_waiting(cx))?;
             if buf.starts_with(FENCE_FRAME) {
                 self.passed += 1;
-                self.first = None;
+                self.before_write = None;
                 return Poll::Ready(Ok(FENCE_FRAME.len()));
             }
-            self.rest = until_fence(buf);
+            self.rest = until_fence(&buf[..bytes.min(buf.len())]);
         }
         let frames = &buf[..buf.len().min(self.rest)];
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, frames))?;
         self.rest -= written;
         if self.rest == 0 {
-            self.first = None;
+            self.before_write = None;
         }
         Poll::Ready(Ok(written))
     }
@@ -206,9 +217,9 @@ impl Wire {
 
     /// The engine, or HTTP before it, wants all that there is until now to be with the kernel.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.first.get_or_insert(self.added);
+        self.before_flush.get_or_insert(self.added);
         ready!(self.poll_waiting(cx))?;
-        self.first = None;
+        self.before_flush = None;
         if self.phase == Phase::Upgrading {
             self.phase = Phase::Frames;
         }
@@ -235,10 +246,14 @@ fn until_fence(buf: &[u8]) -> usize {
 
 /// The length of the frame that begins here, header included.
 fn length(frame: &[u8]) -> Option<usize> {
-    let number = |bytes: &[u8]| bytes.iter().fold(0, |number, &byte| number << 8 | usize::from(byte));
+    let number =
+        |bytes: &[u8]| bytes.iter().fold(0, |number, &byte| number << 8 | usize::from(byte));
     Some(match frame.get(1)? & 0x7f {
         126 => 4usize.saturating_add(number(frame.get(2..4)?)),
         127 => 10usize.saturating_add(number(frame.get(2..10)?)),
         short => 2 + usize::from(short),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,8 +44,8 @@ pub use wire::{FENCE, Io};
 /// demo was deployed in (0.2 GB). A number of messages alone would be no bound.
 const MAX_WAITING: usize = 4 << 20;
 
-/// Batches of frames that may wait for one client that is not behind.
-const MAX_FRAMES: usize = 4096;
+/// Batches of frames that may wait for one client; each is a message, or some of one room.
+const MAX_BATCHES: usize = 4096;
 
 /// Whether more may wait for a peer that is behind. A single message may be larger.
 pub fn fits(waiting: usize, more: usize) -> bool {
@@ -288,8 +288,8 @@ impl Control {
         self.fences.load(Ordering::Acquire)
     }
 
-    /// To be told before the engine is given one: frames that are pushed from now on come after it.
-    pub fn expect_fence(&self) {
+    /// The engine has been given one: frames that are pushed from now on come after it.
+    pub fn add_fence(&self) {
         self.fences.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -311,12 +311,8 @@ impl Control {
         if rest.is_empty() || self.is_over() {
             return Ok(false);
         }
-        let is_full = match self.lags() {
-            true => !fits(self.share.waiting(), rest.len()),
-            // A fence has yet to pass.
-            false => line.wire.waiting() >= MAX_FRAMES,
-        };
-        if is_full {
+        let is_far_behind = self.lags() && !fits(self.share.waiting(), rest.len());
+        if is_far_behind || line.wire.waiting() == MAX_BATCHES {
             return Err(Close::QueueFull);
         }
         let bytes = rest.len();
@@ -427,3 +423,6 @@ impl Peer for Control {
         Self::end(self, reason);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! A socket as a member of a room: messages on their way past the engine, as frames, or into its
 //! queue, where a session is carried by polls or has yet to be upgraded.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
@@ -27,6 +27,7 @@ const BINARY: &str = r#"451-["message",{"_placeholder":true,"num":0}]"#;
 pub struct SocketOutlet {
     socket: SocketRef,
     viewer: Arc<Viewer>,
+    stream: OnceLock<Arc<Control>>,
     meta: bool,
     /// Held while messages go out: who closes it knows that none comes after.
     open: Mutex<bool>,
@@ -35,7 +36,7 @@ pub struct SocketOutlet {
 impl SocketOutlet {
     /// `meta`: whether messages come with their place.
     pub fn new(socket: SocketRef, viewer: Arc<Viewer>, meta: bool) -> Self {
-        Self { socket, viewer, meta, open: Mutex::new(true) }
+        Self { socket, viewer, stream: OnceLock::new(), meta, open: Mutex::new(true) }
     }
 
     /// Takes nothing more, also of what is on its way.
@@ -72,12 +73,24 @@ impl SocketOutlet {
 
     /// Lets frames that are pushed from now on come after what the engine has been given.
     fn fence(&self) -> Result<(), Close> {
-        let Some(stream) = self.viewer.session().framed() else { return Ok(()) };
-        stream.expect_fence();
-        queued(self.socket.emit(FENCE, &[(); 0]))
+        let Some(stream) = self.stream() else { return Ok(()) };
+        let sent = self.socket.emit(FENCE, &[(); 0]);
+        // Not before: of one that is not taken, nobody would ever see the end.
+        if sent.is_ok() {
+            stream.add_fence();
+        }
+        queued(sent)
     }
 
-    fn push(&self, stream: &Control, batch: &Batch) -> Result<(), Close> {
+    /// Where frames can be pushed, if the session is carried so; then it stays so.
+    fn stream(&self) -> Option<&Arc<Control>> {
+        if self.stream.get().is_none() {
+            let _ = self.stream.set(self.viewer.session().framed()?);
+        }
+        self.stream.get()
+    }
+
+    fn push(&self, stream: &Arc<Control>, batch: &Batch) -> Result<(), Close> {
         if stream.fences() == 0 {
             // The first ones, after an upgrade: polls may have left something.
             self.fence()?;
@@ -116,8 +129,8 @@ impl Outlet for SocketOutlet {
             return 0;
         }
         let mut taken = 0;
-        let sent = match self.viewer.session().framed() {
-            Some(stream) => self.push(&stream, batch).map(|()| taken = batch.len()),
+        let sent = match self.stream() {
+            Some(stream) => self.push(stream, batch).map(|()| taken = batch.len()),
             None => self.queue(batch, &mut taken),
         };
         drop(open);

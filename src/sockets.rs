@@ -61,6 +61,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// So many times as much as a message may have is read, to be able to say that it is too large;
 /// beyond, the engine closes the connection.
 pub const READ: usize = 2;
+/// Bytes of a WebSocket's read buffer, which is kept for as long as the connection is. What viewers
+/// send is short, and a longer message makes it grow. With less than 1 KiB, `bytes` would not make
+/// the next buffer as large again.
+const READ_BUFFER: usize = 1 << 10;
 /// Attachments of an event: none is asked for, but who sends one is to be told so.
 const MAX_ATTACHMENTS: usize = 1;
 /// The most that goes out in one polling answer. Far above all that can be queued: a packet that
@@ -106,6 +110,7 @@ pub fn service(shared: Arc<Shared>) -> Service {
         .ping_timeout(PING_TIMEOUT)
         .connect_timeout(CONNECT_TIMEOUT)
         .max_payload(MAX_OUTBOUND)
+        .ws_read_buffer_size(READ_BUFFER)
         .ws_max_message_size(READ * shared.max_message)
         .ws_max_frame_size(READ * shared.max_message)
         .with_parser(parser)

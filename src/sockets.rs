@@ -147,21 +147,17 @@ fn admit(socket: &SocketRef, shared: &Arc<Shared>, token: Token) -> Result<(), B
 
 fn register(socket: &SocketRef, viewer: Arc<Viewer>) {
     socket.extensions.insert(viewer.clone());
-    for (event, ask) in [
-        ("channel", Ask::Join),
-        ("leave", Ask::Leave),
-        ("channels", Ask::Channels),
-        ("auth", Ask::Renew),
-    ] {
-        let viewer = viewer.clone();
-        socket.on(event, move |socket: SocketRef, request: Request| {
-            viewer.request(&socket, ask, request);
-            ready(())
-        });
-    }
     let asked = viewer.clone();
+    // One handler for all events: a table of them would be kept for every socket.
     socket.on_fallback(move |socket: SocketRef, request: Request| {
-        asked.request(&socket, Ask::Unknown, request);
+        let ask = match &*request.event {
+            "channel" => Ask::Join,
+            "leave" => Ask::Leave,
+            "channels" => Ask::Channels,
+            "auth" => Ask::Renew,
+            _ => Ask::Unknown,
+        };
+        asked.request(&socket, ask, request);
         ready(())
     });
     socket.on_disconnect(Departure(viewer));

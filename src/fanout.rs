@@ -60,8 +60,8 @@ pub async fn run(mut queue: Receiver, rooms: Arc<Rooms>, metrics: Arc<Metrics>) 
     }
 }
 
-/// Messages that wait, by channel. Those of one channel go out together: each member's writer
-/// wakes and flushes once for all of them.
+/// Messages that wait, by channel. Those of one channel go out together: they are encoded once, and
+/// written once for each member.
 #[derive(Default)]
 struct Waiting {
     channels: Vec<(Bytes, Vec<Message>)>,

@@ -4,10 +4,13 @@
 //! Three flows run through the house, each from left to right:
 //!
 //! ```text
-//! data     Redis ─► broker::redis ─[queue: full = drop + count]─► fanout ─► rooms ─► outlets ─► engine ─► stream ─► kernel
+//! data     Redis ─► broker::redis ─[queue: full = drop + count]─► fanout ─► rooms ─► outlets ─► stream ─► kernel
 //! control  flags + env ─► config ─► tls ─► accept ─► http ─► sockets
 //! stop     stop ─► not ready ─► stop accepting ─► stop broker ─► flush and end the streams over the grace
 //! ```
+//!
+//! Answers, replays and whatever goes to who polls take the way through the engine; see
+//! `stream/wire.rs` for how messages pass it by.
 //!
 //! This file is the only place where the parts are put together.
 

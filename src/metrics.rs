@@ -120,7 +120,7 @@ pub struct Metrics {
     pub messages: Counter,
     /// Messages that Redis has taken from `POST /publish`.
     pub published: Counter,
-    /// Messages handed to a socket's queue.
+    /// Messages handed to sockets.
     pub deliveries: Counter,
     drops: Family<Label, Counter>,
     refusals: Family<Label, Counter>,
@@ -216,7 +216,7 @@ impl Metrics {
         registry.register("members", "Memberships over all rooms", self.members.clone());
         registry.register("messages", "Messages from the source", self.messages.clone());
         registry.register("published", "Messages published over HTTP", self.published.clone());
-        registry.register("deliveries", "Messages queued for a socket", self.deliveries.clone());
+        registry.register("deliveries", "Messages handed to sockets", self.deliveries.clone());
         registry.register("drops", "Messages not handed on, by reason", self.drops.clone());
         registry.register(
             "refusals",

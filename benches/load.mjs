@@ -9,12 +9,14 @@ import { Owner, owning } from './owner.mjs'
 import * as servers from './peers/servers.mjs'
 import { rows } from './rows.mjs'
 import { grouped, keep, machine, table } from './table.mjs'
+import { startSpace, startVanishing } from './vanish.mjs'
 
 const NAMES = { limit: 'the limit', roomcast: 'Roomcast', socketio: 'Socket.IO on Node', nchan: 'nchan' }
 const ROUNDS = '3'
 const PATIENCE = 180_000 // ms for one measurement: the longest takes 60 s, and then some
 const BUDGET = 25 * 60_000 // ms for all; what has not begun by then is left out
 const LOOK_EVERY = 50 // ms
+const TOGETHER = ['--run', 1] // for two benchmarks in the same room
 
 const { values: options } = parseArgs({
   options: {
@@ -52,15 +54,24 @@ async function measure(everybody, row, name, files) {
   const owner = new Owner()
   everybody.after(() => owner.end())
   try {
+    const space = row.vanishing && await startSpace(owner)
     const redis = await startRedis(owner)
-    const server = await servers[name](owner, redis, row.tls && name !== 'limit' ? files : undefined)
+    const server = await servers[name](owner, redis, row.tls && name !== 'limit' ? files : undefined, row.settings)
     if (row.posts && !await takesPosts(server)) return undefined
     const flags = [
       ...row.flags, ...server.flags, ...row.posts ? server.post : [],
       '--publishers', row.publishers ?? 1, '--pid', server.pids.join(),
     ]
     const calm = await bench(owner, redis, flags)
-    return row.against ? { ...await bench(owner, redis, [...flags, ...row.against]), calm } : calm
+    if (row.against) return { ...await bench(owner, redis, [...flags, ...row.against]), calm }
+    if (!row.vanishing) return calm
+    const vanish = await startVanishing(space, server, row.vanishing, TOGETHER)
+    let over = false
+    const [found, vanished] = await Promise.all([
+      bench(owner, redis, [...flags, ...TOGETHER]).finally(() => { over = true }),
+      vanish(() => over),
+    ])
+    return { ...found, vanished, calm }
   } finally {
     await owner.end()
   }
@@ -131,7 +142,7 @@ await owning(async owner => {
           if (found) (results[row.key][name] ??= []).push(found)
           else skipped.add(`${row.key}: ${NAMES[name]} takes no POSTs`)
         } catch (error) {
-          skipped.add(`${row.key}: ${NAMES[name]} failed: ${error.message}`)
+          skipped.add(`${row.key}: ${NAMES[name]}: ${error.message}`)
         }
       }
     }

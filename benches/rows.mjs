@@ -14,6 +14,9 @@ const publishes = ['publishes a second', found => found.published_per_second, 0]
 const cut = ['viewers cut off that kept up', found => found.closed, 0]
 const hindered = ['hindered viewers cut off, of 2', found => found.hindered.closed, 0]
 const change = ['change of the others’ p99, %', found => 100 * (found.latency_ms.p99 / found.calm.latency_ms.p99 - 1), 0]
+const ended = ['vanished viewers cut off, of 100', found => found.vanished.cut, 0]
+const after = ['the last of them after, s', found => found.vanished.seconds, 1]
+const waiting = ['what waited for them at most, MB', found => found.vanished.bytes / 1e6, 1]
 
 const steady = (viewers, rate, brief) => ({
   key: `steady-${viewers}`,
@@ -83,5 +86,15 @@ export const rows = brief => [
     figures: [p99, change, hindered],
     flags: ['--viewers', 1000, '--rate', 50, '--size', 1024, '--for', brief ? '4s' : '20s'],
     against: ['--stalled', 1, '--slow', 1],
+  },
+  {
+    key: 'vanished',
+    title: '1,000 viewers of a room, 50 messages/s of 1 kB, 100 more that vanish without a FIN',
+    servers: ['roomcast'],
+    figures: [p99, change, ended, after, waiting],
+    flags: ['--viewers', 1000, '--rate', 50, '--size', 1024, '--for', brief ? '7s' : '20s'],
+    // They come from elsewhere; and briefly, there is no time for ten seconds.
+    settings: { HTTP_ADDR: '0.0.0.0:0', ...brief && { SLOW_AFTER: '2s' } },
+    vanishing: 100,
   },
 ]

@@ -1,6 +1,7 @@
 // The servers that benchmarks compare, each on a free port of loopback. Each starts with
 // `(owner, redis, files)`; `files`, a certificate and its key, are for TLS. What it returns: the
-// flags of `roomcast bench` that lead to it, and its processes.
+// flags of `roomcast bench` that lead to it, and its processes. Roomcast takes settings, and returns
+// its port, and where its metrics are.
 
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -26,13 +27,14 @@ export async function limit(owner, redis) {
   return { pids: [server.pid], flags: ['--protocol', 'websocket', `ws://127.0.0.1:${port}/{room}`] }
 }
 
-export async function roomcast(owner, redis, files) {
+export async function roomcast(owner, redis, files, more) {
   const tls = files && { TLS_CERT: files.cert, TLS_KEY: files.key, HTTPS_ADDR: '127.0.0.1:0' }
-  const settings = { REDISHOST: redis.address, PUBLISH_TOKEN: TOKEN, ...tls }
+  const settings = { REDISHOST: redis.address, PUBLISH_TOKEN: TOKEN, ...tls, ...more }
   const server = await startRoomcast(owner, settings)
   await server.subscribed()
   const post = ['--publish', new URL('/publish/', server.page) + '{room}', '--bearer', TOKEN]
-  return { pids: [server.pid], flags: ['--insecure', server.page], post }
+  const { pid, page, admin } = server
+  return { pids: [pid], flags: ['--insecure', page], post, port: new URL(page).port, admin }
 }
 
 export async function socketio(owner, redis, files) {

@@ -83,6 +83,9 @@ pub struct Bench {
     /// How much a slow one reads, bit, kbit or Mbit a second
     #[arg(long, default_value = "56kbit", value_name = "RATE", value_parser = units::bandwidth)]
     slow_rate: units::Bandwidth,
+    /// What its rooms are named by: benchmarks of one number share them. Unset: a random number
+    #[arg(long, value_name = "NUMBER")]
+    run: Option<u32>,
     /// Begin by polling, and upgrade to WebSocket, as browsers do
     #[arg(long)]
     upgrade: bool,
@@ -212,7 +215,7 @@ impl Bench {
             slow_rate: self.slow_rate.bytes(),
             connect_rate: self.connect_rate.and_then(units::Rate::per_second),
             size: self.size,
-            run: rand::random(),
+            run: self.run.unwrap_or_else(rand::random),
             threads: self.threads.unwrap_or(cores.div_ceil(2)).min(self.viewers),
         }
     }

@@ -1,10 +1,19 @@
 //! Fan-out: messages in, out to their rooms' members, in the order in which they came. Each lane is
 //! one run of it.
 
-use std::{collections::HashMap, mem, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{
+    runtime::Handle,
     task::{JoinSet, yield_now},
     time::interval,
 };
@@ -106,15 +115,25 @@ async fn hand_out(members: &Members, batch: Batch) -> usize {
     if members.len() <= turn {
         return members.values().map(|member| member.deliver(&batch)).sum();
     }
-    let batch = Arc::new(batch);
-    let turns = (0..members.len()).step_by(turn).map(|first| {
-        let (members, batch) = (members.clone(), batch.clone());
+    let shared = Arc::new((members.clone(), batch, AtomicUsize::new(0)));
+    let cores = Handle::current().metrics().num_workers();
+    let hands = (0..cores).map(|_| {
+        let shared = shared.clone();
         async move {
-            let these = members.values().skip(first).take(turn);
-            these.map(|member| member.deliver(&batch)).sum::<usize>()
+            let (members, batch, next) = &*shared;
+            let mut taken = 0;
+            loop {
+                let first = next.fetch_add(turn, Relaxed);
+                if first >= members.len() {
+                    return taken;
+                }
+                let these = members.values().skip(first).take(turn);
+                taken += these.map(|member| member.deliver(batch)).sum::<usize>();
+                yield_now().await;
+            }
         }
     });
-    turns.collect::<JoinSet<_>>().join_all().await.into_iter().sum()
+    hands.collect::<JoinSet<usize>>().join_all().await.into_iter().sum()
 }
 
 /// Deliveries that go to a member together: all, unless they are large.

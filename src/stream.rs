@@ -22,7 +22,7 @@ use futures_util::task::AtomicWaker;
 use tokio::{
     sync::Notify,
     task::unconstrained,
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -117,7 +117,6 @@ impl Entry {
             tasks: Arc::default(),
             line: Mutex::default(),
             framed: AtomicBool::new(false),
-            fences: AtomicU64::new(0),
         });
         streams.lock().insert(id, Arc::downgrade(&control));
         streams.open.inc();
@@ -165,20 +164,20 @@ pub struct Control {
     line: Mutex<Option<Line>>,
     /// The engine writes frames.
     framed: AtomicBool,
-    /// How many fences it has been given.
-    fences: AtomicU64,
 }
 
 /// The bytes, and how long their peer may be behind.
 struct Line {
     wire: Wire,
+    /// How many the engine has been given.
+    fences: u64,
     waker: Waker,
     slow_after: Duration,
-    /// The stall clock. It starts when the kernel takes no more of what there is to send, and stops
-    /// when all of it has been taken: then nothing that the peer has not taken is older than the
-    /// kernel's own buffers, which `TCP_NOTSENT_LOWAT` keeps short. When it has run for
-    /// `slow_after`, the stream ends.
-    behind: Option<Pin<Box<Sleep>>>,
+    /// The stall clock, and in which of the wire's rounds it started: when the kernel took no more
+    /// of what there was to send. It stops when all of that has been taken: then nothing that the
+    /// peer has not taken is older than the kernel's own buffers, which `TCP_NOTSENT_LOWAT` keeps
+    /// short. When it has run for `slow_after`, the stream ends.
+    behind: Option<(Pin<Box<Sleep>>, u64)>,
 }
 
 /// Something that writes.
@@ -283,14 +282,15 @@ impl Control {
         self.framed.load(Ordering::Acquire)
     }
 
-    /// How many fences the engine has been given for this stream.
-    pub fn fences(&self) -> u64 {
-        self.fences.load(Ordering::Acquire)
-    }
-
-    /// The engine has been given one: frames that are pushed from now on come after it.
-    pub fn add_fence(&self) {
-        self.fences.fetch_add(1, Ordering::AcqRel);
+    /// Gives the engine a fence, by `emit`: frames that are pushed from now on come after all that
+    /// it was given before. With `first`, only if there has been none.
+    pub fn fence<E>(&self, first: bool, emit: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        let mut line = self.line();
+        if let Some(line) = line.as_mut().filter(|line| !first || line.fences == 0) {
+            emit()?;
+            line.fences += 1;
+        }
+        Ok(())
     }
 
     /// Writes WebSocket frames between those of the engine, or lets them wait. The answer is that
@@ -302,7 +302,7 @@ impl Control {
         let mut line = self.line();
         // If there is none, its end is on the way to who pushes.
         let Some(line) = line.as_mut().filter(|_| !self.is_over()) else { return Ok(false) };
-        let (mut rest, after) = (frames.clone(), self.fences());
+        let (mut rest, after) = (frames.clone(), line.fences);
         let _ = self.write_on(line, (), |wire, cx| {
             // Who pushes serves many: tokio's budget for a task would run out at each 128th of them,
             // and tell that as if the kernel took no more.
@@ -313,6 +313,8 @@ impl Control {
         }
         let is_far_behind = self.lags() && !fits(self.share.waiting(), rest.len());
         if is_far_behind || line.wire.waiting() == MAX_BATCHES {
+            // At once: half of the first frame may have been written.
+            self.end(Close::QueueFull);
             return Err(Close::QueueFull);
         }
         let bytes = rest.len();
@@ -365,8 +367,9 @@ impl Control {
     }
 
     /// Writes what waits, as far as that is possible; with nothing left, the peer is not behind.
-    fn write_waiting(&self) {
-        if let Some(line) = self.line().as_mut().filter(|_| !self.is_over())
+    fn write_waiting(&self, line: &mut Line) {
+        if self.lags()
+            && !self.is_over()
             && self.write_on(line, (), Wire::poll_waiting).is_ready()
             && line.wire.is_flushed()
         {
@@ -400,8 +403,13 @@ impl Control {
             }
             Poll::Pending => {
                 self.set_lags(true);
-                let after = line.slow_after;
-                let clock = line.behind.get_or_insert_with(|| Box::pin(sleep(after)));
+                let (after, round) = (line.slow_after, line.wire.rounds());
+                let (clock, since) =
+                    line.behind.get_or_insert_with(|| (Box::pin(sleep(after)), round));
+                if *since != round {
+                    clock.as_mut().reset(Instant::now() + after);
+                    *since = round;
+                }
                 ready!(clock.as_mut().poll(&mut Context::from_waker(&line.waker)));
                 self.end(Close::Slow);
                 Poll::Ready(Ok(done))

@@ -54,7 +54,7 @@ impl SocketOutlet {
         let sent = session
             .queue_replay(sizes)
             .and_then(|()| past.iter().try_for_each(|delivery| queued(self.emit(delivery))))
-            .and_then(|()| self.fence());
+            .and_then(|()| self.fence(false));
         // A client that does not even take its past: its stream ends, and with that the rest.
         if let Err(reason) = sent {
             session.end(reason);
@@ -71,15 +71,11 @@ impl SocketOutlet {
         sizes.into_iter().filter(|&size| size > 0)
     }
 
-    /// Lets frames that are pushed from now on come after what the engine has been given.
-    fn fence(&self) -> Result<(), Close> {
+    /// Lets frames that are pushed from now on come after what the engine has been given until now;
+    /// with `first`, if nothing does so yet.
+    fn fence(&self, first: bool) -> Result<(), Close> {
         let Some(stream) = self.stream() else { return Ok(()) };
-        let sent = self.socket.emit(FENCE, &[(); 0]);
-        // Not before: of one that is not taken, nobody would ever see the end.
-        if sent.is_ok() {
-            stream.add_fence();
-        }
-        queued(sent)
+        queued(stream.fence(first, || self.socket.emit(FENCE, &[(); 0])))
     }
 
     /// Where frames can be pushed, if the session is carried so; then it stays so.
@@ -91,10 +87,8 @@ impl SocketOutlet {
     }
 
     fn push(&self, stream: &Arc<Control>, batch: &Batch) -> Result<(), Close> {
-        if stream.fences() == 0 {
-            // The first ones, after an upgrade: polls may have left something.
-            self.fence()?;
-        }
+        // After an upgrade, polls may have left something.
+        self.fence(true)?;
         if stream.push(&frames::encoded(batch, self.meta, self.socket.protocol()))? {
             stream.share().relieve();
         }
@@ -131,7 +125,8 @@ impl Outlet for SocketOutlet {
         let mut taken = 0;
         let sent = match self.stream() {
             Some(stream) => self.push(stream, batch).map(|()| taken = batch.len()),
-            None => self.queue(batch, &mut taken),
+            // It may have become a stream's meanwhile, and others may push to that.
+            None => self.queue(batch, &mut taken).and_then(|()| self.fence(false)),
         };
         drop(open);
         if let Err(reason) = sent {
@@ -150,7 +145,7 @@ impl Outlet for SocketOutlet {
         if self.meta && *lock(&self.open) {
             let told = queued(self.socket.emit("gap", &Told { room, gap }));
             // Under the room's lock, so the viewer stays in it until the stream's end is noticed.
-            if let Err(reason) = told.and_then(|()| self.fence()) {
+            if let Err(reason) = told.and_then(|()| self.fence(false)) {
                 self.viewer.session().end(reason);
             }
         }

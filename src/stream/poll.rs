@@ -31,21 +31,14 @@ impl Stream {
     pub fn new(io: impl Io + 'static, entry: Entry, slow_after: Duration) -> Self {
         let control = entry.control().clone();
         let waker = Waker::from(control.tasks.clone());
-        *control.line() = Some(Line { wire: Wire::new(io), waker, slow_after, behind: None });
+        *control.line() =
+            Some(Line { wire: Wire::new(io), fences: 0, waker, slow_after, behind: None });
         Self { control, entry: Some(entry) }
     }
 
     /// What others may ask of this stream.
     pub fn control(&self) -> &Arc<Control> {
         &self.control
-    }
-
-    /// What becomes of a write of bytes: those that were taken wait no more.
-    fn sent(&self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = poll {
-            self.control.share.take(bytes);
-        }
-        poll
     }
 }
 
@@ -84,10 +77,12 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let control = &self.control;
         control.tasks.reader.register(cx.waker());
-        if control.lags() {
-            control.write_waiting();
-        }
         let mut line = control.line();
+        // Who pushes does so under this lock too: what it could not write is seen here, or else a
+        // wake comes after this.
+        if let Some(line) = line.as_mut().filter(|line| line.wire.is_framed()) {
+            control.write_waiting(line);
+        }
         let Some(Line { wire, waker, .. }) = line.as_mut().filter(|_| !control.is_over()) else {
             return Poll::Ready(Err(ended()));
         };
@@ -106,12 +101,12 @@ impl AsyncWrite for Stream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.control.tasks.writer.register(cx.waker());
-        self.sent(self.control.write(buf.len(), |wire, cx| {
+        self.control.write(buf.len(), |wire, cx| {
             let poll = wire.poll_write(cx, buf);
             // The first frame is out, or on its way: it has nothing to do with the upgrade any more.
             self.control.framed.store(wire.is_framed(), Ordering::Release);
             poll
-        }))
+        })
     }
 
     fn poll_write_vectored(
@@ -122,7 +117,7 @@ impl AsyncWrite for Stream {
         let control = &self.control;
         control.tasks.writer.register(cx.waker());
         let all = bufs.iter().map(|buf| buf.len()).sum();
-        self.sent(control.write(all, |wire, cx| wire.poll_write_vectored(cx, bufs)))
+        control.write(all, |wire, cx| wire.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -133,7 +128,9 @@ impl AsyncWrite for Stream {
         self.control.tasks.writer.register(cx.waker());
         ready!(self.control.write((), Wire::poll_flush))?;
         // What has come meanwhile is nobody's to wait for here.
-        self.control.write_waiting();
+        if let Some(line) = &mut *self.control.line() {
+            self.control.write_waiting(line);
+        }
         Poll::Ready(Ok(()))
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The engine spends as much on a message as the kernel does: a queue, a wake and an encoder for
 //! each viewer. So a room's messages go past it, as WebSocket frames that all its viewers share.
-//! They are written where a frame of the engine's has ended.
+//! They are written where a packet of the engine's has ended.
 //!
 //! A fence keeps their order: a packet that the engine is given after others, and that is taken out
 //! here. Frames that come after a fence wait until it has passed, and with it all that the engine
@@ -22,6 +22,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub const FENCE: &str = "fence";
 /// How the engine writes it: one text frame.
 const FENCE_FRAME: &[u8] = b"\x81\x0b42[\"fence\"]";
+const TEXT: u8 = 0x81;
+/// How a packet begins whose one attachment is the next frame.
+const ATTACHED: &[u8] = b"451-";
 
 /// What bytes come from and go to.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -33,6 +36,8 @@ pub struct Wire {
     phase: Phase,
     /// Bytes of the engine's frames under way that the kernel has yet to take.
     rest: usize,
+    /// The engine's last frame was a packet's whose attachment is its next one.
+    attached: bool,
     /// Fences that have passed.
     passed: u64,
     /// Ours, in their order.
@@ -45,7 +50,11 @@ pub struct Wire {
     before_flush: Option<u64>,
     /// And before how many bytes: it may try again with more.
     before_write: Option<(u64, usize)>,
-    /// Bytes of ours that have waited and that the kernel has taken since somebody asked.
+    /// What waits is written in portions: this one goes up to here, of all that ever waited.
+    portion: Option<u64>,
+    /// How often one, or all that the engine had, has been taken whole.
+    rounds: u64,
+    /// Bytes that the kernel has taken since somebody asked; those that never waited do not count.
     taken: usize,
 }
 
@@ -71,12 +80,15 @@ impl Wire {
             io: Box::new(io),
             phase: Phase::Http,
             rest: 0,
+            attached: false,
             passed: 0,
             waiting: VecDeque::new(),
             added: 0,
             written: 0,
             before_flush: None,
             before_write: None,
+            portion: None,
+            rounds: 0,
             taken: 0,
         }
     }
@@ -98,7 +110,17 @@ impl Wire {
 
     /// Nothing is with us that could be with the kernel.
     pub fn is_flushed(&self) -> bool {
-        self.rest == 0 && self.waiting.front().is_none_or(|frames| frames.after > self.passed)
+        self.is_between() && self.waiting.front().is_none_or(|frames| frames.after > self.passed)
+    }
+
+    /// Counts up while the peer takes what there is for it, however much comes after that.
+    pub fn rounds(&self) -> u64 {
+        self.rounds
+    }
+
+    /// No packet of the engine's is under way.
+    fn is_between(&self) -> bool {
+        self.rest == 0 && !self.attached
     }
 
     /// How many of ours wait.
@@ -106,7 +128,7 @@ impl Wire {
         self.waiting.len()
     }
 
-    /// Bytes that have waited and that the kernel has taken since this was last asked.
+    /// Bytes that the kernel has taken since this was last asked, but those of [`Self::try_write`].
     pub fn taken(&mut self) -> usize {
         std::mem::take(&mut self.taken)
     }
@@ -125,13 +147,12 @@ impl Wire {
         bytes: &mut Bytes,
         after: u64,
     ) -> Poll<io::Result<()>> {
-        let is_free = self.rest == 0 && self.waiting.is_empty() && self.until() == u64::MAX;
+        let is_free = self.is_between() && self.waiting.is_empty() && self.until() == u64::MAX;
         if !self.is_framed() || !is_free || after > self.passed {
             return Poll::Ready(Ok(()));
         }
         while !bytes.is_empty() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
-            bytes.advance(written);
+            ready!(write(&mut self.io, cx, bytes))?;
         }
         Pin::new(&mut self.io).poll_flush(cx)
     }
@@ -144,25 +165,32 @@ impl Wire {
 
     /// Writes all of ours that may go now.
     pub fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let until = self.until();
-        while self.rest == 0
-            && self.written < until
-            && let Some(frames) = self.waiting.front_mut()
-            && frames.after <= self.passed
-        {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &frames.bytes))?;
-            self.taken += written;
-            frames.bytes.advance(written);
-            if frames.bytes.is_empty() {
-                self.written += 1;
-                self.waiting.pop_front();
+        loop {
+            let portion = *self.portion.get_or_insert(self.added);
+            let until = portion.min(self.until());
+            while self.is_between()
+                && self.written < until
+                && let Some(frames) = self.waiting.front_mut()
+                && frames.after <= self.passed
+            {
+                self.taken += ready!(write(&mut self.io, cx, &mut frames.bytes))?;
+                if frames.bytes.is_empty() {
+                    self.written += 1;
+                    self.waiting.pop_front();
+                }
+            }
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            if self.written < portion || !self.is_between() {
+                return Poll::Ready(Ok(()));
+            }
+            self.portion = None;
+            self.rounds += 1;
+            if self.waiting.is_empty() {
+                // Who was behind once must not cost more for ever.
+                self.waiting = VecDeque::new();
+                return Poll::Ready(Ok(()));
             }
         }
-        if self.waiting.is_empty() {
-            // Who was behind once must not cost more for ever.
-            self.waiting = VecDeque::new();
-        }
-        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     pub fn poll_read(
@@ -176,7 +204,7 @@ impl Wire {
     /// Writes the engine's bytes, or HTTP's before it.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if !self.is_framed() || buf.is_empty() {
-            return Pin::new(&mut self.io).poll_write(cx, buf);
+            return self.pass(cx, buf);
         }
         if self.rest == 0 {
             let (_, bytes) = *self.before_write.get_or_insert((self.added, buf.len()));
@@ -188,14 +216,23 @@ impl Wire {
                 self.before_write = None;
                 return Poll::Ready(Ok(FENCE_FRAME.len()));
             }
-            self.rest = until_fence(&buf[..bytes.min(buf.len())]);
+            (self.rest, self.attached) = match self.attached {
+                // Then it is ours to come first again.
+                true => (lengths(buf).map_or(buf.len(), sum), false),
+                false => until_fence(&buf[..bytes.min(buf.len())]),
+            };
         }
-        let frames = &buf[..buf.len().min(self.rest)];
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, frames))?;
+        let written = ready!(self.pass(cx, &buf[..buf.len().min(self.rest)]))?;
         self.rest -= written;
         if self.rest == 0 {
             self.before_write = None;
         }
+        Poll::Ready(Ok(written))
+    }
+
+    fn pass(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        self.taken += written;
         Poll::Ready(Ok(written))
     }
 
@@ -208,7 +245,9 @@ impl Wire {
             let buf = bufs.iter().find(|buf| !buf.is_empty());
             return self.poll_write(cx, buf.map_or(&[], |buf| buf));
         }
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
+        self.taken += written;
+        Poll::Ready(Ok(written))
     }
 
     pub fn is_write_vectored(&self) -> bool {
@@ -231,27 +270,43 @@ impl Wire {
     }
 }
 
-/// How many bytes of whole frames come before the next fence. The buffer begins with a frame; its
-/// last one may be longer than the buffer.
-fn until_fence(buf: &[u8]) -> usize {
-    let mut end = 0;
-    while let Some(frame) = buf.get(end..).and_then(length)
-        && !buf[end..].starts_with(FENCE_FRAME)
-    {
-        end = end.saturating_add(frame);
+/// Writes some of what there is.
+fn write(io: &mut impl Io, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<usize>> {
+    match ready!(Pin::new(io).poll_write(cx, bytes))? {
+        0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        written => {
+            bytes.advance(written);
+            Poll::Ready(Ok(written))
+        }
     }
-    // The engine writes no half headers.
-    if end == 0 { buf.len() } else { end }
 }
 
-/// The length of the frame that begins here, header included.
-fn length(frame: &[u8]) -> Option<usize> {
+/// How many bytes of frames come before the next fence, and whether an attachment is to follow the
+/// last one. The buffer begins with a frame; the last one may be longer than the buffer.
+fn until_fence(buf: &[u8]) -> (usize, bool) {
+    let (mut end, mut attached) = (0, false);
+    while let Some(frame) = buf.get(end..).filter(|frame| !frame.starts_with(FENCE_FRAME))
+        && let Some(lengths) = lengths(frame)
+    {
+        attached = frame[0] == TEXT && frame[lengths.0..].starts_with(ATTACHED);
+        end = end.saturating_add(sum(lengths));
+    }
+    // The engine writes no half headers.
+    if end == 0 { (buf.len(), false) } else { (end, attached) }
+}
+
+fn sum((header, payload): (usize, usize)) -> usize {
+    header.saturating_add(payload)
+}
+
+/// The lengths of the header and the payload of the frame that begins here.
+fn lengths(frame: &[u8]) -> Option<(usize, usize)> {
     let number =
         |bytes: &[u8]| bytes.iter().fold(0, |number, &byte| number << 8 | usize::from(byte));
     Some(match frame.get(1)? & 0x7f {
-        126 => 4usize.saturating_add(number(frame.get(2..4)?)),
-        127 => 10usize.saturating_add(number(frame.get(2..10)?)),
-        short => 2 + usize::from(short),
+        126 => (4, number(frame.get(2..4)?)),
+        127 => (10, number(frame.get(2..10)?)),
+        short => (2, usize::from(short)),
     })
 }
 

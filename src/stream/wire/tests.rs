@@ -10,13 +10,17 @@ use super::*;
 enum Step {
     /// The engine is given a packet.
     Packet { size: usize },
+    /// One with an attachment.
+    Attachment { size: usize },
     /// It is given a fence.
     Fence,
     /// Frames of ours are pushed.
     Push { sizes: Vec<usize> },
     /// The kernel takes so many bytes more.
     Room { bytes: usize },
-    /// The engine writes what it has, and flushes it.
+    /// The engine writes so many more of its frames.
+    Write { frames: usize },
+    /// It writes what it has, and flushes it.
     Engine,
     /// Who reads is woken.
     Reader,
@@ -26,9 +30,11 @@ fn step() -> impl Strategy<Value = Step> {
     let size = || prop_oneof![4 => 0..120usize, 1 => 120..140usize, 1 => 65_530..65_540usize];
     prop_oneof![
         3 => size().prop_map(|size| Step::Packet { size }),
+        1 => size().prop_map(|size| Step::Attachment { size }),
         2 => Just(Step::Fence),
         4 => prop::collection::vec(size(), 1..4).prop_map(|sizes| Step::Push { sizes }),
         3 => prop_oneof![0..20usize, 0..300usize, Just(200_000)].prop_map(|bytes| Step::Room { bytes }),
+        2 => (1..4usize).prop_map(|frames| Step::Write { frames }),
         3 => Just(Step::Engine),
         2 => Just(Step::Reader),
     ]
@@ -70,9 +76,9 @@ impl AsyncWrite for Kernel {
     }
 }
 
-/// A text frame that begins with a number.
-fn frame(number: usize, size: usize) -> Vec<u8> {
-    let payload = format!("{number:08}{}", "x".repeat(size));
+/// A text frame that has a number after some beginning.
+fn frame(beginning: &str, number: usize, size: usize) -> Vec<u8> {
+    let payload = format!("{beginning}{number:08}{}", "x".repeat(size));
     let mut frame = vec![0x81];
     match payload.len() {
         length @ 0..=125 => frame.push(length as u8),
@@ -101,7 +107,9 @@ enum Event {
 struct Bench {
     wire: Wire,
     kernel: Kernel,
-    engine: Vec<u8>,
+    /// Its frames, and of those the ones that it has begun to write.
+    engine: VecDeque<Vec<u8>>,
+    buffer: Vec<u8>,
     fences: u64,
     events: Vec<Event>,
     frames: Vec<Vec<u8>>,
@@ -113,12 +121,12 @@ impl Bench {
         let mut wire = Wire::new(kernel.clone());
         wire.upgrading();
         assert!(wire.poll_flush(cx).is_ready() && wire.is_framed());
-        let (engine, events, frames) = Default::default();
-        Self { wire, kernel, engine, fences: 0, events, frames }
+        let (engine, buffer, events, frames) = Default::default();
+        Self { wire, kernel, engine, buffer, fences: 0, events, frames }
     }
 
     fn add(&mut self, event: Event, size: usize) -> Vec<u8> {
-        let frame = frame(self.events.len(), size);
+        let frame = frame("", self.events.len(), size);
         self.events.push(event);
         self.frames.push(frame.clone());
         frame
@@ -129,12 +137,18 @@ impl Bench {
         match step {
             Step::Packet { size } => {
                 let packet = self.add(Event::Packet, size);
-                self.engine.extend(packet);
+                self.engine.push_back(packet);
+            }
+            Step::Attachment { size } => {
+                let header = frame("451-", self.events.len(), 3);
+                let attachment = self.add(Event::Packet, size);
+                self.frames.last_mut().expect("one").splice(..0, header.iter().copied());
+                self.engine.extend([header, attachment]);
             }
             Step::Fence => {
                 self.add(Event::Fence, 0);
                 self.fences += 1;
-                self.engine.extend(FENCE_FRAME);
+                self.engine.push_back(FENCE_FRAME.to_vec());
             }
             Step::Push { sizes } => {
                 let frames = sizes.iter().flat_map(|&size| self.add(Event::Push, size));
@@ -145,14 +159,21 @@ impl Bench {
                 }
             }
             Step::Room { bytes } => self.kernel.0.lock().expect("sane").0 += bytes,
-            Step::Engine => {
-                while !self.engine.is_empty() {
-                    match self.wire.poll_write(cx, &self.engine) {
-                        Poll::Ready(written) => drop(self.engine.drain(..written.expect("taken"))),
+            Step::Write { frames } => {
+                let more = self.engine.drain(..frames.min(self.engine.len()));
+                self.buffer.extend(more.flatten());
+                while !self.buffer.is_empty() {
+                    match self.wire.poll_write(cx, &self.buffer) {
+                        Poll::Ready(written) => drop(self.buffer.drain(..written.expect("taken"))),
                         Poll::Pending => return,
                     }
                 }
-                let _ = self.wire.poll_flush(cx);
+            }
+            Step::Engine => {
+                self.step(Step::Write { frames: usize::MAX });
+                if self.buffer.is_empty() {
+                    let _ = self.wire.poll_flush(cx);
+                }
             }
             Step::Reader => drop(self.wire.poll_waiting(cx)),
         }
@@ -162,13 +183,12 @@ impl Bench {
     fn taken(&self) -> Vec<usize> {
         let (_, taken) = &*self.kernel.0.lock().expect("sane");
         let (mut rest, mut order) = (&taken[..], Vec::new());
-        while let Some(length) = length(rest) {
-            let (frame, more) = rest.split_at(length);
-            let header = [2, 4, 10][usize::from(frame[1].saturating_sub(125))];
-            let number = std::str::from_utf8(&frame[header..header + 8]).expect("digits");
-            order.push(number.parse().expect("a number"));
-            assert_eq!(frame, self.frames[order[order.len() - 1]]);
-            rest = more;
+        while let Some((header, payload)) = lengths(rest) {
+            let text = &rest[header..header + payload];
+            let digits = text.strip_prefix(ATTACHED).unwrap_or(text).get(..8).expect("a number");
+            let number: usize = std::str::from_utf8(digits).expect("text").parse().expect("digits");
+            order.push(number);
+            rest = rest.strip_prefix(&self.frames[number][..]).expect("all of it, at once");
         }
         assert_eq!(rest, b"");
         order
@@ -221,7 +241,7 @@ fn a_packet_waits_for_no_more_than_was_there_before_it() {
     bench.step(Step::Packet { size: 92 });
     let mut pushed = 1;
     // For each message that gets through, another one comes.
-    while !bench.engine.is_empty() && pushed < 100 {
+    while bench.engine.len() + bench.buffer.len() > 0 && pushed < 100 {
         for step in [push(), Step::Engine, Step::Room { bytes: 102 }, Step::Reader] {
             bench.step(step);
         }
@@ -236,7 +256,7 @@ fn before_the_upgrade_nothing_is_put_between() {
     let kernel = Kernel::default();
     kernel.0.lock().expect("sane").0 = 1000;
     let mut wire = Wire::new(kernel.clone());
-    let mut frames = Bytes::from(frame(0, 0));
+    let mut frames = Bytes::from(frame("", 0, 0));
     assert!(wire.try_write(cx, &mut frames, 0).is_ready());
     assert_eq!(frames.len(), 10);
     assert!(matches!(wire.poll_write(cx, FENCE_FRAME), Poll::Ready(Ok(13))));

@@ -38,6 +38,10 @@ const MAX_HEAD: usize = 32 << 10;
 /// network, would hide for long that a viewer is slow.
 #[cfg(target_os = "linux")]
 const NOT_SENT: u32 = 64 << 10;
+/// How long the kernel keeps what a peer does not acknowledge: of those that vanished, also after we
+/// have ended them, for minutes otherwise. Longer than anybody may be behind.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// How long to wait when the process has no file left for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Answers 503 under way at once; further connections above the limit are closed without one.
@@ -246,6 +250,9 @@ async fn answer<T: AsyncRead + AsyncWrite + Unpin>(io: T, refusal: Refusal) {
 fn tune(io: &TcpStream) -> io::Result<()> {
     io.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
-    SockRef::from(io).set_tcp_notsent_lowat(NOT_SENT)?;
+    {
+        SockRef::from(io).set_tcp_notsent_lowat(NOT_SENT)?;
+        SockRef::from(io).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    }
     Ok(())
 }

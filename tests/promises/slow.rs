@@ -120,8 +120,15 @@ async fn who_asks_without_reading_is_ended() {
         answer["channels"].as_array().map(Vec::len)
     };
     site.until("all are known", async || known().await == Some(500)).await;
-    // Each answer has a quarter of a megabyte.
-    stalled.flood(r#"420["channels"]"#, 60).await;
+    // Each answer has a quarter of a megabyte; these may wait.
+    stalled.flood(r#"420["channels"]"#, 12).await;
+    let mut before = 0;
+    site.until("it takes no more", async || {
+        let waiting = site.metric("roomcast_backlog_bytes").await;
+        std::mem::replace(&mut before, waiting) == waiting && waiting > 0
+    })
+    .await;
+    stalled.flood(r#"420["channels"]"#, 12).await;
     site.until_metric("roomcast_closes_total{reason=\"queue_full\"}", 1).await;
     site.until_metric("roomcast_backlog_bytes", 0).await;
 }

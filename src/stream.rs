@@ -368,7 +368,8 @@ impl Control {
 
     /// Writes what waits, as far as that is possible; with nothing left, the peer is not behind.
     fn write_waiting(&self, line: &mut Line) {
-        if self.lags()
+        let waits = self.lags() || line.wire.waiting() > 0;
+        if waits
             && !self.is_over()
             && self.write_on(line, (), Wire::poll_waiting).is_ready()
             && line.wire.is_flushed()

@@ -54,7 +54,7 @@ impl SocketOutlet {
         let sent = session
             .queue_replay(sizes)
             .and_then(|()| past.iter().try_for_each(|delivery| queued(self.emit(delivery))))
-            .and_then(|()| self.fence(false));
+            .and_then(|()| self.fence(false).map(drop));
         // A client that does not even take its past: its stream ends, and with that the rest.
         if let Err(reason) = sent {
             session.end(reason);
@@ -72,10 +72,13 @@ impl SocketOutlet {
     }
 
     /// Lets frames that are pushed from now on come after what the engine has been given until now;
-    /// with `first`, if nothing does so yet.
-    fn fence(&self, first: bool) -> Result<(), Close> {
-        let Some(stream) = self.stream() else { return Ok(()) };
-        queued(stream.fence(first, || self.socket.emit(FENCE, &[(); 0])))
+    /// with `first`, if nothing does so yet. `false`: no frames can be pushed, or the client is
+    /// leaving.
+    fn fence(&self, first: bool) -> Result<bool, Close> {
+        let Some(stream) = self.stream() else { return Ok(false) };
+        let given = stream.fence(first, || self.socket.emit(FENCE, &[(); 0]));
+        let stands = given.is_ok();
+        queued(given).map(|()| stands)
     }
 
     /// Where frames can be pushed, if the session is carried so; then it stays so.
@@ -86,13 +89,17 @@ impl SocketOutlet {
         self.stream.get()
     }
 
-    fn push(&self, stream: &Arc<Control>, batch: &Batch) -> Result<(), Close> {
-        // After an upgrade, polls may have left something.
-        self.fence(true)?;
+    /// How many were taken.
+    fn push(&self, stream: &Arc<Control>, batch: &Batch) -> Result<usize, Close> {
+        // Whose client is leaving gets nothing more: the engine has refused what came before. After
+        // an upgrade, polls may have left something.
+        if !self.socket.connected() || !self.fence(true)? {
+            return Ok(0);
+        }
         if stream.push(&frames::encoded(batch, self.meta, self.socket.protocol()))? {
             stream.share().relieve();
         }
-        stream.ended().map_or(Ok(()), Err)
+        stream.ended().map_or(Ok(batch.len()), Err)
     }
 
     fn queue(&self, batch: &Batch, taken: &mut usize) -> Result<(), Close> {
@@ -124,9 +131,9 @@ impl Outlet for SocketOutlet {
         }
         let mut taken = 0;
         let sent = match self.stream() {
-            Some(stream) => self.push(stream, batch).map(|()| taken = batch.len()),
+            Some(stream) => self.push(stream, batch).map(|pushed| taken = pushed),
             // It may have become a stream's meanwhile, and others may push to that.
-            None => self.queue(batch, &mut taken).and_then(|()| self.fence(false)),
+            None => self.queue(batch, &mut taken).and_then(|()| self.fence(false).map(drop)),
         };
         drop(open);
         if let Err(reason) = sent {
@@ -145,7 +152,7 @@ impl Outlet for SocketOutlet {
         if self.meta && *lock(&self.open) {
             let told = queued(self.socket.emit("gap", &Told { room, gap }));
             // Under the room's lock, so the viewer stays in it until the stream's end is noticed.
-            if let Err(reason) = told.and_then(|()| self.fence(false)) {
+            if let Err(reason) = told.and_then(|()| self.fence(false).map(drop)) {
                 self.viewer.session().end(reason);
             }
         }

@@ -23,6 +23,8 @@ pub const FENCE: &str = "fence";
 /// How the engine writes it: one text frame.
 const FENCE_FRAME: &[u8] = b"\x81\x0b42[\"fence\"]";
 const TEXT: u8 = 0x81;
+/// How the engine says goodbye.
+const CLOSE: u8 = 0x88;
 /// How a packet begins whose one attachment is the next frame.
 const ATTACHED: &[u8] = b"451-";
 
@@ -45,11 +47,14 @@ pub struct Wire {
     /// How many have ever been added to those, and how many have been written since.
     added: u64,
     written: u64,
-    /// While the engine waits to write or to flush: so many of ours go first, and no more. With a
-    /// viewer that is always behind, its packets would never get through otherwise.
-    before_flush: Option<u64>,
-    /// And before how many bytes: it may try again with more.
+    /// The engine says goodbye: nothing comes after that.
+    closing: bool,
+    /// While the engine waits to write: so many of ours go first, and no more, before how many of
+    /// its bytes (it may try again with more). With a viewer that is always behind, its packets
+    /// would never get through otherwise.
     before_write: Option<(u64, usize)>,
+    /// While it waits to flush, nothing of ours is added to what is to be flushed.
+    flushing: bool,
     /// What waits is written in portions: this one goes up to here, of all that ever waited.
     portion: Option<u64>,
     /// How often one, or all that the engine had, has been taken whole.
@@ -85,8 +90,9 @@ impl Wire {
             waiting: VecDeque::new(),
             added: 0,
             written: 0,
-            before_flush: None,
+            closing: false,
             before_write: None,
+            flushing: false,
             portion: None,
             rounds: 0,
             taken: 0,
@@ -110,7 +116,8 @@ impl Wire {
 
     /// Nothing is with us that could be with the kernel.
     pub fn is_flushed(&self) -> bool {
-        self.is_between() && self.waiting.front().is_none_or(|frames| frames.after > self.passed)
+        let may_go = |frames: &Frames| frames.after <= self.passed && !self.closing;
+        self.is_between() && !self.waiting.front().is_some_and(may_go)
     }
 
     /// Counts up while the peer takes what there is for it, however much comes after that.
@@ -147,6 +154,9 @@ impl Wire {
         bytes: &mut Bytes,
         after: u64,
     ) -> Poll<io::Result<()>> {
+        if self.closing {
+            bytes.clear();
+        }
         let is_free = self.is_between() && self.waiting.is_empty() && self.until() == u64::MAX;
         if !self.is_framed() || !is_free || after > self.passed {
             return Poll::Ready(Ok(()));
@@ -159,8 +169,11 @@ impl Wire {
 
     /// How many of ours may have been written, ever.
     fn until(&self) -> u64 {
-        let write = self.before_write.map_or(u64::MAX, |(before, _)| before);
-        self.before_flush.map_or(write, |flush| flush.min(write))
+        match self.before_write {
+            _ if self.closing || self.flushing => self.written,
+            Some((before, _)) => before,
+            None => u64::MAX,
+        }
     }
 
     /// Writes all of ours that may go now.
@@ -180,6 +193,7 @@ impl Wire {
                 }
             }
             ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.flushing = false;
             if self.written < portion || !self.is_between() {
                 return Poll::Ready(Ok(()));
             }
@@ -208,8 +222,8 @@ impl Wire {
         }
         if self.rest == 0 {
             let (_, bytes) = *self.before_write.get_or_insert((self.added, buf.len()));
-            // What a flush asked for is less.
-            self.before_flush = None;
+            // Or else these could not be finished.
+            self.flushing = false;
             ready!(self.poll_waiting(cx))?;
             if buf.starts_with(FENCE_FRAME) {
                 self.passed += 1;
@@ -221,6 +235,7 @@ impl Wire {
                 true => (lengths(buf).map_or(buf.len(), sum), false),
                 false => until_fence(&buf[..bytes.min(buf.len())]),
             };
+            self.closing = buf[0] == CLOSE;
         }
         let written = ready!(self.pass(cx, &buf[..buf.len().min(self.rest)]))?;
         self.rest -= written;
@@ -254,11 +269,12 @@ impl Wire {
         self.io.is_write_vectored()
     }
 
-    /// The engine, or HTTP before it, wants all that there is until now to be with the kernel.
+    /// The engine, or HTTP before it, wants all that it has written to be with the kernel. It does
+    /// not wait for ours: its next packets would wait for them twice.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.before_flush.get_or_insert(self.added);
-        ready!(self.poll_waiting(cx))?;
-        self.before_flush = None;
+        self.flushing = true;
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.flushing = false;
         if self.phase == Phase::Upgrading {
             self.phase = Phase::Frames;
         }
@@ -281,12 +297,13 @@ fn write(io: &mut impl Io, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::
     }
 }
 
-/// How many bytes of frames come before the next fence, and whether an attachment is to follow the
+/// How many bytes of frames come before the next fence, or before the goodbye, and whether an attachment is to follow the
 /// last one. The buffer begins with a frame; the last one may be longer than the buffer.
 fn until_fence(buf: &[u8]) -> (usize, bool) {
     let (mut end, mut attached) = (0, false);
     while let Some(frame) = buf.get(end..).filter(|frame| !frame.starts_with(FENCE_FRAME))
         && let Some(lengths) = lengths(frame)
+        && (end == 0 || frame[0] != CLOSE)
     {
         attached = frame[0] == TEXT && frame[lengths.0..].starts_with(ATTACHED);
         end = end.saturating_add(sum(lengths));

@@ -149,7 +149,7 @@ async fn websocket(site: &Site) -> TcpStream {
 }
 
 /// A frame as a client sends it: its first byte, and masked bytes.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [1, 2, 3, 4];
     let mut frame = vec![first];
     match payload.len() {

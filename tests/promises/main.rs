@@ -24,6 +24,7 @@ mod limits;
 mod load;
 mod pebble;
 mod publish;
+mod push;
 mod rooms;
 mod settings;
 mod slow;

@@ -29,6 +29,7 @@ pub struct Files {
 }
 
 /// Two PEM texts.
+#[derive(Clone)]
 pub struct Made {
     pub cert: String,
     pub key: String,
@@ -65,7 +66,7 @@ impl Files {
         self.folder.join(name).to_string_lossy().into_owned()
     }
 
-    fn settings(&self, settings: &mut Settings) {
+    pub fn settings(&self, settings: &mut Settings) {
         settings.tls_cert = Some(self.path("cert.pem"));
         settings.tls_key = Some(self.path("key.pem"));
         settings.https_addr = "127.0.0.1:0".into();
@@ -84,12 +85,18 @@ impl Drop for Files {
 }
 
 /// A TLS connection that trusts one certificate.
-async fn connect(
+pub async fn connect(
     site: &Site,
     trusted: &Made,
     alpn: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
     connect_by(&connector(trusted, alpn), site).await
+}
+
+/// The same over a connection that is there.
+pub async fn connect_over(stream: TcpStream, trusted: &Made) -> TlsStream<TcpStream> {
+    let name = ServerName::try_from(HOST).expect("a name");
+    within("a handshake", connector(trusted, &[]).connect(name, stream)).await.expect("TLS")
 }
 
 async fn connect_by(

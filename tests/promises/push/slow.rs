@@ -1,0 +1,128 @@
+//! Viewers that read slowly, or not for a while.
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::raw::{PING, Raw, narrow};
+use crate::{
+    hostile::frame,
+    support::Site,
+    tls::{Files, connect_over, make},
+};
+
+/// Bytes under way: less than may wait for one.
+const UNDER_WAY: usize = 2 << 20;
+/// Bytes in all.
+const TOTAL: usize = 32 << 20;
+const BACKLOG: &str = "roomcast_backlog_bytes";
+const SLOW: &str = "roomcast_closes_total{reason=\"slow\"}";
+
+/// There is always something under way, and each answer comes nevertheless.
+async fn read_slowly<S>(site: &Site, raw: &mut Raw<S>, version: u32)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut random = StdRng::seed_from_u64(version.into());
+    let (mut sent, mut received, mut published, mut seen) = (0, 0, 0, 0);
+    let mut asked = 0;
+    let mut wanted: Vec<(usize, &str)> = Vec::new();
+    raw.send(&[r#"42["channel","slow"]"#]).await;
+    site.until_metric("roomcast_members", 1).await;
+    while received < TOTAL {
+        while sent < TOTAL && sent - received < UNDER_WAY {
+            let size = match random.random_range(0..4) {
+                0 => random.random_range(20_000..200_000),
+                1 => random.random_range(100..140),
+                _ => 1,
+            };
+            site.publish("slow", format!("{published} {}", "x".repeat(size))).await;
+            published += 1;
+            sent += size;
+        }
+        if wanted.is_empty() {
+            let (ask, head) = match asked % 4 {
+                0 => (r#"427["channels"]"#, r#"437[{"ok":true"#),
+                1 => (r#"428["leave","other"]"#, r#"438[{"ok":true"#),
+                2 => (r#"42["what"]"#, r#"42["error""#),
+                _ if version == 3 => ("2", "3"),
+                _ => (r#"429["channel","other"]"#, r#"439[{"ok":true"#),
+            };
+            raw.send(&[ask]).await;
+            raw.write(&frame(PING, b"ping")).await;
+            wanted = vec![(raw.read, "ping"), (raw.read, head)];
+            asked += 1;
+        }
+        raw.step = if received < 50_000 { 1 } else { random.random_range(1..100_000) };
+        let next = raw.frame().await;
+        let packet = std::str::from_utf8(next.payload()).expect("UTF-8");
+        if let Some(event) = packet.strip_prefix(r#"42["message","#) {
+            let payload: Value = serde_json::from_str(&format!("[{event}")).expect("JSON");
+            let (number, padding) =
+                payload[0].as_str().and_then(|text| text.split_once(' ')).expect("a message");
+            assert_eq!(number, seen.to_string());
+            seen += 1;
+            received += padding.len();
+        } else {
+            let place = wanted.iter().position(|(_, head)| packet.starts_with(head));
+            let (since, head) = wanted.remove(place.unwrap_or_else(|| panic!("{packet}")));
+            let waited = raw.read - since;
+            // For what was there before it, and before a pong.
+            assert!(waited < 3 * UNDER_WAY, "{waited} bytes until {head}");
+        }
+    }
+    assert!(asked > 4, "{asked}");
+    raw.step = 1 << 16;
+    for _ in wanted {
+        raw.frame().await;
+    }
+}
+
+/// Reads nothing until much waits for it, and then all; then nothing any more.
+async fn stall<S>(site: &Site, raw: &mut Raw<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    site.until_metric(BACKLOG, 0).await;
+    let padding = "x".repeat(100_000);
+    for number in 0..30 {
+        site.publish("slow", format!("{number} {padding}")).await;
+    }
+    site.until("it is behind", async || site.metric(BACKLOG).await > 1 << 20).await;
+    for number in 0..30 {
+        let message = raw.until(r#"42["message","#).await;
+        assert!(message.starts_with(&format!(r#"42["message","{number} "#)));
+    }
+    site.until_metric(BACKLOG, 0).await;
+    for _ in 0..30 {
+        site.publish("slow", &padding).await;
+    }
+    site.until_metric(SLOW, 1).await;
+    site.until_metric(BACKLOG, 0).await;
+    site.until_metric("roomcast_connections", 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_slowly_gets_all_of_it_and_answers_between() {
+    for version in [3, 4] {
+        let site = Site::start_with(|settings| settings.slow_after = "5s".into()).await;
+        let mut raw = Raw::enter(narrow(&site).await, version).await;
+        read_slowly(&site, &mut raw, version).await;
+        stall(&site, &mut raw).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls_it_is_the_same() {
+    let made = make(1, 2100);
+    let files = Files::new("slow", &made);
+    let site = Site::start_with(|settings| {
+        files.settings(settings);
+        settings.slow_after = "5s".into();
+    })
+    .await;
+    let io = connect_over(narrow(&site).await, &made).await;
+    let mut raw = Raw::enter(io, 4).await;
+    read_slowly(&site, &mut raw, 4).await;
+    stall(&site, &mut raw).await;
+}

@@ -77,7 +77,7 @@ export const rows = brief => [
     once: true,
     losing: true,
     figures: [deliveries, cut],
-    flags: ['--viewers', 1000, '--rate', 5000, '--for', brief ? '5s' : '60s'],
+    flags: ['--viewers', 1000, '--rate', 20_000, '--for', brief ? '5s' : '60s'],
   },
   {
     key: 'slow',

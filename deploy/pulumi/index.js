@@ -20,7 +20,7 @@ const CERT_DIR = '/.local/share/certmagic'
 const SERVER = 'roomcast:0.1.0-aci'
 const REDIS = 'redis:7.2.14-alpine'
 // Measured, see multi.yaml.
-const MAX_CONNECTIONS = '2000'
+const MAX_CONNECTIONS = '3000'
 const SHARE_OF_EACH = { requests: { cpu: 0.1, memoryInGB: 0.2 } }
 
 const config = new pulumi.Config()

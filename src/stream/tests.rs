@@ -95,6 +95,22 @@ async fn who_takes_all_the_time_is_not_slow_and_who_stops_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_takes_all_the_time_may_have_far_to_go() {
+    let (stream, mut peer) = framed(1000).await;
+    let control = stream.control().clone();
+    let reading = read(stream);
+    for _ in 0..MAX_WAITING / 10_000 {
+        assert_eq!(control.push(&vec![0; 10_000].into()), Ok(false));
+    }
+    for _ in 0..MAX_WAITING / 100_000 {
+        advance(SLOW_AFTER / 10).await;
+        peer.read_exact(&mut vec![0; 100_000]).await.expect("sent");
+        assert_eq!(control.ended(), None);
+    }
+    reading.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_takes_all_of_it_in_time_is_not_behind_any_more() {
     let (stream, mut peer) = framed(1000).await;
     let control = stream.control().clone();

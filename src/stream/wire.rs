@@ -22,6 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub const FENCE: &str = "fence";
 /// How the engine writes it: one text frame.
 const FENCE_FRAME: &[u8] = b"\x81\x0b42[\"fence\"]";
+/// Bytes of what waits that show whether the peer takes anything, once they have been taken.
+const PORTION: usize = 128 << 10;
 const TEXT: u8 = 0x81;
 /// How the engine says goodbye.
 const CLOSE: u8 = 0x88;
@@ -176,10 +178,21 @@ impl Wire {
         }
     }
 
+    fn next_portion(&self) -> u64 {
+        let mut bytes = 0;
+        let these = self.waiting.iter().take_while(|frames| {
+            let before = bytes;
+            bytes += frames.bytes.len();
+            before < PORTION
+        });
+        self.written + these.count() as u64
+    }
+
     /// Writes all of ours that may go now.
     pub fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            let portion = *self.portion.get_or_insert(self.added);
+            let portion = self.portion.unwrap_or_else(|| self.next_portion());
+            self.portion = Some(portion);
             let until = portion.min(self.until());
             while self.is_between()
                 && self.written < until

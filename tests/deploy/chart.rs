@@ -109,7 +109,7 @@ fn a_rollout_loses_nobody() {
         let pause = pause.expect("seconds");
         let grace = config(&environment(set)).grace.as_secs();
         let given = pod(set)["terminationGracePeriodSeconds"].as_u64().expect("seconds");
-        // What an end after the grace takes: src/lib.rs.
+        // What an end after the grace takes: src/server.rs.
         assert!(given >= pause + grace + 4, "{set}: {given} for {pause} and {grace}");
         assert_eq!(of_kind(set, "PodDisruptionBudget")[0]["spec"]["maxUnavailable"], 1);
     }

@@ -40,7 +40,10 @@ FROM scratch AS image
 LABEL org.opencontainers.image.title="Roomcast" \
       org.opencontainers.image.description="Shows what is published on Redis, live, in browsers." \
       org.opencontainers.image.version="0.1.0" \
-      org.opencontainers.image.licenses="MIT"
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.url="https://github.com/roomcast/roomcast" \
+      org.opencontainers.image.source="https://github.com/roomcast/roomcast" \
+      org.opencontainers.image.documentation="https://github.com/roomcast/roomcast#readme"
 # Mozilla's roots are in the binary; a CA of your own goes into this file, or is mounted over it.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build --chown=65532:65532 /empty/ /.local/share/certmagic/

@@ -1,0 +1,97 @@
+//! What the project is called, where it is and which version it has: the same in every file.
+
+use std::{fs, path::Path};
+
+use crate::files::{read, stage, text, yaml};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const REPOSITORY: &str = env!("CARGO_PKG_REPOSITORY");
+const LABEL: &str = "org.opencontainers.image.";
+
+/// The paths of all files that users copy from, relative to the root.
+fn published() -> Vec<String> {
+    let mut found = vec![];
+    for path in
+        ["README.md", "SECURITY.md", "Dockerfile", "multi.yaml", "docs", "deploy", ".github"]
+    {
+        collect(Path::new(path), &mut found);
+    }
+    found
+}
+
+fn collect(path: &Path, found: &mut Vec<String>) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if root.join(path).is_file() {
+        found.push(path.to_string_lossy().into_owned());
+    }
+    let Ok(folder) = fs::read_dir(root.join(path)) else { return };
+    for entry in folder.map(|entry| entry.expect("an entry").file_name()) {
+        if entry != "node_modules" && entry != "package-lock.json" {
+            collect(&path.join(entry), found);
+        }
+    }
+}
+
+/// What follows each occurrence of a text, as far as it consists of the accepted characters.
+fn following<'a>(
+    file: &'a str,
+    before: &'a str,
+    accepted: fn(char) -> bool,
+) -> impl Iterator<Item = &'a str> {
+    let end = move |rest: &str| rest.find(|char| !accepted(char)).unwrap_or(rest.len());
+    file.split(before).skip(1).map(move |rest| &rest[..end(rest)])
+}
+
+#[test]
+fn there_is_one_version() {
+    let chart = yaml("deploy/helm/roomcast/Chart.yaml");
+    assert_eq!((text(&chart["version"]), text(&chart["appVersion"])), (VERSION, VERSION));
+    let pipeline = yaml("deploy/azure-pipelines.yml")["variables"]["version"].take();
+    assert!(text(&pipeline).starts_with(&format!("{VERSION}-")));
+    assert!(stage("image").last("LABEL").contains(&format!("{LABEL}version=\"{VERSION}\"")));
+    let mut images = 0;
+    for path in published().iter().filter(|path| !path.ends_with(".png")) {
+        let file = read(path);
+        let is_version = |char: char| char.is_ascii_digit() || char == '.';
+        for tag in following(&file, "roomcast:", is_version).filter(|tag| tag.contains('.')) {
+            assert_eq!(tag.trim_end_matches('.'), VERSION, "{path}");
+            images += 1;
+        }
+    }
+    assert!(images > 5, "{images} images were found");
+}
+
+#[test]
+fn there_is_one_repository() {
+    assert_eq!(env!("CARGO_PKG_HOMEPAGE"), REPOSITORY);
+    let chart = yaml("deploy/helm/roomcast/Chart.yaml");
+    assert_eq!((text(&chart["home"]), text(&chart["sources"][0])), (REPOSITORY, REPOSITORY));
+    let labels = stage("image").last("LABEL").to_owned();
+    for label in ["url", "source"] {
+        assert!(labels.contains(&format!("{LABEL}{label}=\"{REPOSITORY}\"")), "{label}: {labels}");
+    }
+    // An address of a repository called roomcast, or an image of it, is this one's.
+    let (_, owner_and_name) = REPOSITORY.split_once("github.com/").expect("on GitHub");
+    let (_, name) = owner_and_name.split_once('/').expect("an owner");
+    let is_path = |char: char| char.is_ascii_alphanumeric() || "-_/".contains(char);
+    for path in published().iter().filter(|path| !path.ends_with(".png")) {
+        let file = read(path);
+        for host in ["github.com/", "ghcr.io/"] {
+            let named = following(&file, host, is_path);
+            for found in named.filter(|found| found.split('/').nth(1) == Some(name)) {
+                assert!(found.starts_with(owner_and_name), "{path}: {host}{found}");
+            }
+        }
+    }
+}
+
+#[test]
+fn cargo_may_install_it_where_that_is_offered() {
+    let offered = published().iter().any(|path| {
+        path.ends_with(".md")
+            && read(path).contains(&format!("cargo install {}", env!("CARGO_PKG_NAME")))
+    });
+    let manifest = read("Cargo.toml");
+    let refused = manifest.lines().any(|line| line.trim() == "publish = false");
+    assert!(!(offered && refused), "README offers `cargo install`, Cargo.toml forbids to publish");
+}

@@ -47,6 +47,7 @@ LABEL org.opencontainers.image.title="Roomcast" \
 # Mozilla's roots are in the binary; a CA of your own goes into this file, or is mounted over it.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build --chown=65532:65532 /empty/ /.local/share/certmagic/
+COPY LICENSE THIRD-PARTY-LICENCES.txt /usr/share/doc/roomcast/
 COPY --from=build /roomcast /bin/
 ENV PATH=/bin \
     SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \

@@ -11,6 +11,7 @@ mod bench;
 mod demo;
 mod doctor;
 mod healthcheck;
+mod licences;
 mod publish;
 mod serve;
 mod token;
@@ -43,6 +44,8 @@ pub enum Command {
     /// Look at everything that a server needs here, without changing it: exit code 1 if something
     /// fails
     Doctor(doctor::Doctor),
+    /// Print the licences of Roomcast and of the libraries in it
+    Licences,
 }
 
 /// Says which settings are wrong, where the command has to say it.
@@ -67,6 +70,7 @@ pub async fn run(
         Some(Command::Token(token)) => token.run(&config),
         Some(Command::Healthcheck(healthcheck)) => or_stop(&stop, healthcheck.run(&config)).await,
         Some(Command::Doctor(doctor)) => or_stop(&stop, doctor.run(&config)).await,
+        Some(Command::Licences) => licences::run(),
     }
 }
 

@@ -4,11 +4,12 @@
 //   pulumi config set label roomcast                       the address: LABEL.REGION.azurecontainer.io
 //   pulumi config set registry REGISTRY                    where both images are, see README.md
 //   pulumi config set --secret registryPassword …
-//   pulumi config set --secret publishToken …              who may POST to /publish
-//   pulumi config set --secret jwtSecret …                 optional: who may watch
+//   pulumi config set --secret publishToken …              the token that may POST to /publish
+//   pulumi config set --secret jwtSecret …                 signs the tokens of viewers: openssl rand -hex 32
 //   pulumi config set host rt.example.com                  optional: a name of your own, and
 //   pulumi config set --secret cloudflareToken …           the token for its zone
 //   pulumi up
+//   pulumi stack output watch                              the command that prints a link for viewers
 
 import * as pulumi from '@pulumi/pulumi'
 import { containerinstance, resources, storage } from '@pulumi/azure-native'
@@ -28,6 +29,7 @@ const label = config.require('label')
 const registry = config.require('registry')
 const region = new pulumi.Config('azure-native').require('location')
 const address = `${label}.${region}.azurecontainer.io`
+const host = config.get('host') ?? address
 const server = `${registry}.azurecr.io`
 
 /** A port of TCP. */
@@ -85,11 +87,11 @@ new containerinstance.ContainerGroup('roomcast', {
       resources: SHARE_OF_EACH,
       ports: PORTS.map(port),
       environmentVariables: [
-        { name: 'RTHOST', value: config.get('host') ?? address },
+        { name: 'RTHOST', value: host },
         { name: 'ACME_CA', value: config.get('acmeCa') ?? 'production' },
         ...secret('CLOUDFLARE_DNS_API_TOKEN', config.getSecret('cloudflareToken')),
         ...secret('PUBLISH_TOKEN', config.requireSecret('publishToken')),
-        ...secret('JWT_SECRET', config.getSecret('jwtSecret')),
+        ...secret('JWT_SECRET', config.requireSecret('jwtSecret')),
         { name: 'MAX_CONNECTIONS', value: MAX_CONNECTIONS },
       ],
       volumeMounts: [{ name: CERTIFICATES, mountPath: CERT_DIR }],
@@ -115,4 +117,7 @@ new containerinstance.ContainerGroup('roomcast', {
 /** Where to point a name of your own. */
 export const fqdn = address
 /** Where to watch. */
-export const url = `https://${config.get('host') ?? address}`
+export const url = `https://${host}`
+/** Prints a token for a room, and the link that opens the room with it. */
+export const watch = `JWT_SECRET=$(pulumi config get jwtSecret) RTHOST=${host} `
+  + `docker run --rm --env JWT_SECRET --env RTHOST ${server}/${SERVER} token --room device01`

@@ -88,6 +88,12 @@ test('says where to watch', () => {
   assert.equal(outputs.url, 'https://rt.example.com')
 })
 
+test('says how viewers get a link, without a secret in it', () => {
+  assert.match(outputs.watch, /^JWT_SECRET=\$\(pulumi config get jwtSecret\) RTHOST=rt\.example\.com docker run /)
+  assert.ok(outputs.watch.includes(` example.azurecr.io/${multi.containers[0].properties.image.split('/')[1]} token `))
+  for (const secret of Object.values(SECRETS)) assert.ok(!outputs.watch.includes(secret), secret)
+})
+
 test('whatever holds a secret is stored encrypted, and cannot be read again', () => {
   assert.deepEqual(encrypted.sort(), ['containers', 'imageRegistryCredentials', 'volumes'])
   const variables = group.containers.flatMap(member => member.environmentVariables ?? [])

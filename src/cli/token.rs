@@ -8,7 +8,7 @@ use roomcast::{
     auth::{Claims, sign},
     config::{Config, ListenAddr},
 };
-use url::form_urlencoded;
+use url::Url;
 
 /// What makes a pattern of a room's name.
 const GLOB: [char; 4] = ['*', '?', '[', '\\'];
@@ -25,6 +25,9 @@ pub struct Token {
     /// For how long it is valid, such as 90s, 1h or 30days
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     ttl: Duration,
+    /// The page's address for the link, where it is not the server's own: behind a proxy, say
+    #[arg(long, value_name = "URL")]
+    page: Option<Url>,
 }
 
 impl Token {
@@ -33,8 +36,8 @@ impl Token {
         let tokens = config.tokens.as_ref().context(
             "there is no key to sign with: set JWT_SECRET to the server's (openssl rand -hex 32 makes one)",
         )?;
-        let link = self.link(config);
-        let Self { rooms, publish, ttl } = self;
+        let link = self.link(config)?;
+        let Self { rooms, publish, ttl, page: _ } = self;
         anyhow::ensure!(
             !rooms.is_empty() || !publish.is_empty(),
             "a token that allows nothing: name patterns by --room or --publish"
@@ -48,23 +51,32 @@ impl Token {
     }
 
     /// The page with the rooms that are named exactly.
-    fn link(&self, config: &Config) -> Option<String> {
+    fn link(&self, config: &Config) -> anyhow::Result<Option<Url>> {
         if self.rooms.is_empty() {
-            return None;
+            return Ok(None);
         }
-        let ListenAddr { host, port } = &config.http_addr;
-        let public_port = config.https.as_ref().and_then(|https| https.public_port);
-        let page = match (config.hosts.first(), host.as_deref()) {
-            (Some(host), _) => match public_port {
-                None | Some(443) => format!("https://{host}/"),
-                Some(port) => format!("https://{host}:{port}/"),
-            },
-            (None, None | Some("0.0.0.0" | "::")) => format!("http://localhost:{port}/"),
-            (None, Some(_)) => format!("http://{}/", config.http_addr),
+        let mut link = match &self.page {
+            Some(page) => page.clone(),
+            None => own_page(config).parse()?,
         };
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        let exact = self.rooms.iter().filter(|room| !room.contains(GLOB));
-        let query = query.extend_pairs(exact.map(|room| ("room", room))).finish();
-        Some(if query.is_empty() { page } else { format!("{page}?{query}") })
+        let exact: Vec<_> = self.rooms.iter().filter(|room| !room.contains(GLOB)).collect();
+        if !exact.is_empty() {
+            link.query_pairs_mut().extend_pairs(exact.iter().map(|room| ("room", room)));
+        }
+        Ok(Some(link))
+    }
+}
+
+/// Where this server serves its page.
+fn own_page(config: &Config) -> String {
+    let ListenAddr { host, port } = &config.http_addr;
+    let public_port = config.https.as_ref().and_then(|https| https.public_port);
+    match (config.hosts.first(), host.as_deref()) {
+        (Some(host), _) => match public_port {
+            None | Some(443) => format!("https://{host}/"),
+            Some(port) => format!("https://{host}:{port}/"),
+        },
+        (None, None | Some("0.0.0.0" | "::")) => format!("http://localhost:{port}/"),
+        (None, Some(_)) => format!("http://{}/", config.http_addr),
     }
 }

@@ -141,6 +141,12 @@ describe('the command token', () => {
     assert.equal((await publish('room')).status, 403)
   })
 
+  test('links to the page behind a proxy', async t => {
+    const page = 'https://proxy.example/live/'
+    const { stdout, stderr } = await run(t, ['--room', 'a b', '--page', page], { JWT_SECRET: SECRET })
+    assert.equal(stderr, `${page}?room=a+b#token=${stdout}`)
+  })
+
   test('says which setting is missing', async t => {
     const { code, stderr } = await run(t, ['--room', 'x'], {})
     assert.deepEqual([code, /JWT_SECRET/.test(stderr)], [1, true])

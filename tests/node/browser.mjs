@@ -10,8 +10,8 @@ const FLAGS = [
 // What Chromium itself writes about a server that is not there, or about to go.
 const ABSENCE = /net::ERR_CONNECTION_|WebSocket connection to .* failed|status of 503/
 
-export async function startBrowser(owner) {
-  const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: FLAGS })
+export async function startBrowser(owner, flags = []) {
+  const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: [...FLAGS, ...flags] })
   owner.after(() => browser.close())
   return browser
 }

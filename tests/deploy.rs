@@ -11,6 +11,8 @@ mod chart;
 mod files;
 #[path = "deploy/identity.rs"]
 mod identity;
+#[path = "deploy/valkey.rs"]
+mod valkey;
 
 use files::{Environment, config, dockerfile, is_pinned, list, read, secrets, stage, text, yaml};
 
@@ -175,7 +177,12 @@ fn every_image_has_a_version() {
     let redis = services["redis"]["image"].take();
     let brought = format!("--source docker.io/library/{0} --image {0}", text(&redis));
     assert!(read("README.md").contains(&brought), "{brought}");
-    let bundled = &yaml("deploy/helm/roomcast/values.yaml")["redis"]["image"];
-    assert_eq!(text(bundled), format!("docker.io/library/{}", text(&redis)));
+    // But for the chart's, which tests run as the Valkey of a package.
+    let bundled = yaml("deploy/helm/roomcast/values.yaml")["redis"]["image"].take();
+    assert!(is_pinned(text(&bundled)), "{bundled}");
+    let version = text(&bundled).trim_start_matches("docker.io/valkey/valkey:");
+    let version = version.trim_end_matches("-alpine");
+    let tried = read("tests/deploy/requirements.txt");
+    assert!(tried.contains(&format!("\nvalkeylite=={version}")), "{version}");
     assert_eq!(text(&member("redis")["image"]), format!("REGISTRY.azurecr.io/{}", text(&redis)));
 }

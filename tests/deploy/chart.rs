@@ -4,14 +4,16 @@ use serde_json::{Value, json};
 
 use crate::files::{Environment, config, is_pinned, list, read, secrets, stage, text};
 
-const SETS: [&str; 3] = ["trying", "public", "many"];
+const SETS: [&str; 4] = ["trying", "public", "many", "gateway"];
+/// As ingress-nginx and what reads its annotations want it.
+const PREFIX_OF_NGINX: (&str, &str) = ("/rt(/|$)(.*)", "ImplementationSpecific");
 
 fn rendered(set: &str) -> Vec<Value> {
     let documents = read(&format!("target/deploy/chart/{set}.yaml"));
     serde_saphyr::from_multiple(&documents).expect("YAML")
 }
 
-fn of_kind(set: &str, kind: &str) -> Vec<Value> {
+pub fn of_kind(set: &str, kind: &str) -> Vec<Value> {
     rendered(set).into_iter().filter(|object| object["kind"] == kind).collect()
 }
 
@@ -82,7 +84,7 @@ fn the_server_is_told_what_it_understands() {
 #[test]
 #[ignore = "needs helm: tests/run"]
 fn secrets_come_from_a_secret() {
-    for set in ["public", "many"] {
+    for set in ["public", "many", "gateway"] {
         assert_eq!(container(set)["envFrom"], json!([{ "secretRef": { "name": "roomcast" } }]));
         for variable in list(&container(set)["env"]) {
             assert!(!secrets().contains(&text(&variable["name"]).to_owned()), "{variable}");
@@ -123,9 +125,31 @@ fn one_instance_unless_asked_for_more() {
         assert_eq!(server(set)["replicas"], 1);
         assert!(of_kind(set, "HorizontalPodAutoscaler").is_empty());
     }
-    assert_eq!(server("many").get("replicas"), None, "the autoscaler's to say");
+    for set in ["many", "gateway"] {
+        assert_eq!(server(set).get("replicas"), None, "{set}: a scaler's to say");
+    }
+    assert!(of_kind("gateway", "HorizontalPodAutoscaler").is_empty(), "KEDA makes its own");
+}
+
+#[test]
+#[ignore = "needs helm: tests/run"]
+fn the_scaler_counts_connections_and_removes_pods_slowly() {
     let scaler = &of_kind("many", "HorizontalPodAutoscaler")[0]["spec"];
     assert_eq!((&scaler["minReplicas"], &scaler["maxReplicas"]), (&json!(2), &json!(10)));
+    let metric = json!({
+        "type": "Pods",
+        "pods": {
+            "metric": { "name": "roomcast_connections" },
+            "target": { "type": "AverageValue", "averageValue": "2000" },
+        },
+    });
+    assert_eq!(scaler["metrics"], json!([metric]));
+    assert!(read("src/metrics.rs").contains(r#"registry.register("connections","#));
+    let down = &scaler["behavior"]["scaleDown"];
+    let pause = down["policies"][0]["periodSeconds"].as_u64().expect("seconds");
+    assert_eq!(down["policies"], json!([{ "type": "Pods", "value": 1, "periodSeconds": pause }]));
+    assert!(pause > config(&environment("many")).grace.as_secs());
+    assert!(down["stabilizationWindowSeconds"].as_u64().expect("seconds") >= 1800);
 }
 
 #[test]
@@ -140,19 +164,65 @@ fn the_way_in_leads_to_the_server_and_stays() {
         assert_eq!(selector(service), server(set)["selector"]["matchLabels"]);
         assert_eq!(service["spec"]["ports"][0]["targetPort"], "http");
     }
-    assert!(of_kind("trying", "Ingress").is_empty());
+    for set in ["trying", "gateway"] {
+        assert!(of_kind(set, "Ingress").is_empty());
+    }
     let ingress = &of_kind("public", "Ingress")[0];
+    assert_eq!(ingress["spec"]["ingressClassName"], "nginx");
+    assert_eq!(of_kind("many", "Ingress")[0]["spec"].get("ingressClassName"), None);
     let rule = &ingress["spec"]["rules"][0];
-    let backend = &rule["http"]["paths"][0]["backend"]["service"];
-    assert_eq!(*backend, json!({ "name": "roomcast", "port": { "name": "http" } }));
+    let path = &rule["http"]["paths"][0];
+    assert_eq!((text(&path["path"]), text(&path["pathType"])), PREFIX_OF_NGINX);
+    let backend = json!({ "name": "roomcast", "port": { "name": "http" } });
+    assert_eq!(path["backend"]["service"], backend);
     assert_eq!(rule["host"], ingress["spec"]["tls"][0]["hosts"][0]);
-    let annotation = |name: &str| {
-        text(&ingress["metadata"]["annotations"][format!("nginx.ingress.kubernetes.io/{name}")])
-            .to_owned()
+    assert_eq!(
+        ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/affinity"],
+        "cookie"
+    );
+}
+
+#[test]
+#[ignore = "needs helm: tests/run"]
+fn the_route_takes_off_its_prefix_and_never_times_out() {
+    assert!(of_kind("public", "HTTPRoute").is_empty());
+    let route = &of_kind("gateway", "HTTPRoute")[0]["spec"];
+    let gateway = json!({ "name": "public", "namespace": "gateways", "sectionName": "https" });
+    assert_eq!(route["parentRefs"], json!([gateway]));
+    assert_eq!(route["hostnames"], json!(["rt.example.com"]));
+    let [to_slash, all] = list(&route["rules"]) else { panic!("{route}") };
+    assert_eq!(to_slash["matches"][0]["path"], json!({ "type": "Exact", "value": "/rt" }));
+    let redirect = &to_slash["filters"][0]["requestRedirect"]["path"];
+    assert_eq!(redirect["replaceFullPath"], "/rt/");
+    assert_eq!(all["matches"][0]["path"], json!({ "type": "PathPrefix", "value": "/rt" }));
+    let rewrite = &all["filters"][0]["urlRewrite"]["path"];
+    assert_eq!(rewrite["replacePrefixMatch"], "/");
+    assert_eq!(all["timeouts"], json!({ "request": "0s" }));
+    let service = of_kind("gateway", "Service")[0].take();
+    let port = &service["spec"]["ports"][0]["port"];
+    assert_eq!(all["backendRefs"], json!([{ "name": "roomcast", "port": port }]));
+}
+
+#[test]
+#[ignore = "needs helm: tests/run"]
+fn the_bundled_valkey_hears_the_servers_pods_alone() {
+    let labels = |name: &str| {
+        let named = |object: &Value| object["metadata"]["name"] == name;
+        let deployment = of_kind("trying", "Deployment").into_iter().find(named);
+        deployment.expect("a deployment")["spec"]["template"]["metadata"]["labels"].take()
     };
-    assert_eq!(annotation("affinity"), "cookie");
-    for timeout in ["proxy-read-timeout", "proxy-send-timeout"] {
-        // Seconds; a viewer of a silent room says nothing but its heartbeats.
-        assert!(annotation(timeout).parse::<u32>().expect("seconds") >= 3600);
+    let policy = &of_kind("trying", "NetworkPolicy")[0]["spec"];
+    assert_eq!(policy["podSelector"]["matchLabels"], labels("roomcast-redis"));
+    assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+    assert_eq!(policy.get("egress"), None, "it connects to nothing");
+    let [from] = list(&policy["ingress"]) else { panic!("{policy}") };
+    assert_eq!(from["ports"], json!([{ "protocol": "TCP", "port": 6379 }]));
+    let [peer] = list(&from["from"]) else { panic!("{from}") };
+    let selected = peer["podSelector"]["matchLabels"].as_object().expect("labels");
+    let server = labels("roomcast");
+    assert!(selected.iter().all(|(name, value)| server[name] == *value), "{selected:?}");
+    assert!(selected.len() >= 2, "of this release alone");
+    for set in ["public", "many", "gateway"] {
+        assert!(of_kind(set, "NetworkPolicy").is_empty(), "{set}");
     }
 }

@@ -3,7 +3,7 @@
     pages.py FOLDER
 
 Each page's objects go into FOLDER/PAGE.yaml, and the values of a HelmRelease into
-FOLDER/PAGE.values.yaml. A block that is no object, such as an adapter's rule, is only parsed.
+FOLDER/values/PAGE.yaml. A block that is no object, such as an adapter's rule, is only parsed.
 """
 
 import pathlib
@@ -12,10 +12,12 @@ import sys
 
 import yaml
 
+# Custom resources whose definitions are in no package.
+UNDEFINED = ("alb.networking.azure.io/",)
 BLOCK = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 folder = pathlib.Path(sys.argv[1])
-folder.mkdir(parents=True, exist_ok=True)
+(folder / "values").mkdir(parents=True)
 for page in sorted(pathlib.Path("docs").glob("*.md")):
     documents = [
         document
@@ -23,9 +25,10 @@ for page in sorted(pathlib.Path("docs").glob("*.md")):
         for document in yaml.safe_load_all(block)
     ]
     objects = [document for document in documents if "kind" in document]
-    if objects:
-        (folder / f"{page.stem}.yaml").write_text(yaml.safe_dump_all(objects), encoding="utf-8")
+    defined = [found for found in objects if not found["apiVersion"].startswith(UNDEFINED)]
+    if defined:
+        (folder / f"{page.stem}.yaml").write_text(yaml.safe_dump_all(defined), encoding="utf-8")
     for release in objects:
         if release["kind"] == "HelmRelease":
             values = yaml.safe_dump(release["spec"]["values"])
-            (folder / f"{page.stem}.values.yaml").write_text(values, encoding="utf-8")
+            (folder / "values" / f"{page.stem}.yaml").write_text(values, encoding="utf-8")

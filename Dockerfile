@@ -1,4 +1,4 @@
-# The image: the program alone, in an empty one.
+# The image: the program and its licences, in an empty one.
 #
 #   docker build -t roomcast .               an ordinary user, port 8080
 #   docker build -t roomcast --target aci .  root, ports 80 and 443: Azure Container Instances

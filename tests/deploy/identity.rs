@@ -8,8 +8,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const REPOSITORY: &str = env!("CARGO_PKG_REPOSITORY");
 const LABEL: &str = "org.opencontainers.image.";
 
-/// The paths of all files that users copy from, relative to the root.
-fn published() -> Vec<String> {
+/// Path and text of every file that users read or copy from.
+fn published() -> Vec<(String, String)> {
     let mut found = vec![];
     for path in
         ["README.md", "SECURITY.md", "Dockerfile", "multi.yaml", "docs", "deploy", ".github"]
@@ -19,10 +19,11 @@ fn published() -> Vec<String> {
     found
 }
 
-fn collect(path: &Path, found: &mut Vec<String>) {
+fn collect(path: &Path, found: &mut Vec<(String, String)>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    if root.join(path).is_file() {
-        found.push(path.to_string_lossy().into_owned());
+    // Pictures are no text.
+    if let Ok(text) = fs::read_to_string(root.join(path)) {
+        found.push((path.to_string_lossy().into_owned(), text));
     }
     let Ok(folder) = fs::read_dir(root.join(path)) else { return };
     for entry in folder.map(|entry| entry.expect("an entry").file_name()) {
@@ -50,10 +51,9 @@ fn there_is_one_version() {
     assert!(text(&pipeline).starts_with(&format!("{VERSION}-")));
     assert!(stage("image").last("LABEL").contains(&format!("{LABEL}version=\"{VERSION}\"")));
     let mut images = 0;
-    for path in published().iter().filter(|path| !path.ends_with(".png")) {
-        let file = read(path);
+    for (path, file) in &published() {
         let is_version = |char: char| char.is_ascii_digit() || char == '.';
-        for tag in following(&file, "roomcast:", is_version).filter(|tag| tag.contains('.')) {
+        for tag in following(file, "roomcast:", is_version).filter(|tag| tag.contains('.')) {
             assert_eq!(tag.trim_end_matches('.'), VERSION, "{path}");
             images += 1;
         }
@@ -74,10 +74,9 @@ fn there_is_one_repository() {
     let (_, owner_and_name) = REPOSITORY.split_once("github.com/").expect("on GitHub");
     let (_, name) = owner_and_name.split_once('/').expect("an owner");
     let is_path = |char: char| char.is_ascii_alphanumeric() || "-_/".contains(char);
-    for path in published().iter().filter(|path| !path.ends_with(".png")) {
-        let file = read(path);
+    for (path, file) in &published() {
         for host in ["github.com/", "ghcr.io/"] {
-            let named = following(&file, host, is_path);
+            let named = following(file, host, is_path);
             for found in named.filter(|found| found.split('/').nth(1) == Some(name)) {
                 assert!(found.starts_with(owner_and_name), "{path}: {host}{found}");
             }
@@ -87,10 +86,9 @@ fn there_is_one_repository() {
 
 #[test]
 fn cargo_may_install_it_where_that_is_offered() {
-    let offered = published().iter().any(|path| {
-        path.ends_with(".md")
-            && read(path).contains(&format!("cargo install {}", env!("CARGO_PKG_NAME")))
-    });
+    let command = format!("cargo install {}", env!("CARGO_PKG_NAME"));
+    let offered =
+        published().iter().any(|(path, file)| path.ends_with(".md") && file.contains(&command));
     let manifest = read("Cargo.toml");
     let refused = manifest.lines().any(|line| line.trim() == "publish = false");
     assert!(!(offered && refused), "README offers `cargo install`, Cargo.toml forbids to publish");

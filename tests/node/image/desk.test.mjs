@@ -57,3 +57,13 @@ test('the image is small', async t => {
   t.diagnostic(`${(size / 1e6).toFixed(2)} MB compressed`)
   assert.ok(size > 1e6 && size < MAX_SIZE, `${size} bytes`)
 })
+
+test('the image holds the licences of all that is in it', async t => {
+  const container = await podman('create', 'localhost/roomcast:final')
+  t.after(() => podman('rm', container))
+  const folder = await temporaryFolder(t)
+  await podman('cp', `${container}:/usr/share/doc/roomcast/.`, folder)
+  const file = name => readFile(join(folder, name), 'utf8')
+  const printed = await podman('run', '--rm', '--network', 'none', 'localhost/roomcast:final', 'licences')
+  assert.equal(printed, `${await file('LICENSE')}\n\n${await file('THIRD-PARTY-LICENCES.txt')}`.trim())
+})

@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod key;
+mod repeated;
 mod ring;
 
 use key::Key;
@@ -133,6 +134,8 @@ pub enum BadToken {
     TooLong,
     /// It is no JWT.
     Malformed,
+    /// This name stands twice in its header or claims.
+    Repeated(String),
     /// It is signed by an algorithm that the key is not for.
     Algorithm,
     /// The key did not sign this.
@@ -161,6 +164,9 @@ impl fmt::Display for BadToken {
             Self::TooLong => write!(f, "the token is longer than {MAX_TOKEN} bytes"),
             Self::Malformed => {
                 f.write_str("the token is no JWT: three parts in base64url with dots between")
+            }
+            Self::Repeated(name) => {
+                write!(f, "`{name}` stands twice in the token's header or claims: keep one")
             }
             Self::Algorithm => f.write_str(
                 "the token is signed by an algorithm that is not one of the server's key",

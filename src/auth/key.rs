@@ -8,7 +8,7 @@ use jsonwebtoken::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::{Allowed, BadToken, Grant, LEEWAY, MAX_TOKEN, ring};
+use super::{Allowed, BadToken, Grant, LEEWAY, MAX_TOKEN, repeated, ring};
 use crate::{
     broker::now,
     config::{KeyKind, PublicKey, Secret, TokenKey, Tokens},
@@ -78,6 +78,9 @@ impl Key {
     pub fn read(&self, token: &str, now: u64) -> Result<Grant, BadToken> {
         if token.len() > MAX_TOKEN {
             return Err(BadToken::TooLong);
+        }
+        if let Some(name) = repeated::name(token) {
+            return Err(BadToken::Repeated(name));
         }
         let token = decode::<Read>(token, &self.key, &self.validation)
             .map_err(|error| self.explain(error.kind()))?;

@@ -38,7 +38,12 @@ impl Issuer {
     }
 
     fn token(&self, header: &Value, claims: &Value) -> String {
-        let encode = |part: &Value| BASE64_URL_SAFE_NO_PAD.encode(part.to_string());
+        self.token_of(&header.to_string(), &claims.to_string())
+    }
+
+    /// Of JSON as it stands there.
+    fn token_of(&self, header: &str, claims: &str) -> String {
+        let encode = |part: &str| BASE64_URL_SAFE_NO_PAD.encode(part);
         let message = format!("{}.{}", encode(header), encode(claims));
         let signature = BASE64_URL_SAFE_NO_PAD.encode(self.sign(message.as_bytes()));
         format!("{message}.{signature}")
@@ -285,6 +290,33 @@ fn what_is_not_listed_is_not_allowed() {
     }
     let none = hs256(&json!({ "exp": NOW + 60 }));
     assert!(!read(&auth, &none).expect("a grant").may_join("device:1"));
+}
+
+#[test]
+fn a_name_that_stands_twice_is_refused() {
+    let strict = auth(|settings| {
+        settings.jwt_secret = Some(SECRET.into());
+        settings.jwt_audience = Some("us".into());
+    });
+    let head = r#""alg":"HS256""#;
+    let body = format!(r#""exp":{},"aud":"us","rooms":["a"]"#, NOW + 60);
+    for (more_head, more_body, name) in [
+        ("", String::new(), None),
+        (r#","alg":"HS256""#, String::new(), Some("alg")),
+        (r#","typ":"a","typ":"b""#, String::new(), Some("typ")),
+        ("", format!(r#","exp":{}"#, NOW + 60), Some("exp")),
+        ("", r#","aud":"us""#.to_owned(), Some("aud")),
+        ("", r#","rooms":["*"]"#.to_owned(), Some("rooms")),
+        ("", r#","ro\u006fms":["*"]"#.to_owned(), Some("rooms")),
+        ("", r#","publish":[],"publish":["*"]"#.to_owned(), Some("publish")),
+        ("", r#","x":{"a":1},"y":{"a":1}"#.to_owned(), None),
+        ("", r#","x":[{"a":1,"a":1}]"#.to_owned(), Some("a")),
+    ] {
+        let (head, body) = (format!("{{{head}{more_head}}}"), format!("{{{body}{more_body}}}"));
+        let found = read(&strict, &shared(hmac::HMAC_SHA256).token_of(&head, &body));
+        let expected = name.map_or(Ok(()), |name| Err(BadToken::Repeated(name.to_owned())));
+        assert_eq!(found.map(drop), expected, "{head} {body}");
+    }
 }
 
 #[test]

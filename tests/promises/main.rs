@@ -7,6 +7,7 @@ mod acme;
 mod acme_dns;
 mod acme_faults;
 mod acme_renewal;
+mod assets;
 mod auth;
 mod bench;
 mod certified;

@@ -16,6 +16,7 @@
 
 pub mod auth;
 pub mod broker;
+pub mod channel;
 pub mod config;
 pub mod glob;
 pub mod health;

@@ -20,11 +20,11 @@ use crate::{
     auth::Auth,
     broker::{
         now,
-        redis::{Link, PROBES, RETRY_AFTER},
+        redis::{Link, RETRY_AFTER},
     },
+    channel,
     config::Config,
     metrics::Metrics,
-    rooms::Rooms,
 };
 
 /// For a body to arrive whole.
@@ -65,12 +65,8 @@ impl Publishing {
     ) -> Result<Response, Response> {
         let grant = self.auth.publisher(bearer::header(headers), now());
         let grant = grant.map_err(|problem| bearer::unauthorised(&problem))?;
-        Rooms::check_name(channel)
+        channel::check(channel)
             .map_err(|problem| (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response())?;
-        if channel.starts_with(PROBES) {
-            let text = format!("{PROBES}* is where the server asks Redis for signs of life\n");
-            return Err((StatusCode::BAD_REQUEST, text).into_response());
-        }
         if !grant.may_publish(channel) {
             return Err(bearer::forbidden("publish", channel));
         }

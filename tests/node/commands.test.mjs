@@ -24,7 +24,7 @@ describe('publish', () => {
     const viewer = await connect(t, server.page)
     await viewer.join('room')
     const { code, stdout } = await command(t, ['publish', 'room', 'hello'], { REDISHOST: redis.address })
-    assert.deepEqual([code, stdout], [0, '1\n'])
+    assert.deepEqual([code, stdout], [0, '1 subscriber\n'])
     assert.deepEqual(await viewer.heard(1), [['hello']])
   })
 
@@ -34,8 +34,43 @@ describe('publish', () => {
     await viewer.join('room')
     const lines = 'one\ntwo\r\n\nthe last'
     const { code, stdout } = await command(t, ['publish', 'room', '-'], { REDISHOST: redis.address }, lines)
-    assert.deepEqual([code, stdout], [0, '1\n1\n1\n1\n'])
+    assert.deepEqual([code, stdout], [0, '1 subscriber\n'.repeat(4)])
     assert.deepEqual(await viewer.heard(4), [['one'], ['two'], [''], ['the last']])
+    const none = await command(t, ['publish', 'another', 'x'], { REDISHOST: redis.address })
+    assert.equal(none.stdout, '1 subscriber\n') // roomcast itself
+  })
+
+  test('refuses what a server would drop, and asks Redis for nothing', async t => {
+    const redis = await startRedis(t)
+    const env = { REDISHOST: redis.address, MAX_PAYLOAD: '1KiB' }
+    for (const [channel, payload, says] of [
+      ['', 'x', /1 to 256 bytes/],
+      ['x'.repeat(257), 'x', /1 to 256 bytes/],
+      ['a\nb', '-', /control characters/],
+      ['roomcast:probe:x', 'x', /the server's own/],
+      ['roomcast:anything', 'x', /the server's own/],
+      ['room', 'x'.repeat(1025), /1024 bytes at most \(MAX_PAYLOAD\)/],
+    ]) {
+      const { code, stdout, stderr } = await command(t, ['publish', channel, payload], env, 'x\n')
+      assert.deepEqual([code, stdout], [1, ''], channel)
+      assert.match(stderr, says)
+    }
+    assert.doesNotMatch(await redis.client.info('commandstats'), /cmdstat_publish:/)
+    const { stdout } = await command(t, ['publish', 'room', 'x'.repeat(1024)], env)
+    assert.equal(stdout, '0 subscribers\n')
+  })
+
+  test('leaves out the lines of its input that are too large, and says which', async t => {
+    const { redis, server } = await startBoth(t)
+    const viewer = await connect(t, server.page)
+    await viewer.join('room')
+    const [fits, long, huge] = [1024, 1025, 300_000].map(size => 'x'.repeat(size))
+    const lines = [fits, long, `${fits}\r`, `${long}\r`, huge, 'end', huge].join('\n')
+    const env = { REDISHOST: redis.address, MAX_PAYLOAD: '1KiB' }
+    const { code, stdout, stderr } = await command(t, ['publish', 'room', '-'], env, lines)
+    assert.deepEqual([code, stdout], [1, '1 subscriber\n'.repeat(3)])
+    assert.deepEqual(stderr.match(/line \d+/g), ['line 2', 'line 4', 'line 5', 'line 7'])
+    assert.deepEqual(await viewer.heard(3), [[fits], [fits], ['end']])
   })
 
   test('fails where no Redis is, and names the setting', async t => {
@@ -151,7 +186,7 @@ describe('the end', () => {
     const hanging = dial(port, hostname).on('error', () => {})
     t.after(() => hanging.destroy())
     // A request whose body never comes.
-    hanging.write('POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n')
+    hanging.write('POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n')
     await until(async () => await server.metric('roomcast_connections') === 1, 'it hangs')
     server.signal('SIGTERM')
     await until(async () => await server.readiness() === 503, 'roomcast drains')

@@ -29,7 +29,7 @@ impl Device {
     }
 
     async fn post(&mut self, path: &str, token: &str, body: impl Into<Bytes>) -> (u16, String) {
-        let request = Request::post(path).header("host", "x").body(Full::new(body.into()));
+        let request = Request::post(path).header("host", "localhost").body(Full::new(body.into()));
         let mut request = request.expect("a request");
         if !token.is_empty() {
             let bearer = format!("Bearer {token}").parse().expect("a value");
@@ -91,17 +91,17 @@ async fn what_is_wrong_is_answered_with_what_to_do() {
         (&long, "old", 400, "1 to 256 bytes"),
         ("/publish/a%0Ab", "old", 400, "control characters"),
         ("/publish/a%FFb", "old", 400, "UTF-8"),
-        ("/publish/roomcast:probe:x", "old", 400, "signs of life"),
+        ("/publish/roomcast:probe:x", "old", 400, "the server's own"),
     ] {
         let (got, text) = device.post(path, token, "x").await;
         assert_eq!(got, status, "{path} {token}: {text}");
         assert!(text.contains(told), "{path} {token}: {text}");
     }
-    let request = Request::get("/publish/a").header("host", "x").body(Full::default());
+    let request = Request::get("/publish/a").header("host", "localhost").body(Full::default());
     let response = device.send(request.expect("a request")).await;
     assert_eq!(response.status(), 405);
     assert_eq!(response.headers()["allow"], "POST");
-    let request = Request::post("/publish/a").header("host", "x").body(Full::default());
+    let request = Request::post("/publish/a").header("host", "localhost").body(Full::default());
     let response = Device::connect(&site).await.send(request.expect("a request")).await;
     assert_eq!(response.headers()["www-authenticate"], "Bearer");
 }
@@ -165,7 +165,7 @@ async fn a_redis_that_is_away_is_told_at_once_and_one_that_is_back_is_used() {
     .await;
     let mut device = Device::connect(&site).await;
     for _ in 0..3 {
-        let request = Request::post("/publish/a").header("host", "x");
+        let request = Request::post("/publish/a").header("host", "localhost");
         let request = request.header("authorization", "Bearer token").body(Full::from("lost"));
         let response = device.send(request.expect("a request")).await;
         assert_eq!(response.status(), 503);

@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
-use clap::{Parser, Subcommand};
-use roomcast::config::{BadSettings, Config, Settings};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use roomcast::config::{BadSettings, Config, Misspelt, Settings};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 mod bench;
 mod demo;
@@ -27,6 +28,15 @@ pub struct Cli {
     pub command: Option<Command>,
     #[command(flatten)]
     pub settings: Settings,
+}
+
+impl Cli {
+    /// The command line and the environment; anything wrong with them ends the process. The help
+    /// shows no variable's value: each may hold a secret, if only by mistake.
+    pub fn read() -> Self {
+        let command = Self::command().mut_args(|arg| arg.hide_env_values(true));
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
 }
 
 #[derive(Subcommand)]
@@ -53,6 +63,16 @@ pub fn refuse(command: Option<&Command>, problems: &BadSettings) {
     match command {
         Some(Command::Doctor(doctor)) => doctor.refuse(problems),
         _ => eprintln!("roomcast: {problems}"),
+    }
+}
+
+/// Says which variables look like misspelt settings; `doctor` has findings for that, and a health
+/// check runs every few seconds.
+pub fn warn_of(command: Option<&Command>, misspelt: &[Misspelt]) {
+    if !matches!(command, Some(Command::Doctor(_) | Command::Healthcheck(_))) {
+        for name in misspelt {
+            warn!("{} {name}", name.variable);
+        }
     }
 }
 

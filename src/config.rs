@@ -9,19 +9,23 @@ mod credential;
 mod dns;
 mod https;
 mod limits;
+mod names;
 mod origins;
 mod parse;
 mod redis_address;
 mod settings;
+mod spelling;
 mod tokens;
 
 pub use credential::Credential;
 pub use dns::{CloudflareAccess, Dns, DnsProvider};
 pub use https::{Acme, Authority, CertificateFiles, CertificateSource, Challenge, Https};
 pub use limits::Limits;
+pub use names::secrets;
 pub use origins::{AllowedOrigin, Origin};
 pub use redis_address::{RedisAddress, Transport};
 pub use settings::{DnsSettings, Settings};
+pub use spelling::{Misspelt, misspelt};
 pub use tokens::{KeyKind, PublicKey, TokenKey, Tokens};
 
 use https::Hosts;
@@ -189,7 +193,7 @@ impl fmt::Debug for Secret {
 pub struct BadSettings(Vec<Problem>);
 
 /// A setting that is wrong.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
     /// Its name, as in the environment.
     pub setting: String,
@@ -214,6 +218,20 @@ impl fmt::Display for BadSettings {
 }
 
 impl std::error::Error for BadSettings {}
+
+impl Config {
+    /// The configuration of this process. A variable that looks like a misspelt setting counts as
+    /// a mistake too, if the server would be open without that setting.
+    pub fn read(settings: Settings, misspelt: &[Misspelt]) -> Result<Self, BadSettings> {
+        let open: Vec<_> =
+            misspelt.iter().filter(|name| name.leaves_open).map(Problem::from).collect();
+        match Self::try_from(settings) {
+            Ok(config) if open.is_empty() => Ok(config),
+            Ok(_) => Err(BadSettings(open)),
+            Err(BadSettings(wrong)) => Err(BadSettings([wrong, open].concat())),
+        }
+    }
+}
 
 impl TryFrom<Settings> for Config {
     type Error = BadSettings;

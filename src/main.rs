@@ -6,8 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use clap::Parser;
-use roomcast::config::{Config, LogFormat};
+use roomcast::config::{Config, LogFormat, misspelt};
 use tokio::{runtime::Runtime, sync::Notify};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
@@ -34,8 +33,9 @@ fn main() -> ExitCode {
 }
 
 async fn run() -> ExitCode {
-    let cli = Cli::parse();
-    let config = match Config::try_from(cli.settings) {
+    let cli = Cli::read();
+    let misspelt = misspelt();
+    let config = match Config::read(cli.settings, &misspelt) {
         Ok(config) => config,
         Err(problems) => {
             cli::refuse(cli.command.as_ref(), &problems);
@@ -43,6 +43,7 @@ async fn run() -> ExitCode {
         }
     };
     trace(&config);
+    cli::warn_of(cli.command.as_ref(), &misspelt);
     let stop = CancellationToken::new();
     tokio::spawn(watch_signals(stop.clone()));
     match cli::run(cli.command, config, stop).await {

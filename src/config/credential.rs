@@ -40,6 +40,14 @@ impl Credential {
     }
 }
 
+/// Lego's name for one of our variables, if it has another one.
+pub(super) fn lego(variable: &str) -> Option<String> {
+    LEGO.iter().find_map(|(ours, lego)| {
+        let suffix = variable.strip_prefix(ours).filter(|suffix| ["", "_FILE"].contains(suffix))?;
+        Some(format!("{lego}{suffix}"))
+    })
+}
+
 /// A secret of a setting, of its file, or of lego's other name for it.
 pub fn credential(
     check: &mut Check,
@@ -47,10 +55,10 @@ pub fn credential(
     value: Option<String>,
     file: Option<String>,
 ) -> Option<Credential> {
-    let lego = LEGO.iter().find(|(ours, _)| *ours == name).map(|(_, lego)| *lego);
-    let variable = |suffix: &str| given(std::env::var(format!("{}{suffix}", lego?)).ok());
+    let lego = lego(name);
+    let variable = |suffix: &str| given(std::env::var(format!("{}{suffix}", lego.as_ref()?)).ok());
     let (name, value, file) = match (given(value), given(file)) {
-        (None, None) => (lego.unwrap_or(name), variable(""), variable("_FILE")),
+        (None, None) => (lego.as_deref().unwrap_or(name), variable(""), variable("_FILE")),
         (value, file) => (name, value, file),
     };
     let credential = match (value, file) {

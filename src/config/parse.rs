@@ -10,6 +10,7 @@ pub struct Check(pub Vec<Problem>);
 impl Check {
     /// Something is wrong with a setting.
     pub fn problem(&mut self, name: &str, problem: String) {
+        let problem = without_passwords(&problem);
         self.0.push(Problem { setting: name.to_owned(), problem });
     }
 
@@ -54,6 +55,22 @@ impl Check {
             (None, None) => None,
         }
     }
+}
+
+/// The text without the passwords of the URLs in it.
+fn without_passwords(text: &str) -> String {
+    let mut parts = text.split("://");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        // A URL ends at a space or at the quote that it is shown in.
+        let end = part.find([' ', '`']).unwrap_or(part.len());
+        let password = part[..end].rfind('@').and_then(|at| Some((part[..at].find(':')?, at)));
+        match password {
+            Some((colon, at)) => shown.extend(["://", &part[..colon], ":…", &part[at..]]),
+            None => shown.extend(["://", part]),
+        }
+    }
+    shown
 }
 
 /// A text that says something.

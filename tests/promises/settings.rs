@@ -2,6 +2,9 @@
 
 use std::process::{Command, Output};
 
+use clap::Args;
+use roomcast::config::Settings;
+
 fn roomcast(args: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
     command.args(args).env_clear().envs(variables.iter().copied());
@@ -68,4 +71,125 @@ fn the_readme_lists_every_setting() {
         !name.is_empty() && name.chars().all(|char| char.is_ascii_uppercase() || char == '_')
     });
     assert_eq!(settings.count(), listed, "the README's table has rows for settings that are gone");
+}
+
+/// The names of all variables, and their flags.
+fn settings() -> Vec<(String, String)> {
+    let command = Settings::augment_args(clap::Command::new("roomcast"));
+    let name = |arg: &clap::Arg| {
+        let variable = arg.get_env()?.to_str()?.to_owned();
+        Some((variable, format!("--{}", arg.get_long()?)))
+    };
+    command.get_arguments().filter_map(name).collect()
+}
+
+/// Any value may be a URL with a password in it, if only by mistake.
+#[test]
+fn neither_help_nor_errors_show_credentials() {
+    let value = "https://user:sesame@host.example/x y";
+    let names = settings();
+    let all: Vec<_> = names.iter().map(|(name, _)| (name.as_str(), value)).collect();
+    for args in [&["--help"][..], &["-h"], &["help"], &["publish", "--help"], &["bench", "-h"]] {
+        let output = roomcast(args, &[&all[..], &[("BENCH_TOKEN", value)]].concat());
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(told.contains("[env: HTTPREQ_ENDPOINT]") || !told.contains("[env: HTTPREQ"));
+        assert!(!told.contains("sesame"), "{args:?}: {told}");
+    }
+    for (name, flag) in &names {
+        // The health check looks at all settings, and does nothing where one is wrong.
+        let output = roomcast(&["healthcheck", flag, value], &[("ADMIN_ADDR", "127.0.0.1:1")]);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!told.contains("sesame"), "{name}: {told}");
+    }
+}
+
+/// Settings with which the program ends at once, with exit code 1, unless it is refused before.
+const SHORT: [(&str, &str); 3] =
+    [("HTTP_ADDR", "127.0.0.1:0"), ("ADMIN_ADDR", "off"), ("REDISHOST", "127.0.0.1:1")];
+
+#[test]
+fn a_misspelt_setting_is_named_and_one_that_restricts_access_refuses_the_start() {
+    let publish = |variables: &[(&str, &str)]| {
+        let output = roomcast(&["publish", "a", "b"], &[&SHORT[..], variables].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (name, meant) in [("REDIS_URL", "REDISHOST"), ("REDIS_HOST", "REDISHOST")] {
+        let (code, told) = publish(&[(name, "redis://:sesame@cache:6379")]);
+        assert_eq!(code, Some(1), "{told}");
+        let warning = format!("WARN {name} is no setting; did you mean {meant}?");
+        assert!(told.contains(&warning) && !told.contains("sesame"), "{told}");
+    }
+    for (name, meant) in [("JWT_SECERT", "JWT_SECRET"), ("ALLOWED_ORIGIN", "ALLOWED_ORIGINS")] {
+        let (code, told) = publish(&[(name, "sesame"), ("GRACE", "never")]);
+        assert_eq!(code, Some(2), "{told}");
+        let refusal = format!("\n  {name}: is no setting; did you mean {meant}?");
+        assert!(told.contains(&refusal) && told.contains("\n  GRACE: "), "{told}");
+        assert!(!told.contains("sesame"), "{told}");
+    }
+}
+
+#[test]
+fn foreign_variables_are_not_spoken_of() {
+    let foreign = [
+        // Of machines, shells and languages.
+        ("PATH", "/usr/bin"),
+        ("HOME", "/root"),
+        ("HOST", "box"),
+        ("HOSTNAME", "box"),
+        ("LANG", "C"),
+        ("LINES", "40"),
+        ("TRACE", "1"),
+        ("HISTSIZE", "1000"),
+        ("PORT", "80"),
+        ("STATE_DIRECTORY", "/var/lib/x"),
+        ("SSL_CERT_FILE", ""),
+        ("SSL_CERT_DIR", "/etc/ssl/certs"),
+        ("HTTP_PROXY", "http://proxy:3128"),
+        ("HTTPS_PROXY", "http://proxy:3128"),
+        ("STATIC_DIR", "/srv"),
+        ("NODE_ENV", "production"),
+        ("RUST_LOG", "info"),
+        // Of clouds, registries and pipelines.
+        ("GITHUB_TOKEN", "x"),
+        ("CI_JOB_TOKEN", "x"),
+        ("NPM_TOKEN", "x"),
+        ("VAULT_TOKEN", "x"),
+        ("VAULT_ADDR", "https://vault:8200"),
+        ("AWS_SESSION_TOKEN", "x"),
+        ("AWS_ACCESS_KEY_ID", "x"),
+        ("AZURE_CLIENT_SECRET", "x"),
+        ("CLOUDFLARE_API_TOKEN", "x"),
+        ("CF_ZONE_ID", "x"),
+        // Of lego, which some of our settings are named after, and those that mean the same.
+        ("CF_API_KEY", "x"),
+        ("CF_API_EMAIL", "x"),
+        ("EXEC_PROPAGATION_TIMEOUT", "60"),
+        ("LEGO_EMAIL", "a@b.example"),
+        ("ACME_DNS_STORAGE_PATH", "/x"),
+        // Of other programs with Redis and JWTs.
+        ("REDIS_DB", "0"),
+        ("REDIS_PORT", "6379"),
+        ("REDIS_TLS", "true"),
+        ("JWT_PRIVATE_KEY", "x"),
+        ("CORS_ORIGINS", "*"),
+        ("DATABASE_URL", "postgres://x"),
+        ("CERT_FILE", "/x"),
+        // Service links of Kubernetes.
+        ("ROOMCAST_PORT", "tcp://10.0.0.1:80"),
+        ("ROOMCAST_SERVICE_HOST", "10.0.0.1"),
+        ("ROOMCAST_SERVICE_PORT_HTTP", "80"),
+        ("ROOMCAST_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("REDIS_SERVICE_HOST", "10.0.0.2"),
+        ("REDIS_SERVICE_PORT", "6379"),
+        ("REDIS_PORT_6379_TCP", "tcp://10.0.0.2:6379"),
+        ("REDIS_PORT_6379_TCP_ADDR", "10.0.0.2"),
+        ("REDIS_PORT_6379_TCP_PROTO", "tcp"),
+        ("REDIS_NAME", "/roomcast/redis"),
+    ];
+    assert!(foreign.len() >= 40);
+    let output = roomcast(&["publish", "a", "b"], &[&SHORT[..], &foreign].concat());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    assert!(told.contains("REDISHOST") && !told.contains("did you mean"), "{told}");
 }

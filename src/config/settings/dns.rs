@@ -66,7 +66,7 @@ pub struct DnsSettings {
     pub exec_mode: Option<String>,
 
     /// Server that is sent POST /present and /cleanup with the record's name and value, JSON
-    #[arg(long, env, global = true, value_name = "URL")]
+    #[arg(long, env, global = true, value_name = "URL", hide_env_values = true)]
     pub httpreq_endpoint: Option<String>,
 
     /// RAW: it is sent host, token and key authorization instead

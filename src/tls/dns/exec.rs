@@ -6,7 +6,10 @@ use async_trait::async_trait;
 use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 
 use super::{Provider, Txt, excerpt};
-use crate::tls::backoff::{Class, Failure};
+use crate::{
+    config::secrets,
+    tls::backoff::{Class, Failure},
+};
 
 /// For a call. `az` takes ten seconds to say hello.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -37,7 +40,9 @@ impl Provider for Exec {
 }
 
 impl Exec {
-    async fn call(&self, action: &str, txt: &Txt) -> Result<(), Failure> {
+    /// The call of the program. It acts on DNS alone, with credentials of its own: our secrets are
+    /// not in its environment.
+    fn command(&self, action: &str, txt: &Txt) -> Command {
         let mut command = Command::new(&self.path);
         command.arg(action);
         match self.raw {
@@ -49,6 +54,14 @@ impl Exec {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        for variable in secrets() {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    async fn call(&self, action: &str, txt: &Txt) -> Result<(), Failure> {
+        let mut command = self.command(action, txt);
         let name = format!("EXEC_PATH: `{} {action} …`", self.path.display());
         let mut child = command.spawn().map_err(|error| {
             Failure::new(Class::Credentials, format!("{name} cannot be called: {error}"))
@@ -101,6 +114,14 @@ mod tests {
             exec.present(&txt).await.expect("called");
             assert_eq!(fs::read_to_string(&called).expect("written"), expected);
         }
+        let exec = Exec { path: path.clone(), raw: false };
+        let command = exec.command("present", &txt);
+        let removed = command.as_std().get_envs().filter(|(_, value)| value.is_none());
+        let removed: Vec<_> = removed.filter_map(|(name, _)| name.to_str()).collect();
+        for secret in ["JWT_SECRET", "PUBLISH_TOKEN", "REDISHOST", "REDIS_PASSWORD", "CF_API_KEY"] {
+            assert!(removed.contains(&secret), "{secret}");
+        }
+        assert!(!removed.contains(&"PATH") && !removed.contains(&"RTHOST"));
         let missing = Exec { path: folder.join("nowhere"), raw: false };
         let failure = missing.clean_up(&txt).await.expect_err("there is none");
         assert_eq!(failure.class, Class::Credentials);

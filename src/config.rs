@@ -1,6 +1,14 @@
 //! Flags and environment → one plain, already valid [`Config`]; every mistake is named at once.
 
-use std::{fmt, num::NonZero, path::PathBuf, str::FromStr, thread, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    num::NonZero,
+    path::PathBuf,
+    str::FromStr,
+    thread,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
@@ -72,6 +80,8 @@ pub struct Config {
     pub admin_addr: Option<ListenAddr>,
     /// Public host names, as the demo's `RTHOST`; the first is no wildcard.
     pub hosts: Vec<String>,
+    /// Host names that requests may use besides those, from `HOSTS`; `*` = all.
+    pub allowed_hosts: Vec<String>,
     /// Where messages come from.
     pub source: Source,
     /// Redis glob patterns, without duplicates, at least one.
@@ -140,6 +150,23 @@ pub struct ListenAddr {
     pub host: Option<String>,
     /// 0 = any free port.
     pub port: u16,
+}
+
+impl ListenAddr {
+    /// Whether this machine alone reaches it.
+    pub fn is_loopback(&self) -> bool {
+        self.host.as_deref().is_some_and(|host| {
+            let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
+            host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
+        })
+    }
+}
+
+impl From<SocketAddr> for ListenAddr {
+    fn from(addr: SocketAddr) -> Self {
+        let (ip, port) = (addr.ip(), addr.port());
+        Self { host: (!ip.is_unspecified()).then(|| ip.to_string()), port }
+    }
 }
 
 impl fmt::Display for ListenAddr {
@@ -245,6 +272,8 @@ impl TryFrom<Settings> for Config {
         let http_addr = check.value("HTTP_ADDR", &settings.http_addr, default, str::parse);
         let hosts = hosts.unwrap_or_default();
         let https = https::https(&mut check, &settings, &hosts);
+        let allowed_hosts = given(settings.hosts.clone())
+            .map_or(Some(Vec::new()), |text| check.take("HOSTS", access::hosts(&text)));
         let limits = limits::limits(&mut check, &settings);
         let tokens = tokens::tokens(&mut check, &settings);
         let admin_addr = check.value("ADMIN_ADDR", &settings.admin_addr, ADMIN_ADDR, |text| {
@@ -327,6 +356,7 @@ impl TryFrom<Settings> for Config {
                 https,
                 admin_addr: admin_addr?,
                 hosts: hosts.names,
+                allowed_hosts: allowed_hosts?,
                 source: source?,
                 channels: channels?,
                 history: history?,

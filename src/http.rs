@@ -18,6 +18,7 @@ mod engine_io3;
 mod events;
 pub mod forwarded;
 mod headers;
+pub mod hosts;
 mod inbound;
 mod origin;
 pub mod polling;
@@ -26,6 +27,7 @@ mod seats;
 mod secure;
 
 use admin::Admin;
+use hosts::Hosts;
 use origin::Gate;
 use polling::Engine;
 pub use publish::Publishing;
@@ -47,7 +49,7 @@ pub struct Rear {
 }
 
 /// Routes of the listener that viewers use.
-pub fn public(config: &Config, rear: Rear) -> Router {
+pub fn public(config: &Config, rear: Rear, hosts: Option<Hosts>) -> Router {
     let Rear { engine, rooms, auth, publishing, admin } = rear;
     let sockets =
         any(async |State(engine): State<Engine>, request: Request| engine.answer(request).await);
@@ -60,20 +62,25 @@ pub fn public(config: &Config, rear: Rear) -> Router {
         .merge(publish::routes(publishing))
         .merge(assets::client())
         .fallback_service(assets::page(config.assets.as_deref()));
-    headers::careful(origin::guard(guarded, gate).merge(alive(config, admin)))
+    let routes = origin::guard(guarded, gate).merge(alive(config, admin));
+    headers::careful(hosts::guard(routes, hosts))
 }
 
 /// Routes of the plain listener beside HTTPS: whether the process lives, what a CA asks, and the
 /// way to HTTPS.
-pub fn plain(config: &Config, admin: Arc<Admin>, redirect: Redirect) -> Router {
+pub fn plain(
+    config: &Config,
+    admin: Arc<Admin>,
+    redirect: Redirect,
+    hosts: Option<Hosts>,
+) -> Router {
     let certificates = redirect.certificates.clone();
     let challenge = async move |Path(token): Path<String>| {
         certificates.http_01(&token).ok_or(StatusCode::NOT_FOUND)
     };
     let routes = alive(config, admin).route("/.well-known/acme-challenge/{token}", get(challenge));
-    headers::careful(
-        routes.fallback(move |request: Request| async move { redirect.answer(&request) }),
-    )
+    let routes = routes.fallback(move |request: Request| async move { redirect.answer(&request) });
+    headers::careful(hosts::guard(routes, hosts))
 }
 
 fn alive(config: &Config, admin: Arc<Admin>) -> Router {

@@ -28,6 +28,7 @@ pub mod inspect {
     pub use crate::{
         accept::bind,
         capacity::Capacity,
+        http::hosts::are_checked,
         store::try_folder,
         tls::inspect::{Ca, Certificate, Stored, ask_ca, ca, files, is_forgotten, stored, zones},
     };

@@ -26,7 +26,7 @@ use crate::{
     drain, fanout,
     health::Health,
     history::Bounds,
-    http::{self, Publishing, Rear, admin::Admin, polling::Engine},
+    http::{self, Publishing, Rear, admin::Admin, hosts::Hosts, polling::Engine},
     memory,
     metrics::{Gauge, Metrics},
     rooms::{Limits, Rooms},
@@ -97,6 +97,17 @@ impl Server {
             snapshot,
             max_connections,
         })
+    }
+
+    /// What it was bound with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether page and sockets are answered under known host names alone.
+    pub fn checks_hosts(&self) -> bool {
+        let listener = self.https.as_ref().map_or(&self.listener, |https| &https.listener);
+        http::hosts::are_checked(&self.config, is_loopback(listener), self.is_embedded())
     }
 
     /// Where page and sockets are served, or the way to HTTPS.
@@ -176,6 +187,7 @@ impl Server {
             tasks.spawn(fanout::run(lane, rooms.clone(), metrics.clone()));
         }
         tasks.spawn(stop.clone().run_until_cancelled_owned(fanout::sweep(rooms.clone())));
+        let is_embedded = self.embedded.is_some();
         if let Some(embedded) = self.embedded {
             tasks.spawn(embedded.run(stop.clone()));
         }
@@ -209,12 +221,18 @@ impl Server {
         let engine =
             Engine::new(service, sessions, auth.clone(), ended, max_packet, metrics.clone());
         let certificates = self.https.as_ref().map(|https| https.redirect.certificates.clone());
+        let hosts = |listener: &TcpListener| {
+            let checked = http::hosts::are_checked(config, is_loopback(listener), is_embedded);
+            checked.then(|| Hosts::new(config, certificates.clone(), metrics.clone()))
+        };
+        let served = self.https.as_ref().map_or(&self.listener, |https| &https.listener);
+        let certificates = certificates.clone();
         let admin =
             Arc::new(Admin { health: health.clone(), metrics: metrics.clone(), certificates });
         let addresses = Addresses::new(config.limits.per_address, config.trusted_proxies.clone());
         let publishing = Publishing::new(config, auth.clone(), link, metrics.clone());
         let rear = Rear { engine, rooms: rooms.clone(), auth, publishing, admin: admin.clone() };
-        let routes = http::public(config, rear);
+        let routes = http::public(config, rear, hosts(served));
         let routes = http::seated(routes, addresses.clone(), metrics.clone());
         let mut public = Accept {
             service: routes,
@@ -229,7 +247,7 @@ impl Server {
         if let Some(Secure { listener, tls, redirect, renewal }) = self.https {
             renewing = Some(tokio::spawn(renewal.run(stop.clone())));
             let certificates = redirect.certificates.clone();
-            let plain = http::plain(config, admin.clone(), redirect);
+            let plain = http::plain(config, admin.clone(), redirect, hosts(&self.listener));
             let service = http::strict(public.service.clone(), certificates);
             let secure = Accept { service, tls: Some(tls), ..public.clone() };
             tasks.spawn(secure.run(listener, stop.clone()));
@@ -240,7 +258,7 @@ impl Server {
         let closed = CancellationToken::new();
         if let Some(listener) = self.admin {
             let accept = Accept {
-                service: http::admin::routes(admin),
+                service: http::admin::routes(admin, hosts(&listener)),
                 tls: None,
                 streams: Streams::new(Gauge::default(), backlog, metrics.clone()),
                 max_connections: MAX_ADMIN_CONNECTIONS,
@@ -292,7 +310,7 @@ async fn choose_source(source: &Source) -> anyhow::Result<(RedisAddress, Option<
 
 /// Says what one should know before strangers find out.
 fn warn_of_open_doors(config: &Config, listener: &TcpListener) {
-    let reachable = listener.local_addr().is_ok_and(|addr| !addr.ip().is_loopback());
+    let reachable = !is_loopback(listener);
     match &config.tokens {
         None if reachable && !config.hosts.is_empty() => warn!(
             "everybody who reaches {} may watch every room: set JWT_SECRET or JWT_PUBLIC_KEY if that is not meant",
@@ -307,6 +325,11 @@ fn warn_of_open_doors(config: &Config, listener: &TcpListener) {
         }
         _ => {}
     }
+}
+
+/// Whether this machine alone reaches a listener.
+fn is_loopback(listener: &TcpListener) -> bool {
+    listener.local_addr().is_ok_and(|addr| addr.ip().to_canonical().is_loopback())
 }
 
 /// How much of the past is kept.

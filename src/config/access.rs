@@ -4,12 +4,25 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::Secret;
+use super::{Secret, https::is_host};
 
 /// Tokens, comma-separated or one a line: a new one can be handed out before the old one goes.
 pub(super) fn tokens(text: &Secret) -> Vec<Secret> {
     let tokens = text.expose().split([',', '\n']).map(str::trim).filter(|token| !token.is_empty());
     tokens.map(|token| token.to_owned().into()).collect()
+}
+
+/// Host names, comma-separated, in small letters: `*.example.com` stands for one label, `*` for all.
+pub(super) fn hosts(text: &str) -> Result<Vec<String>, String> {
+    let one = |text: &str| {
+        let name = text.to_ascii_lowercase();
+        // Names in a container's network may have an underscore, which DNS has not.
+        let plain = name.strip_prefix("*.").unwrap_or(&name).replace('_', "-");
+        (name == "*" || is_host(&plain)).then_some(name).ok_or_else(|| {
+            format!("`{text}` is no host name; write names without ports, e.g. rt.example.com or *.example.com, or * for all")
+        })
+    };
+    text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(one).collect()
 }
 
 /// Addresses and networks, comma-separated, without doubles.

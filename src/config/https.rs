@@ -232,7 +232,7 @@ pub(super) fn hosts(text: &str) -> Result<Hosts, String> {
     Ok(Hosts { names, port: with_port.map(|(_, port)| port) })
 }
 
-fn is_host(host: &str) -> bool {
+pub(super) fn is_host(host: &str) -> bool {
     let is_label = |label: &str| {
         let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         (1..=MAX_LABEL).contains(&label.len())

@@ -52,6 +52,12 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "HOSTS")]
     pub rthost: Option<String>,
 
+    /// Host names that requests may use, comma-separated, besides RTHOST, `localhost` and addresses:
+    /// `rt.example.com`, `*.example.com`, or `*` for all. Unset: any, but none on loopback and with
+    /// the embedded broker, where a page elsewhere could have its own name lead here
+    #[arg(long, env, global = true, value_name = "HOSTS")]
+    pub hosts: Option<String>,
+
     /// Who issues certificates: production or staging (of Let's Encrypt), the URL of an ACME
     /// directory, or auto: production, but staging if CERT_DIR would not survive a container
     #[arg(long, env, global = true, value_name = "CA", default_value = super::https::ACME_CA)]

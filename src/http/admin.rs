@@ -11,6 +11,7 @@ use axum::{
 };
 use serde::Serialize;
 
+use super::hosts::{self, Hosts};
 use crate::{
     broker,
     health::{Health, SourceReport, SourceState},
@@ -32,13 +33,14 @@ pub struct Admin {
 }
 
 /// Routes of the admin listener.
-pub fn routes(admin: Arc<Admin>) -> Router {
-    Router::new()
+pub fn routes(admin: Arc<Admin>, hosts: Option<Hosts>) -> Router {
+    let routes = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
         .route("/metrics", get(metrics))
-        .with_state(admin)
+        .with_state(admin);
+    hosts::guard(routes, hosts)
 }
 
 /// The process runs.

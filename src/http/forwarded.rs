@@ -32,12 +32,19 @@ pub fn client(trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
 /// The host, and the port if it is not the usual one, that the client asked for. Of several
 /// X-Forwarded-Host, the last is what the trusted peer itself has heard.
 pub fn host<'a>(trusted: &[IpNet], peer: IpAddr, headers: &'a HeaderMap) -> Option<&'a str> {
-    let forwarded = || {
-        let last = headers.get_all(FORWARDED_HOST).iter().next_back()?.to_str().ok()?;
-        last.rsplit(',').next().map(str::trim).filter(|host| !host.is_empty())
-    };
     let asked = || headers.get(HOST)?.to_str().ok();
-    if is_trusted(trusted, peer) { forwarded().or_else(asked) } else { asked() }
+    forwarded_host(trusted, peer, headers).or_else(asked)
+}
+
+/// That host, if the peer is a trusted proxy that names one.
+pub fn forwarded_host<'a>(
+    trusted: &[IpNet],
+    peer: IpAddr,
+    headers: &'a HeaderMap,
+) -> Option<&'a str> {
+    let last = headers.get_all(FORWARDED_HOST).iter().next_back()?.to_str().ok()?;
+    let host = last.rsplit(',').next().map(str::trim).filter(|host| !host.is_empty())?;
+    is_trusted(trusted, peer).then_some(host)
 }
 
 /// Whether an address is one of a trusted proxy.

@@ -21,7 +21,7 @@ use ipnet::IpNet;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use tracing::warn;
 
-use super::forwarded;
+use super::{forwarded, hosts::covers};
 use crate::{
     config::{AllowedOrigin, Config, Origin},
     metrics::Counter,
@@ -164,14 +164,6 @@ impl Gate {
     fn tell(&self, origin: &str) -> bool {
         let mut told = self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         told.len() < MAX_TOLD && told.insert(origin.to_owned())
-    }
-}
-
-/// Whether a host of RTHOST is this one; a wildcard stands for one label, as in certificates.
-fn covers(ours: &str, host: &str) -> bool {
-    match ours.strip_prefix("*.") {
-        Some(domain) => host.split_once('.').is_some_and(|(_, parent)| parent == domain),
-        None => ours == host,
     }
 }
 

@@ -126,6 +126,11 @@ impl Certificates {
         self.current.load().as_ref().is_some_and(|used| used.pair.holds(SystemTime::now()).is_ok())
     }
 
+    /// Whether the one in use is for a host.
+    pub fn covers(&self, host: &str) -> bool {
+        self.current.load().as_ref().is_some_and(|used| used.pair.covers(host))
+    }
+
     /// Whether browsers trust it.
     pub fn is_trusted(&self) -> bool {
         self.current.load().as_ref().is_some_and(|used| used.trusted) && self.usable()

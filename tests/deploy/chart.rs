@@ -81,6 +81,20 @@ fn the_server_is_told_what_it_understands() {
     assert!(environment("trying")["REDISHOST"].starts_with("roomcast-redis:"));
 }
 
+/// Those of the ingress, and those by which the cluster's own clients reach the service.
+#[test]
+#[ignore = "needs helm: tests/run"]
+fn the_server_answers_under_the_names_that_lead_to_it() {
+    assert!(config(&environment("trying")).allowed_hosts.is_empty(), "no name is known");
+    for set in ["public", "many"] {
+        let hosts = config(&environment(set)).allowed_hosts;
+        let ingress = of_kind(set, "Ingress")[0]["spec"]["rules"][0]["host"].take();
+        for host in [text(&ingress), "roomcast", "roomcast.default.svc.cluster.local"] {
+            assert!(hosts.iter().any(|known| known == host), "{set}: {host} in {hosts:?}");
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs helm: tests/run"]
 fn secrets_come_from_a_secret() {

@@ -35,7 +35,7 @@ async fn while_it_drains_it_is_not_ready_and_says_so() {
     let mut stalled = Client::connect(&site).await;
     stalled.join("device01").await;
     let hanging = TcpStream::connect(site.addr).await.expect("connected");
-    let head = b"POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n";
+    let head = b"POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n";
     hanging.writable().await.expect("writable");
     assert_eq!(hanging.try_write(head).expect("sent"), head.len());
     site.until_metric("roomcast_connections", 2).await;

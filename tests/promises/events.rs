@@ -13,7 +13,7 @@ struct Curl(BufReader<TcpStream>);
 impl Curl {
     async fn get(site: &Site, path: &str, headers: &str) -> Self {
         let mut stream = TcpStream::connect(site.addr).await.expect("connected");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut curl = Self(BufReader::new(stream));
         let head = curl.part().await;

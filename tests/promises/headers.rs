@@ -10,7 +10,7 @@ use crate::support::{Site, within};
 /// The head of an answer, in small letters.
 async fn head(site: &Site, path: &str) -> String {
     let mut stream = TcpStream::connect(site.addr).await.expect("connected");
-    let asked = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let asked = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(asked.as_bytes()).await.expect("sent");
     let (mut answer, mut byte) = (Vec::new(), [0]);
     while !answer.ends_with(b"\r\n\r\n") {

@@ -138,7 +138,7 @@ async fn rest(stream: &mut TcpStream) -> Vec<u8> {
 /// A WebSocket of Engine.IO 4 whose frames are written by hand.
 async fn websocket(site: &Site) -> TcpStream {
     let mut stream = TcpStream::connect(site.addr).await.expect("connected");
-    let head = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: x\r\n\
+    let head = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: localhost\r\n\
                 connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
                 sec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n";
     stream.write_all(head.as_bytes()).await.expect("sent");

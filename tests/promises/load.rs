@@ -73,7 +73,7 @@ async fn nothing_is_left_of_clients_that_reset_before_the_first_packet() {
         running.spawn(async move {
             // Engine.IO 3: the server connects such a client to the namespace by itself.
             let mut stream = TcpStream::connect(site.addr).await.expect("connected");
-            let head = "GET /socket.io/?EIO=3&transport=websocket HTTP/1.1\r\nhost: x\r\n\
+            let head = "GET /socket.io/?EIO=3&transport=websocket HTTP/1.1\r\nhost: localhost\r\n\
                         connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
                         sec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n";
             stream.write_all(head.as_bytes()).await.expect("sent");

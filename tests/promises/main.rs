@@ -21,6 +21,7 @@ mod events;
 mod headers;
 mod history;
 mod hostile;
+mod hosts;
 mod limits;
 mod load;
 mod pebble;

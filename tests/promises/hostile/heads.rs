@@ -8,15 +8,15 @@ use super::{Siege, rest};
 const TIMES: usize = 20;
 
 fn heads() -> Vec<Vec<u8>> {
-    let get = |more: &str| format!("GET / HTTP/1.1\r\nhost: x\r\n{more}\r\n").into_bytes();
+    let get = |more: &str| format!("GET / HTTP/1.1\r\nhost: localhost\r\n{more}\r\n").into_bytes();
     let asking = |path: &str| {
-        format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").into_bytes()
+        format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").into_bytes()
     };
     let long = "x".repeat(60_000);
     let socket = "/socket.io/?EIO=4&transport=";
     let upgrade = |key: &str| {
         format!(
-            "GET {socket}websocket HTTP/1.1\r\nhost: x\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\
+            "GET {socket}websocket HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n\r\n"
         )
         .into_bytes()
@@ -42,7 +42,7 @@ fn heads() -> Vec<Vec<u8>> {
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS hello".to_vec(),
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
         b"GET / HTTP/9.9\r\n\r\n".to_vec(),
-        b"GET / HTTP/1.1\nhost: x\nconnection: close\n\n".to_vec(),
+        b"GET / HTTP/1.1\nhost: localhost\nconnection: close\n\n".to_vec(),
         get("x\0y: z\r\n"),
         get("x : y\r\n"),
         get(" folded: y\r\n"),

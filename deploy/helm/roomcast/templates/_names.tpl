@@ -29,3 +29,20 @@ capabilities:
   drop:
     - ALL
 {{- end }}
+
+{{- /*
+The host names of the ingress and of the route, and the service's own within the cluster, for HOSTS;
+empty where one of them takes any name.
+*/ -}}
+{{- define "roomcast.hosts" -}}
+{{- $gateway := .Values.gateway | default dict }}
+{{- $open := or (and .Values.ingress.enabled (not .Values.ingress.host)) (and $gateway.enabled (not $gateway.hostnames)) }}
+{{- if and (or .Values.ingress.enabled $gateway.enabled) (not $open) }}
+{{- $service := include "roomcast.name" . }}
+{{- $inside := printf "%s.%s" $service .Release.Namespace }}
+{{- $hosts := list $service $inside (printf "%s.svc" $inside) (printf "%s.svc.cluster.local" $inside) }}
+{{- if .Values.ingress.enabled }}{{ $hosts = append $hosts .Values.ingress.host }}{{ end }}
+{{- if $gateway.enabled }}{{ $hosts = concat $hosts $gateway.hostnames }}{{ end }}
+{{- join "," (uniq $hosts) }}
+{{- end }}
+{{- end }}

@@ -8,6 +8,7 @@ use roomcast::config::{BadSettings, Config, Misspelt, Settings};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+mod access;
 mod bench;
 mod demo;
 mod doctor;

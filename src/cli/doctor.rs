@@ -4,9 +4,15 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use futures_util::future::{BoxFuture, FutureExt, join_all};
-use roomcast::config::{BadSettings, Config};
+use roomcast::{
+    broker::redis::answers,
+    config::{BadSettings, Config, Source, misspelt},
+    inspect::are_checked,
+};
 use serde::Serialize;
 use tokio::time::timeout;
+
+use super::access::Access;
 
 mod https;
 mod machine;
@@ -72,15 +78,31 @@ fn check<'a>(
     timeout(CHECK_TIMEOUT, look).map(move |found| found.unwrap_or_else(late)).boxed()
 }
 
+/// Who may watch and publish, as the server says at its start.
+async fn access(config: &Config) -> Vec<Finding> {
+    let at = config.https.as_ref().map_or(&config.http_addr, |https| &https.addr);
+    let embedded = match &config.source {
+        Source::Embedded(_) => true,
+        Source::Detect(address) => !answers(address).await,
+        Source::Redis(_) => false,
+    };
+    let checked = are_checked(config, at.is_loopback(), embedded);
+    vec![Finding::ok("access", Access::new(config, at, checked).to_string())]
+}
+
 impl Doctor {
     /// Looks at all, and prints a line for each finding.
     pub async fn run(&self, config: &Config) -> anyhow::Result<ExitCode> {
         let mut checks = vec![
+            check("access", access(config)),
             check("REDISHOST", redis::look(config)),
             check("HTTP_ADDR", machine::look(config)),
         ];
         checks.extend(https::checks(config));
         let mut findings = vec![Finding::ok("settings", "all of them can be used")];
+        let doubtful = misspelt();
+        findings
+            .extend(doubtful.iter().map(|name| Finding::warn(&name.variable, name.to_string())));
         findings.extend(join_all(checks).await.into_iter().flatten());
         self.print(&findings);
         let failed = findings.iter().any(|finding| finding.verdict == Verdict::Fail);

@@ -9,6 +9,8 @@ use roomcast::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::access::Access;
+
 /// Binds, says where, and serves until `stop`.
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<ExitCode> {
     let format = config.log_format;
@@ -27,12 +29,19 @@ pub fn announce(server: &Server, format: LogFormat) -> anyhow::Result<()> {
     let admin =
         server.admin_addr().map_or("off".to_owned(), |addr| format!("http://{addr}/status"));
     let (redis, embedded) = (server.redis(), server.is_embedded());
+    let at = server.https_addr().map_or_else(|| server.local_addr(), Ok)?.into();
+    let access = Access::new(server.config(), &at, server.checks_hosts());
     if format == LogFormat::Json {
-        info!(page, %redis, embedded, admin, max_connections = server.max_connections(), "serving");
+        let Access { watch, publish, at, hosts } = access;
+        let max_connections = server.max_connections();
+        info!(
+            page, %redis, embedded, admin, watch, publish, at, hosts, max_connections, "serving"
+        );
         return Ok(());
     }
     println!("Roomcast {}", env!("CARGO_PKG_VERSION"));
     println!("  Page    {page}");
+    println!("  Access  {access}");
     if embedded {
         println!("  Redis   {redis}, the embedded broker for development: no other Redis is used");
     } else {

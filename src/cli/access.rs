@@ -1,0 +1,58 @@
+//! Who may watch and publish, and where: for the banner, the log and the doctor.
+
+use std::fmt;
+
+use roomcast::config::{Config, ListenAddr};
+
+/// Who reaches a server, and what they may do there.
+pub struct Access {
+    /// Who may watch.
+    pub watch: &'static str,
+    /// Who may publish over HTTP.
+    pub publish: &'static str,
+    /// At which address it listens, and from where that can be reached.
+    pub at: String,
+    /// Under which names it answers.
+    pub hosts: String,
+}
+
+impl Access {
+    /// Of a server that listens there. `checks_hosts` says whether it answers under known names
+    /// alone.
+    pub fn new(config: &Config, at: &ListenAddr, checks_hosts: bool) -> Self {
+        let watch = if config.tokens.is_some() { "JWT required" } else { "everyone" };
+        let publish = match (config.publish_tokens.is_empty(), &config.tokens) {
+            (true, None) => "off",
+            (false, None) => "PUBLISH_TOKEN",
+            (true, Some(_)) => "JWT",
+            (false, Some(_)) => "PUBLISH_TOKEN or JWT",
+        };
+        Self { watch, publish, at: reach(at), hosts: hosts(config, checks_hosts) }
+    }
+}
+
+fn reach(at: &ListenAddr) -> String {
+    if at.is_loopback() {
+        return format!("{at}, from this machine only");
+    }
+    match at.host.as_deref() {
+        None | Some("0.0.0.0" | "::") => format!("port {} of all interfaces", at.port),
+        Some(_) => at.to_string(),
+    }
+}
+
+fn hosts(config: &Config, checked: bool) -> String {
+    if !checked {
+        return "any host name".to_owned();
+    }
+    let names = config.hosts.iter().chain(&config.allowed_hosts).map(String::as_str);
+    let names: Vec<_> = ["localhost"].into_iter().chain(names).collect();
+    format!("{} and addresses", names.join(", "))
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { watch, publish, at, hosts } = self;
+        write!(f, "watch: {watch}; publish over HTTP: {publish}; at {at}; under {hosts}")
+    }
+}

@@ -6,10 +6,11 @@
 
 use std::{fmt, sync::Arc};
 
+use arc_swap::ArcSwap;
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::{
-    config::{Config, Secret},
+    config::{AccessKeys, Config, Secret},
     glob,
 };
 
@@ -28,30 +29,52 @@ const MAX_TOKEN: usize = 8 << 10;
 
 /// Who decides.
 pub struct Auth {
+    keys: ArcSwap<Keys>,
+}
+
+/// What decides about access at a time.
+struct Keys {
+    settings: AccessKeys,
     key: Option<Key>,
-    publish_tokens: Vec<Secret>,
+}
+
+impl Keys {
+    fn new(settings: AccessKeys) -> Self {
+        Self { key: settings.tokens.as_ref().map(Key::new), settings }
+    }
 }
 
 impl Auth {
     /// As the settings say.
     pub fn new(config: &Config) -> Self {
-        let key = config.tokens.as_ref().map(Key::new);
-        Self { key, publish_tokens: config.publish_tokens.clone() }
+        let (tokens, publish_tokens) = (config.tokens.clone(), config.publish_tokens.clone());
+        let keys = Keys::new(AccessKeys { tokens, publish_tokens });
+        Self { keys: ArcSwap::from_pointee(keys) }
+    }
+
+    /// Takes other keys into use, for all tokens that are looked at from now on; whether they are
+    /// others than before. What tokens have allowed before goes on until they expire.
+    pub fn replace(&self, settings: AccessKeys) -> bool {
+        let changed = self.keys.load().settings != settings;
+        if changed {
+            self.keys.store(Arc::new(Keys::new(settings)));
+        }
+        changed
     }
 
     /// Whether nobody gets in without a token.
     pub fn wants_tokens(&self) -> bool {
-        self.key.is_some()
+        self.keys.load().key.is_some()
     }
 
     /// Whether somebody could be allowed to publish over HTTP.
     pub fn has_publishers(&self) -> bool {
-        self.wants_tokens() || !self.publish_tokens.is_empty()
+        self.wants_tokens() || !self.keys.load().settings.publish_tokens.is_empty()
     }
 
     /// What somebody with this token may watch, at a time in ms since the Unix epoch.
     pub fn viewer(&self, token: Option<&str>, now: u64) -> Result<Grant, BadToken> {
-        match &self.key {
+        match &self.keys.load().key {
             None => Ok(Grant::everything()),
             Some(key) => key.read(token.ok_or(BadToken::Missing)?, now),
         }
@@ -62,9 +85,10 @@ impl Auth {
         let token = token.ok_or(BadToken::Missing)?;
         // All are compared, and each as a whole: the time tells nothing about them.
         let same = |known: &Secret| known.expose().as_bytes().ct_eq(token.as_bytes());
-        let fixed =
-            self.publish_tokens.iter().map(same).fold(Choice::from(0), |any, same| any | same);
-        match &self.key {
+        let keys = self.keys.load();
+        let publish_tokens = &keys.settings.publish_tokens;
+        let fixed = publish_tokens.iter().map(same).fold(Choice::from(0), |any, same| any | same);
+        match &keys.key {
             _ if fixed.into() => Ok(Grant::everything()),
             None => Err(BadToken::Unknown),
             Some(key) => key.read(token, now),

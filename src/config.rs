@@ -15,6 +15,7 @@ use ipnet::IpNet;
 mod access;
 mod credential;
 mod dns;
+mod files;
 mod https;
 mod limits;
 mod names;
@@ -25,6 +26,7 @@ mod settings;
 mod spelling;
 mod tokens;
 
+pub use access::AccessKeys;
 pub use credential::Credential;
 pub use dns::{CloudflareAccess, Dns, DnsProvider};
 pub use https::{Acme, Authority, CertificateFiles, CertificateSource, Challenge, Https};
@@ -275,7 +277,7 @@ impl TryFrom<Settings> for Config {
         let allowed_hosts = given(settings.hosts.clone())
             .map_or(Some(Vec::new()), |text| check.take("HOSTS", access::hosts(&text)));
         let limits = limits::limits(&mut check, &settings);
-        let tokens = tokens::tokens(&mut check, &settings);
+        let AccessKeys { tokens, publish_tokens } = AccessKeys::checked(&mut check, &settings);
         let admin_addr = check.value("ADMIN_ADDR", &settings.admin_addr, ADMIN_ADDR, |text| {
             if text == "off" { Ok(None) } else { text.parse().map(Some) }
         });
@@ -310,20 +312,14 @@ impl TryFrom<Settings> for Config {
         });
         let state_dir = given(settings.state_dir).map(PathBuf::from);
         let assets = given(settings.assets).map(PathBuf::from);
-        if let Some(dir) = assets.as_deref().filter(|dir| !dir.join("index.html").is_file()) {
+        if let Some(dir) = assets.as_deref().filter(|dir| !files::is_file(&dir.join("index.html")))
+        {
             check.problem("ASSETS", format!("`{}` has no index.html to serve", dir.display()));
         }
         let hello = check.value("HELLO", &settings.hello, HELLO, boolean);
         let slow_after = check.value("SLOW_AFTER", &settings.slow_after, SLOW_AFTER, |text| {
             duration(text, SLOW_AFTER_RANGE)
         });
-        let publish_tokens = check.value_or_file(
-            "PUBLISH_TOKEN",
-            settings.publish_token,
-            settings.publish_token_file,
-        );
-        let publish_tokens =
-            publish_tokens.map(|tokens| access::tokens(&tokens)).unwrap_or_default();
         let max_payload = check.value("MAX_PAYLOAD", &settings.max_payload, MAX_PAYLOAD, |text| {
             let fits = |&size: &usize| size <= MAX_PAYLOAD_MAX;
             let size = Some(size(text)?).filter(fits);

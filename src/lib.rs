@@ -6,7 +6,7 @@
 //! ```text
 //! data     Redis ─► broker::redis ─[queue: full = drop + count]─► fanout ─► rooms ─► outlets ─► stream ─► kernel
 //! control  flags + env ─► config ─► tls ─► accept ─► http ─► sockets
-//! stop     stop ─► not ready ─► stop accepting ─► stop broker ─► flush and end the streams over the grace
+//! stop     stop ─► not ready ─► stop accepting ─► end the streams over the grace while messages go on ─► stop the subscription
 //! ```
 //!
 //! Answers, replays and whatever goes to who polls take the way through the engine; see
@@ -41,6 +41,7 @@ mod capacity;
 mod delivery;
 mod drain;
 mod fanout;
+mod file_calls;
 mod history;
 mod http;
 mod memory;

@@ -4,10 +4,39 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Secret, https::is_host};
+use super::{BadSettings, Check, Secret, Settings, Tokens, https::is_host, tokens};
+
+/// Who may watch and publish, as the settings and the files that they name say now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessKeys {
+    /// By JWTs; `None` = everybody may watch.
+    pub tokens: Option<Tokens>,
+    /// Bearer tokens that may publish on every channel.
+    pub publish_tokens: Vec<Secret>,
+}
+
+impl AccessKeys {
+    /// Reads them again. It blocks, where they are in files.
+    pub fn read(settings: &Settings) -> Result<Self, BadSettings> {
+        let mut check = Check(Vec::new());
+        let keys = Self::checked(&mut check, settings);
+        if check.0.is_empty() { Ok(keys) } else { Err(BadSettings(check.0)) }
+    }
+
+    pub(super) fn checked(check: &mut Check, settings: &Settings) -> Self {
+        let tokens = tokens::tokens(check, settings);
+        let publish_tokens = check.value_or_file(
+            "PUBLISH_TOKEN",
+            settings.publish_token.clone(),
+            settings.publish_token_file.clone(),
+        );
+        let publish_tokens = publish_tokens.map(|tokens| split(&tokens)).unwrap_or_default();
+        Self { tokens, publish_tokens }
+    }
+}
 
 /// Tokens, comma-separated or one a line: a new one can be handed out before the old one goes.
-pub(super) fn tokens(text: &Secret) -> Vec<Secret> {
+fn split(text: &Secret) -> Vec<Secret> {
     let tokens = text.expose().split([',', '\n']).map(str::trim).filter(|token| !token.is_empty());
     tokens.map(|token| token.to_owned().into()).collect()
 }

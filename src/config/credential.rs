@@ -1,8 +1,8 @@
 //! Secrets that are read when they are used, so that those in files can be mended while we run.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use super::{Check, Secret, given};
+use super::{Check, Secret, files, given};
 
 /// The names that lego has for some settings besides ours.
 const LEGO: [(&str, &str); 4] = [
@@ -31,10 +31,9 @@ impl Credential {
     pub fn read(&self) -> Result<Secret, String> {
         match &self.place {
             Place::Here(secret) => Ok(secret.clone()),
-            Place::File(file) => match fs::read_to_string(file) {
-                Ok(text) if text.trim().is_empty() => Err(format!("`{}` is empty", file.display())),
-                Ok(text) => Ok(text.trim().to_owned().into()),
-                Err(error) => Err(format!("cannot read `{}`: {error}", file.display())),
+            Place::File(file) => match files::read(file)? {
+                text if text.trim().is_empty() => Err(format!("`{}` is empty", file.display())),
+                text => Ok(text.trim().to_owned().into()),
             },
         }
     }

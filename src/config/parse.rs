@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Problem, Secret};
+use super::{Problem, Secret, files};
 
 /// Collects what is wrong, by the setting's name, and never a value that could be secret.
 pub struct Check(pub Vec<Problem>);
@@ -46,8 +46,7 @@ impl Check {
             }
             (Some(value), None) => Some(value.into()),
             (None, Some(file)) => {
-                let content = std::fs::read_to_string(&file)
-                    .map_err(|error| format!("cannot read `{file}`: {error}"));
+                let content = files::read(file.as_ref());
                 // Editors and `kubectl create secret` leave a line end that is not meant.
                 self.take(&format!("{name}_FILE"), content)
                     .map(|content| content.trim_end_matches(['\r', '\n']).to_owned().into())

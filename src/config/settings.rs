@@ -249,3 +249,16 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "LEVEL", default_value = super::LOG_LEVEL)]
     pub log_level: String,
 }
+
+impl Settings {
+    /// The settings that name files with what decides about access; they can be read again.
+    pub fn secret_files(&self) -> Vec<&'static str> {
+        let files = [
+            ("JWT_SECRET_FILE", &self.jwt_secret_file),
+            ("JWT_PUBLIC_KEY_FILE", &self.jwt_public_key_file),
+            ("PUBLISH_TOKEN_FILE", &self.publish_token_file),
+        ];
+        let set = files.into_iter().filter(|(_, file)| super::given((*file).clone()).is_some());
+        set.map(|(name, _)| name).collect()
+    }
+}

@@ -73,6 +73,10 @@ pub(super) fn tokens(check: &mut Check, settings: &Settings) -> Option<Tokens> {
         settings.jwt_public_key.clone(),
         settings.jwt_public_key_file.clone(),
     );
+    // An empty key would be known to everybody.
+    if secret.as_ref().is_some_and(|secret| secret.expose().is_empty()) {
+        check.problem("JWT_SECRET_FILE", "is empty".to_owned());
+    }
     let public =
         public.and_then(|text| check.take("JWT_PUBLIC_KEY", PublicKey::parse(text.expose())));
     let (audience, issuer) =

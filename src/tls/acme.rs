@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use humantime::format_rfc3339_seconds;
-use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
+use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -20,7 +20,7 @@ use super::{
     pair::Pair,
     store::Store,
 };
-use crate::{config, metrics::Metrics};
+use crate::{config, file_calls::StoreCalls, metrics::Metrics};
 
 mod account;
 pub(super) mod authority;
@@ -43,7 +43,7 @@ const MAX_NAME: usize = 100;
 pub struct Acme {
     order: Order,
     hosts: Vec<String>,
-    store: Store,
+    store: StoreCalls,
     certificates: Arc<Certificates>,
     metrics: Arc<Metrics>,
     /// Kinds of records in the store.
@@ -69,9 +69,9 @@ impl Acme {
         certificates: Arc<Certificates>,
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
-        let directory = authority::directory(&settings.ca, &settings.store);
+        let directory = authority::directory(&settings.ca, &settings.store).await;
         let client = authority::client(settings.ca_root.as_deref()).await?;
-        let store = Store::new(settings.store);
+        let store = StoreCalls::new(Store::new(settings.store));
         let host: String =
             hosts.first().map(|host| host.chars().take(MAX_NAME).collect()).unwrap_or_default();
         let name = format!("{host}-{:016x}", hash(&[&directory, &hosts.join(",")]));
@@ -231,15 +231,15 @@ impl Acme {
 
     /// The newest one that holds; else the newest, which is better than none.
     async fn serve_stored(&mut self) -> anyhow::Result<()> {
-        let (store, kind, parse) = (self.store.clone(), self.certificate.clone(), self.parse());
+        let (kind, parse) = (self.certificate.clone(), self.parse());
         let renewals = self.renewals.clone();
-        let (mut stored, renewal) = spawn_blocking(move || {
+        let read = move |store: &Store| {
             let renewal = |content: &[u8]| Ok(serde_json::from_slice::<Renewal>(content)?);
             // One that is damaged is none: the CA is asked again.
             let renewal = store.read(&renewals, renewal).unwrap_or_default().into_iter().next();
-            anyhow::Ok((store.read(&kind, parse)?, renewal))
-        })
-        .await??;
+            Ok((store.read(&kind, parse)?, renewal))
+        };
+        let (mut stored, renewal) = self.store.call(read).await?;
         let now = SystemTime::now();
         let newest = stored.iter().position(|pair| pair.holds(now).is_ok()).unwrap_or_default();
         if newest < stored.len() {
@@ -275,9 +275,9 @@ impl Acme {
     }
 
     async fn remembered(&self) -> anyhow::Result<Backoff> {
-        let (store, kind) = (self.store.clone(), self.attempts.clone());
+        let kind = self.attempts.clone();
         let parse = |content: &[u8]| Ok(serde_json::from_slice::<Backoff>(content)?);
-        let stored = spawn_blocking(move || store.read(&kind, parse)).await??;
+        let stored = self.store.call(move |store| store.read(&kind, parse)).await?;
         let stored = stored.into_iter().next().unwrap_or_default();
         let later = self.backoff.not_before > stored.not_before;
         Ok(if later { self.backoff.clone() } else { stored })
@@ -290,8 +290,7 @@ impl Acme {
     }
 
     async fn write(&self, kind: String, content: Vec<u8>) -> anyhow::Result<()> {
-        let store = self.store.clone();
-        let written = spawn_blocking(move || store.write(&kind, &content)).await?;
+        let written = self.store.call(move |store| store.write(&kind, &content)).await;
         if written.is_err() {
             warn!("{} takes no records", self.store.folder().display());
         }

@@ -8,6 +8,8 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
+use crate::file_calls::FileCalls;
+
 /// Where others look for more roots, too.
 const MORE_ROOTS: &str = "SSL_CERT_FILE";
 
@@ -28,7 +30,7 @@ pub async fn known() -> anyhow::Result<RootCertStore> {
 /// Adds the roots of a file, PEM; an error names the setting.
 pub async fn add(roots: &mut RootCertStore, setting: &str, file: &Path) -> anyhow::Result<()> {
     let name = || format!("{setting}: cannot use {}", file.display());
-    let pem = tokio::fs::read(file).await.with_context(name)?;
+    let pem = FileCalls::default().read(file).await.with_context(name)?;
     let found: Vec<_> =
         CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().with_context(name)?;
     let (added, _) = roots.add_parsable_certificates(found);

@@ -1,11 +1,10 @@
 //! The account with the CA: found in the store, or registered.
 
 use instant_acme::{Account, AccountCredentials, NewAccount};
-use tokio::task::spawn_blocking;
 
 use super::wire::{Wire, failure};
 use crate::{
-    store::Store,
+    file_calls::StoreCalls,
     tls::{
         backoff::{Class, Failure},
         client::Client,
@@ -21,7 +20,7 @@ pub struct Accounts {
     /// Whom the CA may write to, as a URL.
     pub contact: Option<String>,
     /// Where the account's key is.
-    pub store: Store,
+    pub store: StoreCalls,
     /// And as which kind of record.
     pub kind: String,
 }
@@ -46,9 +45,9 @@ impl Accounts {
     /// The stored one. The CA is asked for nothing but its directory.
     pub async fn stored(&self) -> Result<Option<Opened>, Failure> {
         let parse = |content: &[u8]| Ok(serde_json::from_slice::<AccountCredentials>(content)?);
-        let (store, kind) = (self.store.clone(), self.kind.clone());
-        let stored = spawn_blocking(move || store.read(&kind, parse)).await;
-        let stored = stored.map_err(anyhow::Error::from).flatten().map_err(of_store)?;
+        let kind = self.kind.clone();
+        let stored = self.store.call(move |store| store.read(&kind, parse)).await;
+        let stored = stored.map_err(of_store)?;
         let Some(credentials) = stored.into_iter().next() else { return Ok(None) };
         let key = credentials.private_key().secret_pkcs8_der().to_vec();
         let account = Account::builder_with_http(Box::new(Wire(self.client.clone())))
@@ -71,10 +70,10 @@ impl Accounts {
                 .create(&new, self.directory.clone(), None)
                 .await
                 .map_err(failure)?;
-        let (store, kind) = (self.store.clone(), self.kind.clone());
+        let kind = self.kind.clone();
         let content = serde_json::to_vec(&credentials).map_err(|error| of_store(error.into()))?;
-        let stored = spawn_blocking(move || store.write(&kind, &content)).await;
-        stored.map_err(anyhow::Error::from).flatten().map_err(of_store)?;
+        let stored = self.store.call(move |store| store.write(&kind, &content)).await;
+        stored.map_err(of_store)?;
         let key = credentials.private_key().secret_pkcs8_der().to_vec();
         Ok(Opened { account, key })
     }

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use crate::{
     config::Authority,
+    file_calls::FileCalls,
     tls::{client::Client, roots},
 };
 
@@ -20,8 +21,11 @@ use crate::{
 const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// The directory of the CA.
-pub fn directory(ca: &Authority, store: &Path) -> String {
-    let rehearsal = is_rehearsal(ca, store);
+pub async fn directory(ca: &Authority, store: &Path) -> String {
+    let (authority, folder) = (ca.clone(), store.to_owned());
+    let look = move || Ok(is_rehearsal(&authority, &folder));
+    // A folder that does not answer is no container's own layer.
+    let rehearsal = FileCalls::default().call(look).await.unwrap_or(false);
     if rehearsal {
         warn!(
             "CERT_DIR ({}) IS NOT KEPT OVER RESTARTS OF THIS CONTAINER, so certificates come from Let's Encrypt's staging and NO BROWSER TRUSTS THEM: mount a volume there, or set ACME_CA=production",

@@ -42,6 +42,8 @@ const NOT_SENT: u32 = 64 << 10;
 /// have ended them, for minutes otherwise. Longer than anybody may be behind.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// For a client between two polls to send the last one, before its connection ends.
+const LAST_POLL: Duration = Duration::from_secs(1);
 /// How long to wait when the process has no file left for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Answers 503 under way at once; further connections above the limit are closed without one.
@@ -210,8 +212,14 @@ where
         let result = tokio::select! {
             result = connection.as_mut() => result,
             () = control.finishing().cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+                // What waits for a client between two polls is fetched by its next one.
+                tokio::select! {
+                    result = connection.as_mut() => result,
+                    _ = timeout(LAST_POLL, control.next_poll()) => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                }
             }
         };
         // After an upgrade the stream lives on, in the engine.

@@ -9,7 +9,7 @@ pub mod embedded;
 mod queue;
 pub mod redis;
 
-pub use queue::{Bounds, MAX_BYTES, MAX_MESSAGES, Receiver, Sender, queue};
+pub use queue::{Bounds, MAX_BYTES, MAX_MESSAGES, Progress, Receiver, Sender, queue};
 
 /// What somebody published.
 #[derive(Clone, Debug)]

@@ -8,6 +8,8 @@ use roomcast::config::{BadSettings, Config, Misspelt, Settings};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::signals::Signals;
+
 mod access;
 mod bench;
 mod demo;
@@ -77,14 +79,16 @@ pub fn warn_of(command: Option<&Command>, misspelt: &[Misspelt]) {
     }
 }
 
-/// Runs a command until its end or `stop`.
+/// Runs a command until its end or a signal; `settings` are those that `config` was made of.
 pub async fn run(
     command: Option<Command>,
     config: Config,
-    stop: CancellationToken,
+    settings: Settings,
+    signals: Signals,
 ) -> anyhow::Result<ExitCode> {
+    let stop = signals.stop.clone();
     match command {
-        None => serve::run(config, stop).await,
+        None => serve::run(config, settings, signals).await,
         Some(Command::Demo) => demo::run(config, stop).await,
         Some(Command::Publish(publish)) => or_stop(&stop, publish.run(&config)).await,
         Some(Command::Bench(bench)) => or_stop(&stop, bench.run(&config)).await,

@@ -43,6 +43,7 @@ struct Inner {
     since: Instant,
     subscribed_once: bool,
     draining: bool,
+    failure: Option<String>,
 }
 
 impl Health {
@@ -56,8 +57,13 @@ impl Health {
             reconnects: 0,
             error: None,
         };
-        let inner =
-            Inner { report, since: Instant::now(), subscribed_once: false, draining: false };
+        let inner = Inner {
+            report,
+            since: Instant::now(),
+            subscribed_once: false,
+            draining: false,
+            failure: None,
+        };
         Self { inner: Mutex::new(inner) }
     }
 
@@ -95,10 +101,20 @@ impl Health {
         self.change(|inner| inner.draining)
     }
 
+    /// A core task has failed: the process is about to end. The first failure counts.
+    pub fn fail(&self, failure: &str) {
+        self.change(|inner| inner.failure.get_or_insert(failure.to_owned()).len());
+    }
+
+    /// What has failed, if anything has.
+    pub fn failure(&self) -> Option<String> {
+        self.change(|inner| inner.failure.clone())
+    }
+
     /// Whether traffic may be sent here: subscribed once since the start and not draining. A later
     /// outage of Redis does not count, or a platform would cut off every viewer because of it.
     pub fn ready(&self) -> bool {
-        self.change(|inner| inner.subscribed_once && !inner.draining)
+        self.change(|inner| inner.subscribed_once && !inner.draining && inner.failure.is_none())
     }
 
     /// Subscriptions after the first.

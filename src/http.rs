@@ -84,7 +84,7 @@ pub fn plain(
 }
 
 fn alive(config: &Config, admin: Arc<Admin>) -> Router {
-    let routes = Router::new().route("/livez", get(admin::livez));
+    let routes = Router::new().route("/livez", get(admin::livez).with_state(admin.clone()));
     // Whoever switches the admin listener off may still have to ask whether we are ready.
     match config.admin_addr {
         None => routes.route("/readyz", get(admin::readyz).with_state(admin)),

@@ -53,4 +53,4 @@ mod store;
 mod stream;
 mod tls;
 
-pub use server::Server;
+pub use server::{Reload, Server};

@@ -3,17 +3,19 @@
 use std::{
     io::{self, IsTerminal},
     process::ExitCode,
-    sync::Arc,
+    thread,
 };
 
 use roomcast::config::{Config, LogFormat, misspelt};
-use tokio::{runtime::Runtime, sync::Notify};
-use tokio_util::sync::CancellationToken;
+use tokio::runtime::Runtime;
+use tracing::error;
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 mod cli;
+mod signals;
 
 use cli::Cli;
+use signals::Signals;
 
 /// Somebody has to change a setting; the same code as for a flag that does not exist.
 const BAD_SETTINGS: u8 = 2;
@@ -33,20 +35,20 @@ fn main() -> ExitCode {
 }
 
 async fn run() -> ExitCode {
-    let cli = Cli::read();
+    let Cli { command, settings } = Cli::read();
+    let signals = Signals::watch(command.is_none());
     let misspelt = misspelt();
-    let config = match Config::read(cli.settings, &misspelt) {
+    let config = match Config::read(settings.clone(), &misspelt) {
         Ok(config) => config,
         Err(problems) => {
-            cli::refuse(cli.command.as_ref(), &problems);
+            cli::refuse(command.as_ref(), &problems);
             return BAD_SETTINGS.into();
         }
     };
     trace(&config);
-    cli::warn_of(cli.command.as_ref(), &misspelt);
-    let stop = CancellationToken::new();
-    tokio::spawn(watch_signals(stop.clone()));
-    match cli::run(cli.command, config, stop).await {
+    log_panics();
+    cli::warn_of(command.as_ref(), &misspelt);
+    match cli::run(command, config, settings, signals).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("roomcast: {error:#}");
@@ -66,46 +68,14 @@ fn trace(config: &Config) {
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
 }
 
-/// The first signal asks for an orderly end, the second one ends at once.
-async fn watch_signals(stop: CancellationToken) {
-    signal().await;
-    stop.cancel();
-    signal().await;
-    std::process::exit(1);
-}
-
-#[cfg(unix)]
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        }
-        // Without handlers a signal ends the process at once, which is all that is left to do.
-        _ => std::future::pending().await,
-    }
-}
-
-/// Only where it has a meaning: elsewhere the end of a terminal is the end of the program.
-#[cfg(unix)]
-async fn watch_hangups(again: Arc<Notify>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    if let Ok(mut hangups) = signal(SignalKind::hangup()) {
-        while hangups.recv().await.is_some() {
-            again.notify_one();
-        }
-    }
-}
-
-#[cfg(not(unix))]
-async fn watch_hangups(_: Arc<Notify>) {}
-
-#[cfg(not(unix))]
-async fn signal() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
+/// Panics go to the log, in its format.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("without a message");
+        // What a message quotes can be a payload or a secret.
+        let message = message.split(['"', '\'', '`']).next().unwrap_or_default().trim_end();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = thread::current();
+        error!(place, thread = thread.name().unwrap_or_default(), "panic: {message}");
+    }));
 }

@@ -135,6 +135,11 @@ pub struct Metrics {
     certificate_expiry: Family<Label, Gauge>,
     certificate_next_attempt: Family<Label, Gauge>,
     certificate_attempts: Family<Label, Counter>,
+    /// 0 while nothing can be written to `STATE_DIR`.
+    pub state_ok: Gauge,
+    state_writes: Family<Label, Counter>,
+    /// Connections that could not be accepted.
+    pub accept_errors: Counter,
     /// Messages that wait between source and rooms.
     pub queue_messages: Gauge,
     /// Their bytes: channels and payloads.
@@ -172,6 +177,9 @@ impl Default for Metrics {
             certificate_expiry: Family::default(),
             certificate_next_attempt: Family::default(),
             certificate_attempts: Family::default(),
+            state_ok: Gauge::default(),
+            state_writes: Family::default(),
+            accept_errors: Counter::default(),
             queue_messages: Gauge::default(),
             queue_bytes: Gauge::default(),
         };
@@ -263,6 +271,22 @@ impl Metrics {
             "Orders of a certificate, by how they went",
             self.certificate_attempts.clone(),
         );
+        registry.register(
+            "state_ok",
+            "0 while nothing can be written to STATE_DIR",
+            self.state_ok.clone(),
+        );
+        registry.register(
+            "state_writes",
+            "Records written to STATE_DIR, by how that went",
+            self.state_writes.clone(),
+        );
+        registry.register(
+            "accept_errors",
+            "Times that a connection could not be accepted, for want of open files above all",
+            self.accept_errors.clone(),
+        );
+        self.state_ok.set(1);
         // A series that is there from the start can be alerted on before its first event.
         for transport in [Transport::Polling, Transport::WebSocket] {
             self.sessions(transport);
@@ -272,6 +296,9 @@ impl Metrics {
         }
         for reason in REFUSALS {
             self.refusals(reason);
+        }
+        for result in ["done", "failed"] {
+            self.state_writes(result);
         }
         for result in [Handshake::Done, Handshake::Failed, Handshake::Late] {
             self.handshakes(result);
@@ -340,6 +367,11 @@ impl Metrics {
     /// Orders of a certificate that went a certain way: done, or what went wrong.
     pub fn certificate_attempts(&self, result: &'static str) -> Counter {
         self.certificate_attempts.get_or_create_owned(&[("result", result)])
+    }
+
+    /// Records of the history that went a certain way: done or failed.
+    pub fn state_writes(&self, result: &'static str) -> Counter {
+        self.state_writes.get_or_create_owned(&[("result", result)])
     }
 
     /// All of them in the OpenMetrics text format.

@@ -240,11 +240,14 @@ impl Rooms {
         self.evict(|_, room| room.published < oldest);
     }
 
-    /// All that is kept, the least recently published room first.
-    pub fn kept(&self) -> Vec<(Arc<str>, Vec<Kept>)> {
+    /// All that is kept, the least recently published room first. Each room is locked when its turn
+    /// comes: messages go on meanwhile.
+    pub fn kept(&self) -> impl Iterator<Item = (Arc<str>, Vec<Kept>)> + use<> {
         let index = lock(&self.index);
-        let rooms = index.iter().map(|(name, room)| (name.clone(), lock(room).history.all()));
-        rooms.filter(|(_, kept)| !kept.is_empty()).collect()
+        let rooms: Vec<_> = index.iter().map(|(name, room)| (name.clone(), room.clone())).collect();
+        drop(index);
+        let rooms = rooms.into_iter().map(|(name, room)| (name, lock(&room).history.all()));
+        rooms.filter(|(_, kept)| !kept.is_empty())
     }
 
     /// Remembers what an earlier process kept of a room. What comes next is a new run.

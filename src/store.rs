@@ -9,11 +9,12 @@
 use std::{
     collections::BTreeSet,
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, ErrorKind, Read, Write},
+    io::{self, BufWriter, ErrorKind, Read, Write},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
+use ring::digest::{Context, Digest, SHA256};
 use tracing::warn;
 
 /// Ends every record; PEM readers skip it.
@@ -25,7 +26,7 @@ const ATTEMPTS: u64 = 16;
 /// Bytes of a record, unless more are expected: a chain of certificates has 4 to 8 thousand.
 const MAX_RECORD: u64 = 1 << 20;
 /// Bytes that are read back at once.
-const COMPARED: usize = 64 << 10;
+const PIECE: usize = 64 << 10;
 
 /// A folder; it may come and go, and be slow: its calls block.
 #[derive(Clone, Debug)]
@@ -64,11 +65,11 @@ impl Store {
         parse: impl Fn(&[u8]) -> anyhow::Result<T>,
     ) -> anyhow::Result<Vec<T>> {
         let (mut usable, mut problem) = (Vec::new(), None);
-        for found in self.find(kind)? {
-            let name = || format!("cannot use {}", found.path.display());
-            match read_whole(&found.path, self.max_record) {
-                Ok(None) => {}
-                Ok(Some(content)) => match parse(&content).with_context(name) {
+        for path in self.records(kind)? {
+            let name = || format!("cannot use {}", path.display());
+            match self.load(&path) {
+                Ok(Content::Gone | Content::Truncated) => {}
+                Ok(Content::Whole(content)) => match parse(&content).with_context(name) {
                     Ok(record) => usable.push(record),
                     Err(error) => problem = Some(error),
                 },
@@ -85,12 +86,40 @@ impl Store {
         }
     }
 
+    /// All records of a kind, the newest first.
+    pub fn records(&self, kind: &str) -> anyhow::Result<Vec<PathBuf>> {
+        Ok(self.find(kind)?.into_iter().map(|found| found.path).collect())
+    }
+
+    /// What one of them holds.
+    pub fn load(&self, path: &Path) -> io::Result<Content> {
+        read_whole(path, self.max_record)
+    }
+
+    /// Removes all records of a kind.
+    pub fn clear(&self, kind: &str) -> anyhow::Result<()> {
+        for path in self.records(kind)? {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        Ok(())
+    }
+
     /// Writes a record that the next reader will find, and removes those that are too old.
     pub fn write(&self, kind: &str, content: &[u8]) -> anyhow::Result<()> {
+        self.write_with(kind, |out| Ok(out.write_all(content)?))
+    }
+
+    /// The same for a content that is made while it is written: it may be as large as the memory
+    /// that is left.
+    pub fn write_with(
+        &self,
+        kind: &str,
+        fill: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let older = self.find(kind)?;
         let next = older.first().map_or(1, |found| found.number + 1);
         let (path, file) = self.create(kind, next)?;
-        if let Err(error) = write_and_compare(&path, file, content) {
+        if let Err(error) = write_and_compare(&path, file, fill) {
             // Unfinished, it counts for nobody; it is only in the way.
             let _ = fs::remove_file(&path);
             return Err(error).with_context(|| format!("cannot write {}", path.display()));
@@ -182,36 +211,51 @@ pub fn try_folder(folder: &Path) -> anyhow::Result<()> {
     let folder = std::path::absolute(folder)?;
     let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(&folder);
     let (path, file) = Store::new(there.to_owned()).create("trial", 1)?;
-    let written = write_and_compare(&path, file, b"");
+    let written = write_and_compare(&path, file, |_| Ok(()));
     let removed = fs::remove_file(&path);
     written.with_context(|| format!("cannot write {}", path.display()))?;
     removed.with_context(|| format!("cannot remove {}", path.display()))
 }
 
-/// A record without its last line; `None` if it is gone, or was never finished.
-fn read_whole(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.len() > max => return Err(ErrorKind::FileTooLarge.into()),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        _ => {}
-    }
-    match fs::read(path) {
+/// What a record's file holds.
+pub enum Content {
+    /// A record, without its last line.
+    Whole(Vec<u8>),
+    /// The beginning of one that was never finished.
+    Truncated,
+    /// Nothing any more: another process has removed it.
+    Gone,
+}
+
+fn read_whole(path: &Path, max: u64) -> io::Result<Content> {
+    let read = || match fs::metadata(path)?.len() {
+        length if length > max => Err(ErrorKind::FileTooLarge.into()),
+        _ => fs::read(path),
+    };
+    match read() {
         Ok(mut content) if content.ends_with(WHOLE) => {
             content.truncate(content.len() - WHOLE.len());
-            Ok(Some(content))
+            Ok(Content::Whole(content))
         }
-        Ok(_) => Ok(None),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Ok(_) => Ok(Content::Truncated),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Content::Gone),
         Err(error) => Err(error),
     }
 }
 
-fn write_and_compare(path: &Path, mut file: File, content: &[u8]) -> anyhow::Result<()> {
-    file.write_all(content)?;
-    file.write_all(WHOLE)?;
-    file.sync_all()?;
-    drop(file);
-    let same = reads_back(path, &[content, WHOLE]);
+fn write_and_compare(
+    path: &Path,
+    file: File,
+    fill: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut out = Digesting { out: BufWriter::new(file), digest: Context::new(&SHA256) };
+    fill(&mut out)?;
+    out.write_all(WHOLE)?;
+    out.flush()?;
+    out.out.get_ref().sync_all()?;
+    let written = out.digest.finish();
+    drop(out.out);
+    let same = digest_of(path).map(|read| read.as_ref() == written.as_ref());
     ensure!(
         same.map_err(|error| anyhow!("cannot be read back: {error}"))?,
         "reads back differently"
@@ -219,17 +263,34 @@ fn write_and_compare(path: &Path, mut file: File, content: &[u8]) -> anyhow::Res
     Ok(())
 }
 
-/// In pieces: a history may be as large as the memory that is left.
-fn reads_back(path: &Path, parts: &[&[u8]]) -> io::Result<bool> {
-    let (mut file, mut read) = (File::open(path)?, vec![0; COMPARED]);
-    for piece in parts.iter().flat_map(|part| part.chunks(COMPARED)) {
-        let read = &mut read[..piece.len()];
-        file.read_exact(read)?;
-        if read != piece {
-            return Ok(false);
+/// A file, and the digest of what is written to it.
+struct Digesting {
+    out: BufWriter<File>,
+    digest: Context,
+}
+
+impl Write for Digesting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.digest.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// In pieces, as it was written.
+fn digest_of(path: &Path) -> io::Result<Digest> {
+    let (mut file, mut digest) = (File::open(path)?, Context::new(&SHA256));
+    let mut piece = vec![0; PIECE];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(digest.finish()),
+            length => digest.update(&piece[..length]),
         }
     }
-    Ok(file.read(&mut read[..1])? == 0)
 }
 
 #[cfg(test)]

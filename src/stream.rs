@@ -117,6 +117,8 @@ impl Entry {
             tasks: Arc::default(),
             line: Mutex::default(),
             framed: AtomicBool::new(false),
+            between_polls: AtomicBool::new(false),
+            poll_begun: Notify::new(),
         });
         streams.lock().insert(id, Arc::downgrade(&control));
         streams.open.inc();
@@ -164,6 +166,9 @@ pub struct Control {
     line: Mutex<Option<Line>>,
     /// The engine writes frames.
     framed: AtomicBool,
+    /// A poll has been answered, and the client has not sent the next one yet.
+    between_polls: AtomicBool,
+    poll_begun: Notify,
 }
 
 /// The bytes, and how long their peer may be behind.
@@ -220,6 +225,25 @@ impl Control {
     pub fn set_upgraded(&self) {
         self.upgraded.store(true, Ordering::Release);
         self.tasks.reader.wake();
+    }
+
+    /// A poll has come over this connection.
+    pub fn poll_begins(&self) {
+        self.between_polls.store(false, Ordering::Release);
+        self.poll_begun.notify_waiters();
+    }
+
+    /// It is answered.
+    pub fn poll_ends(&self) {
+        self.between_polls.store(true, Ordering::Release);
+    }
+
+    /// Waits for the next poll, if the client is between two of them.
+    pub async fn next_poll(&self) {
+        let begun = self.poll_begun.notified();
+        if self.between_polls.load(Ordering::Acquire) {
+            begun.await;
+        }
     }
 
     /// Keeps the seat of the connection's address, until the stream is gone.

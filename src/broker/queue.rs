@@ -9,6 +9,7 @@ use std::{
     collections::VecDeque,
     hash::{BuildHasher, RandomState},
     num::NonZero,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -50,10 +51,12 @@ pub fn queue(
 ) -> (Sender, Vec<Receiver>) {
     let lanes = Lanes { count: lanes, hasher: RandomState::new() };
     let (messages, bytes) = (bounds.messages / lanes.count, bounds.bytes / lanes.count);
+    let idle = Arc::new(Notify::new());
     let lane = || {
         Arc::new(Shared {
             waiting: Mutex::default(),
             changed: Notify::new(),
+            idle: idle.clone(),
             bounds: Bounds { messages, bytes, ..bounds },
             metrics: metrics.clone(),
         })
@@ -88,6 +91,11 @@ pub struct Sender {
     lanes: Lanes,
 }
 
+/// Tells whether the lanes have handed on all that the source gave them.
+pub struct Progress {
+    queues: Vec<Arc<Shared>>,
+}
+
 /// The fan-out's end of one lane.
 pub struct Receiver {
     shared: Arc<Shared>,
@@ -98,6 +106,8 @@ pub struct Receiver {
 struct Shared {
     waiting: Mutex<Waiting>,
     changed: Notify,
+    /// One for all lanes: this one has handed on all that it was given.
+    idle: Arc<Notify>,
     bounds: Bounds,
     metrics: Arc<Metrics>,
 }
@@ -107,6 +117,8 @@ struct Waiting {
     events: VecDeque<Event>,
     messages: usize,
     bytes: usize,
+    /// Events were taken and are being handed on.
+    in_hand: bool,
     closed: bool,
 }
 
@@ -117,6 +129,11 @@ impl Shared {
 }
 
 impl Sender {
+    /// How far the lanes are with what they were given.
+    pub fn progress(&self) -> Progress {
+        Progress { queues: self.queues.clone() }
+    }
+
     /// Queues a message, or drops and counts it where it is too large or its lane has no room.
     pub fn message(&self, message: Message) {
         let shared = &self.queues[self.lanes.of(&message.channel)];
@@ -158,7 +175,27 @@ impl Sender {
     }
 }
 
+impl Progress {
+    /// Waits for a moment in which no message waits and none is being handed on.
+    pub async fn idle(&self) {
+        // All lanes share one signal.
+        let Some(first) = self.queues.first() else { return };
+        loop {
+            let mut idle = pin!(first.idle.notified());
+            idle.as_mut().enable();
+            if self.queues.iter().all(|shared| shared.lock().is_idle()) {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
 impl Waiting {
+    fn is_idle(&self) -> bool {
+        self.events.is_empty() && !self.in_hand
+    }
+
     /// One gap an episode, at the place where the messages are missing.
     fn missing(&mut self, at: u64) {
         match self.events.back_mut() {
@@ -193,7 +230,7 @@ impl Receiver {
 
     /// Waits for events and moves the next ones into `batch`; `false` when the queue has ended.
     pub async fn next(&mut self, batch: &mut Vec<Event>) -> bool {
-        let Shared { changed, metrics, .. } = &*self.shared;
+        let Shared { changed, idle, metrics, .. } = &*self.shared;
         loop {
             {
                 let waiting = &mut *self.shared.lock();
@@ -208,9 +245,11 @@ impl Receiver {
                 }
                 metrics.queue_messages.dec_by((messages - waiting.messages) as i64);
                 metrics.queue_bytes.dec_by((bytes - waiting.bytes) as i64);
+                waiting.in_hand = count > 0;
                 if count > 0 {
                     return true;
                 }
+                idle.notify_waiters();
                 if waiting.closed {
                     return false;
                 }
@@ -223,6 +262,7 @@ impl Receiver {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use futures_util::FutureExt;
 
     use super::*;
 
@@ -294,6 +334,25 @@ mod tests {
         drop(sender);
         assert_eq!(drain(&mut receiver).await, ["last"]);
         assert!(!receiver.next(&mut Vec::new()).await);
+    }
+
+    #[tokio::test]
+    async fn is_idle_once_what_was_taken_has_been_handed_on() {
+        let lanes = NonZero::new(2).expect("not 0");
+        let bounds = Bounds { messages: 10, bytes: 100, payload: 4 };
+        let (sender, mut receivers) = queue(lanes, bounds, Arc::default());
+        let progress = sender.progress();
+        let is_idle = || progress.idle().now_or_never().is_some();
+        assert!(is_idle());
+        sender.message(message("1"));
+        assert!(!is_idle(), "it waits");
+        let carries = |receiver: &&mut Receiver| receiver.carries(b"c");
+        let lane = receivers.iter_mut().find(carries).expect("its lane");
+        assert_eq!(drain(lane).await, ["1"]);
+        assert!(!is_idle(), "it is being handed on");
+        let idle = progress.idle();
+        assert!(lane.next(&mut Vec::new()).now_or_never().is_none());
+        idle.await;
     }
 
     #[tokio::test]

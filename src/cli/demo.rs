@@ -32,8 +32,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
     serve::announce(&server, format)?;
     println!("  Demo    {}", link(&serve::page(&server)?));
     let redis = server.redis().clone();
-    tokio::join!(server.run(stop.clone()), publish_all(&redis, stop));
-    Ok(ExitCode::SUCCESS)
+    // Without a server there is nothing to publish for.
+    let serve = async { server.run(stop.clone()).await.inspect_err(|_| stop.cancel()) };
+    let (served, ()) = tokio::join!(serve, publish_all(&redis, stop.clone()));
+    served.map(|()| ExitCode::SUCCESS)
 }
 
 /// The page with all devices' rooms.

@@ -4,22 +4,31 @@ use std::process::ExitCode;
 
 use roomcast::{
     Server,
-    config::{Config, LogFormat, REDIS_PORT, Transport},
+    config::{Config, LogFormat, REDIS_PORT, Settings, Transport},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::access::Access;
+use crate::signals::Signals;
 
-/// Binds, says where, and serves until `stop`.
-pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<ExitCode> {
-    let format = config.log_format;
-    let server = Server::bind(config).await?;
+/// Binds, says where, and serves until a signal. SIGHUP has files read again.
+pub async fn run(config: Config, settings: Settings, signals: Signals) -> anyhow::Result<ExitCode> {
+    let (format, Signals { stop, mut hangups }) = (config.log_format, signals);
+    let Some(server) = stop.run_until_cancelled(Server::bind(config)).await else {
+        info!("stopped before anything was served");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let server = server?;
     announce(&server, format)?;
-    if let Some(again) = server.order_again() {
-        tokio::spawn(crate::watch_hangups(again));
-    }
-    server.run(stop).await;
+    let reload = server.reload();
+    tokio::spawn(async move {
+        loop {
+            hangups.next().await;
+            reload.run(&settings).await;
+        }
+    });
+    server.run(stop).await?;
+    info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -16,6 +16,7 @@ use crate::{
     broker,
     health::{Health, SourceReport, SourceState},
     metrics::{Drop, Metrics},
+    snapshot::{Report, StateReport},
     tls::certificates::{CertificateReport, Certificates},
 };
 
@@ -30,6 +31,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// What HTTPS is served with; `None` = plain HTTP.
     pub certificates: Option<Arc<Certificates>>,
+    /// How writing to `STATE_DIR` goes; `None` = it is not set.
+    pub state: Option<Arc<Report>>,
 }
 
 /// Routes of the admin listener.
@@ -43,9 +46,12 @@ pub fn routes(admin: Arc<Admin>, hosts: Option<Hosts>) -> Router {
     hosts::guard(routes, hosts)
 }
 
-/// The process runs.
-pub async fn livez() -> &'static str {
-    "live\n"
+/// The process runs, and so do its core tasks.
+pub async fn livez(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    match admin.health.failure() {
+        None => (StatusCode::OK, "live\n".to_owned()),
+        Some(failure) => (StatusCode::SERVICE_UNAVAILABLE, format!("{failure}\n")),
+    }
 }
 
 /// Traffic may come.
@@ -70,6 +76,7 @@ struct Status {
     redis: Part<SourceReport>,
     queue: Part<Queue>,
     certificate: Option<Part<CertificateReport>>,
+    state: Option<Part<StateReport>>,
     connections: i64,
     sockets: i64,
     rooms: i64,
@@ -92,7 +99,7 @@ struct Queue {
 }
 
 async fn status(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    let Admin { health, metrics, certificates } = &*admin;
+    let Admin { health, metrics, certificates, state } = &*admin;
     let source = health.source();
     let redis = Part { ok: source.state == SourceState::Subscribed, report: source };
     let queue = Queue {
@@ -109,15 +116,25 @@ async fn status(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         let (ok, report) = certificates.report();
         Part { ok, report }
     });
+    let state = state.as_ref().map(|state| {
+        let (ok, report) = state.look();
+        Part { ok, report }
+    });
+    let live = health.failure().is_none();
     let status = Status {
-        ok: redis.ok && queue.ok && certificate.as_ref().is_none_or(|certificate| certificate.ok),
+        ok: live
+            && redis.ok
+            && queue.ok
+            && certificate.as_ref().is_none_or(|certificate| certificate.ok)
+            && state.as_ref().is_none_or(|state| state.ok),
         version: env!("CARGO_PKG_VERSION"),
-        live: true,
+        live,
         ready: health.ready(),
         draining: health.draining(),
         redis,
         queue,
         certificate,
+        state,
         connections: metrics.connections.get(),
         sockets: metrics.sockets.get(),
         rooms: metrics.rooms.get(),

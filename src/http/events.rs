@@ -12,7 +12,7 @@ use axum::{
     },
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use futures_util::{StreamExt, stream};
+use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use tokio::{
     select,
@@ -85,18 +85,23 @@ pub async fn follow(
         }
     });
     let membership = Membership { rooms, room, member };
-    let events = stream::unfold(Some((waiting, membership)), move |following| async move {
-        let (mut waiting, membership) = following?;
-        select! {
-            next = waiting.recv() => {
-                Some((Ok::<_, Infallible>(next?), Some((waiting, membership))))
+    let events = stream::unfold(Some((waiting, membership)), move |following| {
+        let stream = stream.clone();
+        async move {
+            let (mut waiting, membership) = following?;
+            select! {
+                // What waits goes out, also when the stream is to finish.
+                biased;
+                next = waiting.recv() => {
+                    Some((Ok::<_, Infallible>(next?), Some((waiting, membership))))
+                }
+                () = stream.finishing().cancelled() => None,
+                () = end_of(ends) => Some((Ok(expired()), None)),
             }
-            () = end_of(ends) => Some((Ok(expired()), None)),
         }
     });
-    let end = stream.finishing().clone().cancelled_owned();
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
-    Sse::new(events.take_until(end)).keep_alive(keep_alive).into_response()
+    Sse::new(events).keep_alive(keep_alive).into_response()
 }
 
 /// When the token ends.

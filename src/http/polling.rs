@@ -56,26 +56,24 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// The engine, where its sessions are kept, who may open one, and the sids of those that it is
-    /// to forget.
+    /// The engine, where its sessions are kept, and who may open one.
     pub fn new(
         service: Service,
         sessions: Arc<Sessions>,
         auth: Arc<Auth>,
-        mut ended: UnboundedReceiver<Box<str>>,
         max_packet: usize,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let engine = Self { service, sessions, auth, max_packet, metrics };
-        let service = engine.service.clone();
-        tokio::spawn(async move {
-            while let Some(sid) = ended.recv().await {
-                // By itself, it would keep a session that nobody polls for, and all that waits in
-                // it, until its heartbeat is overdue.
-                post(&service, &sid, Bytes::from_static(b"1")).await;
-            }
-        });
-        engine
+        Self { service, sessions, auth, max_packet, metrics }
+    }
+
+    /// Makes the engine forget polling sessions that have been ended, by their sids. By itself, it
+    /// would keep a session that is not polled, and all that waits in it, until its heartbeat is
+    /// overdue.
+    pub async fn forget(self, mut ended: UnboundedReceiver<Box<str>>) {
+        while let Some(sid) = ended.recv().await {
+            post(&self.service, &sid, Bytes::from_static(b"1")).await;
+        }
     }
 
     /// Answers a request to `/socket.io/`.
@@ -121,6 +119,7 @@ impl Engine {
             return Ok(response);
         }
         let poll = session.poll();
+        stream.poll_begins();
         let Ok(response) = tokio::select! {
             // An answer that is there goes out, also when the stream is to finish.
             biased;
@@ -135,6 +134,7 @@ impl Engine {
             let _ = stream.queue(size as usize);
         }
         drop(poll);
+        stream.poll_ends();
         if asked.sid.is_some() && !asked.is_engine_io3 {
             return Ok(response);
         }

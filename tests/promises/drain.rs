@@ -1,7 +1,17 @@
 //! The end: nothing that has arrived is lost, and nobody holds it up.
 
-use serde_json::json;
-use tokio::net::{TcpSocket, TcpStream};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Request,
+    body::Bytes,
+    client::conn::http1::{SendRequest, handshake},
+};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+};
 
 use crate::support::{Client, Polling, Site, within};
 
@@ -28,6 +38,116 @@ async fn what_has_arrived_is_delivered_before_the_end() {
     assert!(TcpStream::connect(site.addr).await.is_err(), "the port is closed");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_go_on_until_each_viewer_is_closed() {
+    const VIEWERS: usize = 60;
+    let site = Site::start().await;
+    let mut viewers = Vec::new();
+    for _ in 0..VIEWERS {
+        let mut viewer = Client::connect(&site).await;
+        viewer.join("device01").await;
+        viewers.push(tokio::spawn(async move {
+            let messages = viewer.rest().await;
+            (messages, viewer.closed)
+        }));
+    }
+    site.stop();
+    // Each is published when the one before has reached the subscription, as long as there is one.
+    let publisher = tokio::spawn({
+        let site = site.clone();
+        async move {
+            let mut message = 0;
+            while let Ok(1) = site.try_publish("device01", message.to_string()).await {
+                message += 1;
+            }
+        }
+    });
+    let mut counts = Vec::new();
+    for viewer in viewers {
+        let (messages, closed) = within("its end", viewer).await.expect("no panic");
+        let expected: Vec<_> = (0..messages.len()).map(|message| message.to_string()).collect();
+        assert!(
+            closed && messages == expected,
+            "no hole, no double, and a close after all of them"
+        );
+        counts.push(messages.len());
+    }
+    within("the end of the source", publisher).await.expect("no panic");
+    counts.sort_unstable();
+    assert!(counts[0] < counts[VIEWERS - 1] / 2, "one after the other: {counts:?}");
+    site.until("it is over", async || site.is_over()).await;
+}
+
+#[tokio::test]
+async fn followers_by_http_get_what_waits_for_them_before_the_end() {
+    const MESSAGES: usize = 300;
+    let site = Site::start().await;
+    let mut sse = TcpStream::connect(site.addr).await.expect("connected");
+    let head = b"GET /events/device01 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    sse.write_all(head).await.expect("sent");
+    let polling = KeptAlive::connect(&site).await;
+    site.until_metric("roomcast_members", 2).await;
+    for message in 0..MESSAGES {
+        site.publish("device01", format!("message {message}.")).await;
+    }
+    site.until_metric("roomcast_deliveries_total", 2 * MESSAGES as u64).await;
+    site.stop();
+    let mut followed = String::new();
+    within("the end", sse.read_to_string(&mut followed)).await.expect("an orderly end");
+    let polled = polling.poll_until_the_end().await;
+    for message in 0..MESSAGES {
+        let expected = format!("message {message}.");
+        assert!(followed.contains(&expected), "by events: no {expected}");
+        assert!(polled.contains(&expected), "by polling: no {expected}");
+    }
+    site.until("it is over", async || site.is_over()).await;
+}
+
+/// A client that polls over one connection, which it keeps, and is between two polls.
+struct KeptAlive {
+    sender: SendRequest<Full<Bytes>>,
+    path: String,
+}
+
+impl KeptAlive {
+    async fn connect(site: &Site) -> Self {
+        let stream = TcpStream::connect(site.addr).await.expect("connected");
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP");
+        tokio::spawn(connection);
+        let path = "/socket.io/?EIO=4&transport=polling".to_owned();
+        let mut client = Self { sender, path };
+        let open = client.request("GET", "").await.expect("an answer");
+        let open: Value = serde_json::from_str(&open[1..]).expect("JSON");
+        client.path += &format!("&sid={}", open["sid"].as_str().expect("a sid"));
+        for packet in ["40", r#"420["channel","device01"]"#] {
+            client.request("POST", packet).await.expect("taken");
+        }
+        let mut packets = String::new();
+        while !packets.contains("430[") {
+            packets += &client.request("GET", "").await.expect("an answer");
+        }
+        client
+    }
+
+    async fn poll_until_the_end(mut self) -> String {
+        let mut polled = String::new();
+        while let Some(packets) = self.request("GET", "").await {
+            polled += &packets;
+        }
+        polled
+    }
+
+    /// The answer, or `None` if the connection has ended or the server is stopping.
+    async fn request(&mut self, method: &str, body: &str) -> Option<String> {
+        self.sender.ready().await.ok()?;
+        let request = Request::builder().method(method).uri(&self.path).header("host", "localhost");
+        let request = request.body(Full::from(body.to_owned())).expect("a request");
+        let answer = within("an answer", self.sender.send_request(request)).await.ok()?;
+        let (status, body) = (answer.status(), answer.into_body().collect().await.ok()?);
+        status.is_success().then(|| String::from_utf8(body.to_bytes().to_vec()).expect("UTF-8"))
+    }
+}
+
 #[tokio::test]
 async fn while_it_drains_it_is_not_ready_and_says_so() {
     // A request whose body never comes holds up the end until the grace is over.
@@ -42,6 +162,10 @@ async fn while_it_drains_it_is_not_ready_and_says_so() {
     site.stop();
     site.until("not ready", async || site.get("/readyz").await == (503, "draining\n".into())).await;
     assert_eq!(site.get("/livez").await.0, 200);
+    let (code, status) = site.get("/status").await;
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    let told = json!([status["draining"], status["ready"], status["redis"]["state"]]);
+    assert_eq!((code, told), (200, json!([true, false, "subscribed"])), "messages go on");
     site.until("it is over", async || site.is_over()).await;
 }
 

@@ -1,10 +1,6 @@
 //! STATE_DIR: a restart leaves no blank page, and claims nothing.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use roomcast::{
     Server,
@@ -65,12 +61,6 @@ async fn last(site: &Site) -> Value {
     json!(payloads)
 }
 
-fn damage(path: &Path) {
-    let mut content = fs::read(path).expect("a record");
-    content[0] = b'?';
-    fs::write(path, content).expect("written");
-}
-
 #[tokio::test]
 async fn what_was_kept_is_there_again_but_no_recovery_is_claimed() {
     let folder = Folder::new("restart");
@@ -107,23 +97,111 @@ async fn what_was_kept_is_there_again_but_no_recovery_is_claimed() {
     assert_eq!(client.attachment().await.as_ref(), [0xff, 0]);
 }
 
+/// The only line of a log that is about a record.
+fn told(log: &str) -> String {
+    let lines: Vec<Value> =
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let warnings = lines.iter().filter(|line| line["level"] == "WARN");
+    let texts: Vec<_> = warnings.filter_map(|line| line["message"].as_str()).collect();
+    assert_eq!(texts.len(), 1, "{log}");
+    texts[0].to_owned()
+}
+
 #[tokio::test]
-async fn a_damaged_record_costs_no_more_than_the_history() {
-    let folder = Folder::new("damaged");
-    for payload in ["a", "b"] {
-        let site = folder.site().await;
-        published(&site, payload).await;
-        stopped(site).await;
+async fn a_record_that_cannot_be_used_is_told_and_costs_no_more_than_the_history() {
+    let message = json!({"epoch": "e", "offset": 1, "at": 4_000_000_000_000u64, "payload": "YQ=="});
+    let line = json!({"room": "device01", "messages": [message]});
+    let head = |format: u32| json!({"format": format, "instance": "x", "time": 1});
+    let whole = |head: Value, rest: &str| format!("{head}\n{rest}\n\n# roomcast: whole\n");
+    let cases = [
+        ("usable", whole(head(2), &line.to_string()), ""),
+        ("newer", whole(head(3), &line.to_string()), "written by a newer version (format 3"),
+        ("earlier", whole(line.clone(), ""), "its first line names no format"),
+        ("damaged", whole(head(2), "{\"room\": \"secret"), "it is unreadable (line"),
+        ("truncated", format!("{}\n{line}", head(2)), "it is truncated"),
+        ("empty", String::new(), "it is truncated"),
+    ];
+    for (name, record, expected) in cases {
+        let folder = Folder::new(name);
+        fs::create_dir_all(&folder.0).expect("a folder");
+        fs::write(folder.0.join("history-00000001"), record).expect("written");
+        let state_dir = folder.0.display().to_string();
+        let (site, process) = Site::start_process(&[("STATE_DIR", &state_dir)]).await;
+        let restored = if expected.is_empty() { json!(["a"]) } else { json!([]) };
+        assert_eq!(last(&site).await, restored, "{name}");
+        published(&site, "b").await;
+        assert_eq!(last(&site).await.as_array().expect("an array").last(), Some(&json!("b")));
+        assert_eq!(site.get("/status").await.0, 200, "{name}: it can be written");
+        let log = process.stop().await;
+        if !expected.is_empty() {
+            let told = told(&log);
+            assert!(told.starts_with("STATE_DIR: ") && told.contains(expected), "{name}: {told}");
+            assert!(told.contains("history-00000001") && !told.contains("secret"), "{told}");
+        }
     }
-    assert_eq!(folder.records().len(), 2);
-    damage(&folder.records()[1]);
+}
+
+#[tokio::test]
+async fn a_record_that_was_not_finished_leaves_the_one_before_it() {
+    let folder = Folder::new("unfinished");
     let site = folder.site().await;
-    assert_eq!(last(&site).await, json!(["a"]), "the one before is used");
-    damage(&folder.records()[0]);
+    published(&site, "a").await;
+    stopped(site).await;
+    fs::write(folder.0.join("history-00000009"), "{\"format\":2,").expect("written");
     let site = folder.site().await;
-    assert_eq!(last(&site).await, json!([]));
-    published(&site, "c").await;
-    assert_eq!(last(&site).await, json!(["c"]));
+    assert_eq!(last(&site).await, json!(["a"]));
+}
+
+#[tokio::test]
+async fn a_record_is_used_once() {
+    let folder = Folder::new("once");
+    let state_dir = folder.0.display().to_string();
+    let site = folder.site().await;
+    published(&site, "a").await;
+    stopped(site).await;
+
+    let (site, process) = Site::start_process(&[("STATE_DIR", &state_dir)]).await;
+    assert_eq!(last(&site).await, json!(["a"]));
+    published(&site, "b").await;
+    process.signal("KILL").await;
+    process.end().await;
+
+    let (site, process) = Site::start_process(&[("STATE_DIR", &state_dir)]).await;
+    assert_eq!(last(&site).await, json!([]), "the past before a crash is not the present");
+    process.told("the run before this one").await;
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn a_record_says_who_has_written_it_and_when() {
+    let folder = Folder::new("head");
+    let site = folder.site().await;
+    published(&site, "a").await;
+    stopped(site).await;
+    let heads = folder.records().into_iter().map(|record| {
+        let record = fs::read_to_string(record).expect("a record");
+        serde_json::from_str(record.lines().next().expect("a line")).expect("JSON")
+    });
+    let [start, end]: [Value; 2] =
+        heads.collect::<Vec<_>>().try_into().expect("a record of the start and one of the end");
+    assert_eq!((&start["format"], &start["start"]), (&json!(2), &json!(true)));
+    assert_eq!((&end["format"], &end["start"]), (&json!(2), &json!(false)));
+    assert_eq!(start["instance"], end["instance"]);
+    assert!(start["time"].as_u64() <= end["time"].as_u64(), "{start} {end}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_folder_that_takes_no_records_is_told_at_the_start() {
+    let site = Site::start_with(|settings| settings.state_dir = Some("/proc".into())).await;
+    let (code, status) = site.get("/status").await;
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    assert_eq!((code, &status["ok"], &status["state"]["ok"]), (503, &json!(false), &json!(false)));
+    let error = status["state"]["error"].as_str().expect("an error");
+    assert!(error.contains("/proc/history-"), "{error}");
+    assert_eq!(site.metric("roomcast_state_ok").await, 0);
+    assert_eq!(site.metric("roomcast_state_writes_total{result=\"failed\"}").await, 1);
+    assert_eq!(site.get("/readyz").await.0, 200, "viewers are served all the same");
 }
 
 #[tokio::test]
@@ -132,7 +210,8 @@ async fn what_has_become_too_old_meanwhile_is_forgotten() {
     fs::create_dir_all(&folder.0).expect("a folder");
     let message = json!({"epoch": "e", "offset": 1, "at": 1, "payload": "YQ=="});
     let line = json!({"room": "device01", "messages": [message]});
-    let record = format!("{line}\n\n# roomcast: whole\n");
+    let head = json!({"format": 2, "instance": "x", "time": 1});
+    let record = format!("{head}\n{line}\n\n# roomcast: whole\n");
     fs::write(folder.0.join("history-00000001"), record).expect("written");
     let site = folder.site().await;
     assert_eq!(last(&site).await, json!([]));

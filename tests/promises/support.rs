@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     net::{SocketAddr, TcpListener},
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -25,7 +25,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader},
     net::{TcpSocket, TcpStream},
     process::Command,
-    sync::Mutex,
+    sync::{Mutex, oneshot, watch},
     task::JoinHandle,
     time::{interval, timeout},
 };
@@ -98,7 +98,8 @@ impl Site {
             (server.local_addr().expect("bound"), server.admin_addr().expect("bound"));
         let https = server.https_addr();
         let (redis, stop) = (server.redis().clone(), CancellationToken::new());
-        let running = tokio::spawn(server.run(stop.clone()));
+        let running = server.run(stop.clone());
+        let running = tokio::spawn(async { running.await.expect("no core task fails") });
         let publisher = Mutex::default();
         Arc::new(Self { addr, admin, redis, https, publisher, stop, running })
     }
@@ -125,32 +126,45 @@ impl Site {
         let (redis, stop) = (addr("redis"), CancellationToken::new());
         let redis = RedisAddress::tcp("127.0.0.1", redis.port());
         let pid = child.id().expect("a process");
+        let (tell, lines) = watch::channel(String::new());
         let log = tokio::spawn(async move {
-            let mut lines = Vec::new();
             while let Some(line) = log.next_line().await.expect("UTF-8") {
-                lines.push(line);
+                tell.send_modify(|lines| *lines += &(line + "\n"));
             }
-            lines.join("\n")
+            tell.borrow().clone()
         });
         let (stopped, killed) = (stop.clone(), stop.clone());
+        let (tell, status) = oneshot::channel();
         let running = tokio::spawn(async move {
-            killed.cancelled().await;
-            child.kill().await.expect("killed");
+            if killed.run_until_cancelled(child.wait()).await.is_none() {
+                child.kill().await.expect("killed");
+            }
+            // Not every test wants to know.
+            let _ = tell.send(child.wait().await.expect("it has ended"));
         });
         let (publisher, https) = (Mutex::default(), None);
         let (addr, admin) = (addr("page"), addr("admin"));
         let site = Arc::new(Self { addr, admin, redis, https, publisher, stop, running });
         site.until("subscribed", async || site.get("/readyz").await.0 == 200).await;
-        (site, Process { pid, log, stop: stopped })
+        (site, Process { pid, log, lines, status, stop: stopped })
     }
 
     pub async fn publish(&self, channel: &str, payload: impl AsRef<[u8]>) {
+        self.try_publish(channel, payload).await.expect("published");
+    }
+
+    /// Publishes, if the broker is there, and returns how many subscribers it counted.
+    pub async fn try_publish(
+        &self,
+        channel: &str,
+        payload: impl AsRef<[u8]>,
+    ) -> anyhow::Result<u64> {
         let mut kept = self.publisher.lock().await;
         if kept.is_none() {
-            *kept = Some(Publisher::connect(&self.redis).await.expect("connected"));
+            *kept = Some(Publisher::connect(&self.redis).await?);
         }
         let publisher = kept.as_mut().expect("connected");
-        publisher.publish(channel, payload.as_ref()).await.expect("published");
+        publisher.publish(channel, payload.as_ref()).await
     }
 
     /// Sends the broker a command whose answer is a number.
@@ -215,10 +229,33 @@ impl Site {
 pub struct Process {
     pub pid: u32,
     log: JoinHandle<String>,
+    lines: watch::Receiver<String>,
+    status: oneshot::Receiver<ExitStatus>,
     stop: CancellationToken,
 }
 
 impl Process {
+    /// Sends it a signal, by its name.
+    pub async fn signal(&self, name: &str) {
+        let mut kill = Command::new("kill");
+        let sent =
+            kill.args(["-s", name, &self.pid.to_string()]).status().await.expect("kill runs");
+        assert!(sent.success(), "no such process");
+    }
+
+    /// Waits until its log says this.
+    pub async fn told(&self, text: &str) {
+        let mut lines = self.lines.clone();
+        let told = within(text, lines.wait_for(|lines| lines.contains(text))).await;
+        assert!(told.is_ok(), "no `{text}` in {}", self.lines.borrow().clone());
+    }
+
+    /// Waits until it has ended by itself, and returns its exit code and what it has logged.
+    pub async fn end(self) -> (Option<i32>, String) {
+        let status = within("the end of the process", self.status).await.expect("a status");
+        (status.code(), within("the end of its log", self.log).await.expect("a log"))
+    }
+
     /// Ends it, and returns what it has logged.
     pub async fn stop(self) -> String {
         self.stop.cancel();

@@ -1,0 +1,247 @@
+//! Puts the parts together and starts the core tasks.
+
+use std::sync::Arc;
+
+use axum::Router;
+use tokio::{
+    net::TcpListener,
+    sync::mpsc::{self, UnboundedReceiver},
+    task::JoinHandle,
+};
+
+use super::{
+    Server,
+    core_tasks::CoreTasks,
+    is_loopback,
+    running::{Running, Stops},
+    secure::Secure,
+};
+use crate::{
+    accept::Accept,
+    addresses::Addresses,
+    auth::Auth,
+    backlog::{self, Backlog},
+    broker::{
+        self, Progress,
+        redis::{Link, Subscription},
+    },
+    config::{Config, RedisAddress},
+    fanout,
+    health::Health,
+    history::Bounds,
+    http::{self, Publishing, Rear, admin::Admin, hosts::Hosts, polling::Engine},
+    memory,
+    metrics::{Gauge, Metrics},
+    rooms::{Limits, Rooms},
+    snapshot::Snapshot,
+    sockets::{self, Shared, expiry::Expiry, session::Sessions},
+    stream::Streams,
+    tls::certificates::Certificates,
+};
+
+/// What the past of all rooms may take, if there is enough memory.
+const HISTORY_BYTES: usize = 32 << 20;
+/// The part of a container's memory that it may take, one in so many.
+const HISTORY_SHARE: usize = 8;
+/// Connections of the admin listener.
+const MAX_ADMIN_CONNECTIONS: usize = 64;
+
+/// Starts everything that a bound server consists of.
+pub async fn assemble(server: Server) -> Running {
+    let Server { config, auth, listener, https, metrics, admin, embedded, redis, .. } = server;
+    let health = Arc::new(Health::new(redis.to_string(), config.channels.clone()));
+    let rooms = Arc::new(Rooms::new(limits(&config), metrics.clone()));
+    let most = backlog::most(config.limits.backlog);
+    let backlog = Backlog::new(most, metrics.backlog_bytes.clone());
+    let streams = Streams::new(metrics.connections.clone(), backlog.clone(), metrics.clone());
+    let (core, stops) = (CoreTasks::new(health.clone()), Stops::default());
+    let max_connections = server.max_connections;
+    let is_embedded = embedded.is_some();
+    let certificates = https.as_ref().map(|https| https.redirect.certificates.clone());
+    let parts = Parts {
+        config,
+        auth,
+        metrics,
+        health,
+        rooms,
+        backlog,
+        max_connections,
+        is_embedded,
+        certificates,
+    };
+    let admin_state = Arc::new(Admin {
+        health: parts.health.clone(),
+        metrics: parts.metrics.clone(),
+        certificates: parts.certificates.clone(),
+        state: server.snapshot.as_ref().map(Snapshot::report),
+    });
+
+    let mut serving = Vec::new();
+    if let Some(mut snapshot) = server.snapshot {
+        snapshot.restore(&parts.rooms).await;
+        let run = snapshot.run(parts.rooms.clone(), stops.serving.clone());
+        serving.push(core.spawn("state", &stops.serving, run));
+    }
+    let sweep = fanout::sweep(parts.rooms.clone());
+    serving.push(core.spawn_endless("sweep", &stops.serving, sweep));
+    let link = Link::new(redis.clone(), parts.health.clone());
+    let (progress, source) = parts.start_source(&core, &stops, redis);
+    if let Some(embedded) = embedded {
+        serving.push(core.spawn("embedded", &stops.serving, embedded.run(stops.serving.clone())));
+    }
+    let expiry = Arc::new(Expiry::default());
+    serving.push(core.spawn_endless("expiry", &stops.serving, expiry.clone().run()));
+    let (engine, ended) = parts.engine(expiry);
+    let forget = engine.clone().forget(ended);
+    serving.push(core.spawn_endless("sessions", &stops.serving, forget));
+
+    let hosts = parts.hosts(https.as_ref().map_or(&listener, |https| &https.listener));
+    let public = parts.public_accept(engine, link, admin_state.clone(), streams.clone(), hosts);
+    if let Some(listener) = admin {
+        let accept = parts.admin_accept(admin_state.clone(), parts.hosts(&listener));
+        core.spawn("accept-admin", &stops.admin, accept.run(listener, stops.admin.clone()));
+    }
+    let (accepting, renewal) =
+        parts.start_public(&core, &stops, public, admin_state, listener, https);
+    let (health, grace) = (parts.health, parts.config.grace);
+    Running { core, stops, health, streams, progress, grace, accepting, source, serving, renewal }
+}
+
+/// What the parts share while they are put together.
+struct Parts {
+    config: Config,
+    auth: Arc<Auth>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    rooms: Arc<Rooms>,
+    backlog: Arc<Backlog>,
+    max_connections: usize,
+    is_embedded: bool,
+    certificates: Option<Arc<Certificates>>,
+}
+
+impl Parts {
+    /// The host names that a listener answers under, if they are checked there.
+    fn hosts(&self, listener: &TcpListener) -> Option<Hosts> {
+        let Self { config, certificates, metrics, .. } = self;
+        let checked = http::hosts::are_checked(config, is_loopback(listener), self.is_embedded);
+        checked.then(|| Hosts::new(config, certificates.clone(), metrics.clone()))
+    }
+
+    /// Starts the subscription and the lanes that its messages take.
+    fn start_source(
+        &self,
+        core: &CoreTasks,
+        stops: &Stops,
+        redis: RedisAddress,
+    ) -> (Progress, Vec<JoinHandle<()>>) {
+        let Self { config, metrics, health, rooms, .. } = self;
+        let bounds = broker::Bounds::new(config.max_payload);
+        let (queue, lanes) = broker::queue(config.lanes, bounds, metrics.clone());
+        let progress = queue.progress();
+        let subscription = Subscription {
+            address: redis,
+            patterns: config.channels.clone(),
+            queue,
+            health: health.clone(),
+            metrics: metrics.clone(),
+        };
+        let subscription = subscription.run(stops.source.clone());
+        let mut tasks = vec![core.spawn("subscription", &stops.source, subscription)];
+        // A lane ends when the subscription has, and all is handed on.
+        tasks.extend(lanes.into_iter().map(|lane| {
+            core.spawn("lane", &stops.source, fanout::run(lane, rooms.clone(), metrics.clone()))
+        }));
+        (progress, tasks)
+    }
+
+    /// The engine, and the sids of those that it is to forget.
+    fn engine(&self, expiry: Arc<Expiry>) -> (Engine, UnboundedReceiver<Box<str>>) {
+        let Self { config, auth, metrics, .. } = self;
+        let shared = Shared {
+            rooms: self.rooms.clone(),
+            auth: auth.clone(),
+            expiry,
+            metrics: metrics.clone(),
+            hello: config.hello,
+            max_rooms: config.limits.rooms,
+            max_events: config.limits.events,
+            max_message: config.limits.message,
+        };
+        let (end, ended) = mpsc::unbounded_channel();
+        let (max, slow_after) = (self.max_connections, config.slow_after);
+        let sessions = Sessions::new(max, slow_after, self.backlog.clone(), end, metrics.clone());
+        let max_packet = sockets::READ * config.limits.message;
+        let service = sockets::service(Arc::new(shared));
+        (Engine::new(service, sessions, auth.clone(), max_packet, metrics.clone()), ended)
+    }
+
+    /// What the public listener does with its connections.
+    fn public_accept(
+        &self,
+        engine: Engine,
+        link: Link,
+        admin: Arc<Admin>,
+        streams: Arc<Streams>,
+        hosts: Option<Hosts>,
+    ) -> Accept<Router> {
+        let Self { config, auth, metrics, .. } = self;
+        let publishing = Publishing::new(config, auth.clone(), link, metrics.clone());
+        let (rooms, auth) = (self.rooms.clone(), auth.clone());
+        let routes = http::public(config, Rear { engine, rooms, auth, publishing, admin }, hosts);
+        let addresses = Addresses::new(config.limits.per_address, config.trusted_proxies.clone());
+        Accept {
+            service: http::seated(routes, addresses.clone(), metrics.clone()),
+            tls: None,
+            streams,
+            max_connections: self.max_connections,
+            slow_after: config.slow_after,
+            addresses,
+            metrics: metrics.clone(),
+        }
+    }
+
+    /// The same of the listener for operators; its connections count for nobody else.
+    fn admin_accept(&self, admin: Arc<Admin>, hosts: Option<Hosts>) -> Accept<Router> {
+        let (gauge, backlog) = (Gauge::default(), self.backlog.clone());
+        Accept {
+            service: http::admin::routes(admin, hosts),
+            tls: None,
+            streams: Streams::new(gauge, backlog, self.metrics.clone()),
+            max_connections: MAX_ADMIN_CONNECTIONS,
+            slow_after: self.config.slow_after,
+            addresses: Addresses::new(None, Vec::new()),
+            metrics: Arc::default(),
+        }
+    }
+
+    /// Starts the listeners that viewers use, and what keeps the certificate new.
+    fn start_public(
+        &self,
+        core: &CoreTasks,
+        stops: &Stops,
+        mut public: Accept<Router>,
+        admin: Arc<Admin>,
+        listener: TcpListener,
+        https: Option<Secure>,
+    ) -> (Vec<JoinHandle<()>>, Option<JoinHandle<()>>) {
+        let stop = &stops.accepting;
+        let (mut accepting, mut renewing) = (Vec::new(), None);
+        if let Some(Secure { listener: secure, tls, redirect, renewal }) = https {
+            renewing = Some(core.spawn("certificates", stop, renewal.run(stop.clone())));
+            let service = http::strict(public.service.clone(), redirect.certificates.clone());
+            let accept = Accept { service, tls: Some(tls), ..public.clone() };
+            accepting.push(core.spawn("accept-https", stop, accept.run(secure, stop.clone())));
+            public.service = http::plain(&self.config, admin, redirect, self.hosts(&listener));
+        }
+        accepting.push(core.spawn("accept", stop, public.run(listener, stop.clone())));
+        (accepting, renewing)
+    }
+}
+
+/// How much of the past is kept.
+pub fn limits(config: &Config) -> Limits {
+    let room = Bounds { count: config.history, age: config.history_ttl.as_millis() as u64 };
+    let share = memory::limit().map_or(HISTORY_BYTES, |limit| limit / HISTORY_SHARE);
+    Limits { room, bytes: config.history_bytes.unwrap_or(share.min(HISTORY_BYTES)) }
+}

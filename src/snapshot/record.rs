@@ -1,0 +1,145 @@
+//! A record of the history: a line that says what it is, then a line of JSON for each room.
+
+use std::{fmt, io::Write};
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    history::{Kept, Position},
+    rooms::Rooms,
+};
+
+/// The format that is written, and the only one that is read: what a record says about the past is
+/// good for minutes.
+const FORMAT: u32 = 2;
+
+/// A room's name, and what it keeps, oldest first.
+pub type Past = (String, Vec<Kept>);
+
+/// The first line of a record.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Head {
+    /// The format of the lines that follow.
+    format: u32,
+    /// Which process has written it.
+    pub instance: String,
+    /// When, in ms since the Unix epoch.
+    pub time: u64,
+    /// It only tells that this process has started: nothing follows.
+    #[serde(default)]
+    pub start: bool,
+}
+
+impl Head {
+    /// Of a record of this format.
+    pub fn new(instance: String, time: u64, start: bool) -> Self {
+        Self { format: FORMAT, instance, time, start }
+    }
+}
+
+/// What is enough of a head to know whether the rest can be read.
+#[derive(Deserialize)]
+struct Versioned {
+    format: u32,
+}
+
+/// Why a whole record cannot be used.
+pub enum Problem {
+    /// It is of a format that comes after ours.
+    Newer(u32),
+    /// It is of another program, of an earlier format, or damaged.
+    Unreadable(String),
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Newer(format) => write!(
+                f,
+                "it was written by a newer version (format {format}, this version reads {FORMAT})"
+            ),
+            Self::Unreadable(reason) => write!(f, "it is unreadable ({reason})"),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    room: String,
+    messages: Vec<Saved>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    #[serde(flatten)]
+    position: Position,
+    at: u64,
+    /// Base64.
+    payload: String,
+}
+
+/// Writes a record.
+pub fn write(
+    out: &mut dyn Write,
+    head: &Head,
+    rooms: impl Iterator<Item = (impl AsRef<str>, Vec<Kept>)>,
+) -> anyhow::Result<()> {
+    write_line(out, head)?;
+    for (room, messages) in rooms {
+        let messages = messages.into_iter().map(Saved::from).collect();
+        write_line(out, &Line { room: room.as_ref().to_owned(), messages })?;
+    }
+    Ok(())
+}
+
+fn write_line(out: &mut dyn Write, line: &impl Serialize) -> anyhow::Result<()> {
+    serde_json::to_writer(&mut *out, line)?;
+    Ok(out.write_all(b"\n")?)
+}
+
+/// Reads a record: whole or not at all, because half a history would have holes.
+pub fn parse(content: &[u8]) -> Result<(Head, Vec<Past>), Problem> {
+    let (head, rest) =
+        content.split_at(content.iter().position(|&byte| byte == b'\n').unwrap_or(0));
+    let unreadable = |error: serde_json::Error| Problem::Unreadable(place(&error));
+    let Versioned { format } = serde_json::from_slice(head)
+        .map_err(|_| Problem::Unreadable("its first line names no format".to_owned()))?;
+    match format {
+        FORMAT => {}
+        format if format > FORMAT => return Err(Problem::Newer(format)),
+        format => return Err(Problem::Unreadable(format!("format {format} is not read any more"))),
+    }
+    let head = serde_json::from_slice(head).map_err(unreadable)?;
+    let mut rooms = Vec::new();
+    for line in serde_json::Deserializer::from_slice(rest).into_iter::<Line>() {
+        let Line { room, messages } = line.map_err(unreadable)?;
+        Rooms::check_name(&room).map_err(Problem::Unreadable)?;
+        let mut kept: Vec<Kept> = Vec::with_capacity(messages.len());
+        for Saved { mut position, at, payload } in messages {
+            // One string for a whole run, as before.
+            if let Some(last) = kept.last().filter(|last| last.position.epoch == position.epoch) {
+                position.epoch = last.position.epoch.clone();
+            }
+            let payload = BASE64_STANDARD.decode(payload);
+            let payload =
+                payload.map_err(|_| Problem::Unreadable("a payload is not base64".to_owned()))?;
+            kept.push(Kept { position, at, payload: Bytes::from(payload) });
+        }
+        rooms.push((room, kept));
+    }
+    Ok((head, rooms))
+}
+
+/// Where a line is wrong. The error's own words can hold what the line says.
+fn place(error: &serde_json::Error) -> String {
+    format!("line {}, column {}", error.line(), error.column())
+}
+
+impl From<Kept> for Saved {
+    fn from(kept: Kept) -> Self {
+        let payload = BASE64_STANDARD.encode(kept.payload);
+        Self { position: kept.position, at: kept.at, payload }
+    }
+}

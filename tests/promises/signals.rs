@@ -1,0 +1,129 @@
+//! Signals: an orderly end is told in the log, SIGHUP has files read again and ends nothing.
+#![cfg(unix)]
+
+use std::{fs, path::PathBuf};
+
+use http_body_util::Full;
+use hyper::{Request, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::support::{Client, Site};
+
+/// A file that is gone when the test is over.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, content: &str) -> Self {
+        let name = format!("roomcast-signals-{}-{name}", std::process::id());
+        let file = Self(std::env::temp_dir().join(name));
+        file.write(content);
+        file
+    }
+
+    fn write(&self, content: &str) {
+        fs::write(&self.0, content).expect("written");
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// What stands in a log, in this order.
+fn assert_told(log: &str, texts: &[&str]) {
+    let mut rest = log;
+    for text in texts {
+        let Some((_, after)) = rest.split_once(text) else { panic!("no `{text}` in {log}") };
+        rest = after;
+    }
+}
+
+#[tokio::test]
+async fn an_orderly_end_is_told_step_by_step() {
+    let (site, process) = Site::start_process(&[]).await;
+    let mut viewers = [Client::connect(&site).await, Client::connect(&site).await];
+    process.signal("TERM").await;
+    for viewer in &mut viewers {
+        viewer.rest().await;
+        assert!(viewer.closed);
+    }
+    drop(viewers);
+    let (code, log) = process.end().await;
+    assert_eq!(code, Some(0), "{log}");
+    let told = ["SIGTERM received", "draining 2 connections", "2 connections closed in", "stopped"];
+    assert_told(&log, &told);
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let (site, process) = Site::start_process(&[("GRACE", "10m")]).await;
+    // A request whose body never comes holds up the end.
+    let stalled = TcpStream::connect(site.addr).await.expect("connected");
+    let head = b"POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n";
+    stalled.writable().await.expect("writable");
+    assert_eq!(stalled.try_write(head).expect("sent"), head.len());
+    site.until_metric("roomcast_connections", 1).await;
+    process.signal("TERM").await;
+    site.until("draining", async || site.get("/readyz").await.0 == 503).await;
+    process.signal("INT").await;
+    let (code, log) = process.end().await;
+    assert_eq!(code, Some(1), "{log}");
+    assert_told(
+        &log,
+        &["SIGTERM received", "draining 1 connections", "SIGINT received, the second"],
+    );
+}
+
+#[tokio::test]
+async fn a_hangup_without_anything_to_read_is_one_line() {
+    let (site, process) = Site::start_process(&[]).await;
+    let mut viewer = Client::connect(&site).await;
+    process.signal("HUP").await;
+    // What comes afterwards shows that it lives on.
+    viewer.join("device01").await;
+    site.publish("device01", "still here").await;
+    assert_eq!(viewer.message().await, "still here");
+    process.signal("TERM").await;
+    viewer.rest().await;
+    drop(viewer);
+    let (code, log) = process.end().await;
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(log.matches("SIGHUP").count(), 1, "{log}");
+    assert_told(&log, &["SIGHUP received: no certificate and no token stands in a file"]);
+}
+
+#[tokio::test]
+async fn a_hangup_takes_new_tokens_into_use_and_keeps_the_old_ones_if_they_are_unusable() {
+    let file = Scratch::new("tokens", "old\n");
+    let (site, process) = Site::start_process(&[("PUBLISH_TOKEN_FILE", file.path())]).await;
+    let publish = async |token: &str| {
+        let stream = TcpStream::connect(site.addr).await.expect("connected");
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+        tokio::spawn(connection);
+        let request = Request::post("/publish/device01").header("host", "localhost");
+        let request = request.header("authorization", format!("Bearer {token}"));
+        let request = request.body(Full::<Bytes>::from("hello")).expect("a request");
+        sender.send_request(request).await.expect("a response").status().as_u16()
+    };
+    assert_eq!((publish("old").await, publish("new").await), (202, 401));
+    file.write("new\n");
+    process.signal("HUP").await;
+    site.until("the new one is in use", async || publish("new").await == 202).await;
+    assert_eq!(publish("old").await, 401);
+    fs::remove_file(&file.0).expect("removed");
+    process.signal("HUP").await;
+    process.told("what was read before stays in use").await;
+    assert_eq!(publish("new").await, 202);
+    let log = process.stop().await;
+    assert_told(
+        &log,
+        &["PUBLISH_TOKEN_FILE read again: changed", "PUBLISH_TOKEN_FILE: cannot read"],
+    );
+}

@@ -130,8 +130,8 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "SIZE")]
     pub history_bytes: Option<String>,
 
-    /// Folder in which the history outlives a restart: written when the server stops, read when it
-    /// starts. Unset: the history begins anew
+    /// Folder in which the history outlives a restart: written every 30 s and when the server stops,
+    /// read when it starts. Unset: the history begins anew
     #[arg(long, env, global = true, value_name = "DIR")]
     pub state_dir: Option<String>,
 

@@ -8,10 +8,12 @@ use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwap;
 use subtle::{Choice, ConstantTimeEq};
+use tracing::info;
 
 use crate::{
     config::{AccessKeys, Config, Secret},
     glob,
+    log_limit::LogLimit,
 };
 
 mod key;
@@ -26,6 +28,14 @@ pub use key::{Claims, sign};
 const LEEWAY: u64 = 30_000;
 /// Bytes of a token; those with hundreds of roles have less.
 const MAX_TOKEN: usize = 8 << 10;
+
+/// What tokens are for, in the log.
+pub const WATCHING: &str = "watching";
+/// See [`WATCHING`].
+pub const PUBLISHING: &str = "publishing";
+
+/// Few lines tell what is wrong with the tokens that are handed out.
+static REFUSED: LogLimit = LogLimit::new(5);
 
 /// Who decides.
 pub struct Auth {
@@ -176,6 +186,14 @@ pub enum BadToken {
     Issuer,
     /// A claim has another type than it should.
     Claim(String),
+}
+
+impl BadToken {
+    /// Logs that it was refused: for watching or for publishing. The token itself is never logged.
+    pub fn log(&self, what_for: &'static str) {
+        let problem = self.clone();
+        REFUSED.line(move |left_out| info!(left_out, "refused a token for {what_for}: {problem}"));
+    }
 }
 
 impl fmt::Display for BadToken {

@@ -44,6 +44,7 @@ mod fanout;
 mod file_calls;
 mod history;
 mod http;
+mod log_limit;
 mod memory;
 mod rooms;
 mod server;

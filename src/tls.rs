@@ -10,8 +10,10 @@ use rustls::{
 use rustls_acme::acme::ACME_TLS_ALPN_NAME;
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tracing::info;
 
 use crate::{
+    log_limit::LogLimit,
     metrics::{Handshake, Metrics},
     store,
 };
@@ -35,6 +37,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The engine upgrades HTTP/1.1 to WebSocket, and knows no WebSocket over HTTP/2.
 const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// Scanners and port checks fail all day: one line a minute, with how many there were.
+static FAILED: LogLimit = LogLimit::new(1);
 
 /// Turns TCP streams into TLS streams; what is cloned is a reference.
 #[derive(Clone)]
@@ -68,8 +73,9 @@ impl Tls {
 
     /// The whole handshake, within its time.
     pub async fn accept(&self, io: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let peer = io.peer_addr().ok();
         let accepted = timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(io)).await;
-        let (result, accepted) = match accepted {
+        let (result, accepted): (_, io::Result<_>) = match accepted {
             Ok(Ok(mut stream)) => {
                 if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS_ALPN_NAME) {
                     // The handshake was the answer; RFC 8737 wants the connection closed after it.
@@ -82,6 +88,9 @@ impl Tls {
             Err(late) => (Handshake::Late, Err(late.into())),
         };
         self.metrics.handshakes(result).inc();
-        accepted
+        accepted.inspect_err(|error| {
+            let (error, peer) = (error.to_string(), peer.map(tracing::field::display));
+            FAILED.line(move |left_out| info!(left_out, peer, "a TLS handshake failed: {error}"));
+        })
     }
 }

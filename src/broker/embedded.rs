@@ -31,6 +31,8 @@ use hub::SharedHub;
 use outbox::Outbox;
 use wire::{Broken, Requests};
 
+use crate::log_limit::LogLimit;
+
 /// Clients at once. Half of the usual limit of 1,024 open files, which the rest of the process
 /// shares.
 const MAX_CONNECTIONS: usize = 512;
@@ -44,6 +46,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Tries to find one port that is free on IPv4 and IPv6 alike.
 const PORT_ATTEMPTS: usize = 16;
+
+static NOT_ACCEPTED: LogLimit = LogLimit::new(1);
 
 /// A development broker that is bound and not running yet.
 #[derive(Debug)]
@@ -97,7 +101,9 @@ impl Embedded {
                     }
                     Ok((stream, peer)) => refuse(stream, peer),
                     Err(error) => {
-                        warn!(%error, "the embedded broker cannot accept a connection");
+                        NOT_ACCEPTED.line(move |left_out| {
+                            warn!(left_out, %error, "the embedded broker cannot accept a connection");
+                        });
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },

@@ -4,9 +4,9 @@
 //! asks. So this is checked here for all transports alike; the CORS headers follow.
 
 use std::{
-    collections::HashSet,
+    collections::VecDeque,
     net::IpAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -24,6 +24,7 @@ use tracing::warn;
 use super::{forwarded, hosts::covers};
 use crate::{
     config::{AllowedOrigin, Config, Origin},
+    log_limit::LogLimit,
     metrics::Counter,
     stream::Control,
 };
@@ -32,10 +33,14 @@ use crate::{
 const PREFLIGHT_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 /// What an address without a port means.
 const HTTPS_PORT: u16 = 443;
-/// Refused origins that are logged, each once: strangers choose what they send.
+/// Refused origins that are remembered, so that each is logged once; strangers choose what they send.
 const MAX_TOLD: usize = 100;
+/// Lines a minute about others.
+const LINES: u32 = 10;
 /// Bytes of an origin: a name in DNS has 253. A longer one is none.
 const MAX_ORIGIN: usize = 300;
+
+static REFUSED: LogLimit = LogLimit::new(LINES);
 
 /// Who decides.
 pub struct Gate {
@@ -47,7 +52,7 @@ pub struct Gate {
     /// Pages come over HTTPS from us, not from a proxy.
     https: bool,
     refused: Counter,
-    told: Mutex<HashSet<String>>,
+    told: Arc<Told>,
 }
 
 /// Lets through what comes from no page, from ours, or from one that is allowed, and says so to
@@ -90,7 +95,7 @@ impl Gate {
             trusted: config.trusted_proxies.clone(),
             https: config.https.is_some(),
             refused,
-            told: Mutex::default(),
+            told: Arc::default(),
         }
     }
 
@@ -141,13 +146,17 @@ impl Gate {
                 "`{origin}` is no origin that could be allowed: sandboxed frames and files have none. Serve the page by HTTP.\n"
             ),
             Some(parsed) => {
-                let line = self.line(&parsed);
-                if self.tell(&origin) {
-                    warn!("refused a page of {origin}; to allow it: {line}");
-                }
-                format!(
+                let text = format!(
                     "Pages of {origin} may not connect here: ALLOWED_ORIGINS does not name it.\n"
-                )
+                );
+                if !self.told.holds(&origin) {
+                    let (line, told) = (self.line(&parsed), self.told.clone());
+                    REFUSED.line(move |left_out| {
+                        warn!(left_out, "refused a page of {origin}; to allow it: {line}");
+                        told.add(origin);
+                    });
+                }
+                text
             }
         };
         // What one origin is answered is nothing for the next one.
@@ -159,11 +168,27 @@ impl Gate {
         let known = self.allowed.iter().map(|allowed| format!("{allowed},"));
         format!("ALLOWED_ORIGINS={}{origin}", known.collect::<String>())
     }
+}
 
-    /// Whether it is the first time, and there is room to remember that.
-    fn tell(&self, origin: &str) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        told.len() < MAX_TOLD && told.insert(origin.to_owned())
+/// The origins that were logged last; the oldest makes room for a new one.
+#[derive(Default)]
+struct Told(Mutex<VecDeque<String>>);
+
+impl Told {
+    fn holds(&self, origin: &str) -> bool {
+        self.lock().iter().any(|told| told == origin)
+    }
+
+    fn add(&self, origin: String) {
+        let mut told = self.lock();
+        if told.len() == MAX_TOLD {
+            told.pop_front();
+        }
+        told.push_back(origin);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     auth::Auth,
     broker::now,
+    log_limit::LogLimit,
     metrics::Metrics,
     sockets::{
         Presented, Service,
@@ -307,6 +308,9 @@ fn stopping() -> Refused {
 }
 
 fn internal_error() -> Refused {
-    tracing::error!("a request to the engine could not be prepared");
+    static FAILED: LogLimit = LogLimit::new(1);
+    FAILED.line(|left_out| {
+        tracing::error!(left_out, "a request to the engine could not be prepared");
+    });
     refused(StatusCode::INTERNAL_SERVER_ERROR)
 }

@@ -17,7 +17,7 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use super::bearer;
 use crate::{
-    auth::Auth,
+    auth::{Auth, PUBLISHING},
     broker::{
         now,
         redis::{Link, RETRY_AFTER},
@@ -64,7 +64,10 @@ impl Publishing {
         body: Body,
     ) -> Result<Response, Response> {
         let grant = self.auth.publisher(bearer::header(headers), now());
-        let grant = grant.map_err(|problem| bearer::unauthorised(&problem))?;
+        let grant = grant.map_err(|problem| {
+            problem.log(PUBLISHING);
+            bearer::unauthorised(&problem)
+        })?;
         channel::check(channel)
             .map_err(|problem| (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response())?;
         if !grant.may_publish(channel) {

@@ -8,7 +8,8 @@ const PATIENCE = 10_000 // ms to wait for the server's answer
 
 // Makes a socket with the client that lies beside this file. Where tokens are needed, `token` is one,
 // or a function (it may be async) that gets one: at each connect, and before the old one expires.
-export async function connect(url, { token, ...options } = {}) {
+// `onSource` is as for `watcher`; what remains are options of the client.
+export async function connect(url, { token, onSource, ...options } = {}) {
   const { io } = await import('./vendor/socket.io.esm.min.js')
   const get = async () => ({ token: typeof token === 'function' ? await token() : token })
   // A token that cannot be had is left out: then the server says what is missing.
@@ -18,14 +19,20 @@ export async function connect(url, { token, ...options } = {}) {
     const renew = async () => socket.emit('auth', await get(), () => {})
     socket.on('error', ({ code }) => { if (code === 'expiring') renew().catch(console.error) })
   }
-  return { socket, watch: watcher(socket) }
+  return { socket, watch: watcher(socket, { onSource }) }
 }
 
 // Returns `watch(room, onMessage, options)`, which returns a function that stops. Once a socket.
-export function watcher(socket) {
+// `onSource({ up, since })`: the server has lost its Redis for 2 s or more, or has it back.
+// `onSource(null)`: the connection to the server is lost, so what was told before is out of date.
+export function watcher(socket, { onSource } = {}) {
   const rooms = new Map()
   socket.on('connect', () => rooms.forEach(room => room.ask()))
-  socket.on('disconnect', () => rooms.forEach(room => room.pause()))
+  socket.on('disconnect', () => {
+    rooms.forEach(room => room.pause())
+    onSource?.(null)
+  })
+  socket.on('source', signal => onSource?.(signal))
   socket.on('message', (payload, meta) => rooms.get(meta?.room)?.take(payload, meta))
   socket.on('gap', gap => rooms.get(gap.room)?.announce(gap))
 

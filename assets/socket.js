@@ -8,17 +8,19 @@ import { takeToken, token } from './token.js'
 
 const AFTER_KICK = 2_000 // ms; a server that ends connections on purpose is not hammered
 const AFTER_REFUSAL = 30_000 // ms; nobody stands at a wall to press reload
+const BACK_SHOWN = 30_000 // ms; that Redis is back is news for a while
 const NO_TOKEN = 'this page needs a link that ends in #token=…, from whoever runs it'
 
 takeToken()
 export const socket = io({ auth: answer => answer({ token: token() }) })
-export const watch = watcher(socket)
+export const watch = watcher(socket, { onSource: showSource })
 
 export const connection = shallowReactive({
   state: 'connecting', // until the first connection; then connected or disconnected
   since: Date.now(),
   transport: '',
   refusal: '', // why the server let nobody in
+  source: null, // what the server told about its Redis: { up, since }
 })
 
 // What the server had against a request, until somebody has read it.
@@ -27,6 +29,11 @@ export const complaint = ref('')
 function change(state, refusal = '') {
   if (connection.state !== state) connection.since = Date.now()
   Object.assign(connection, { state, refusal })
+}
+
+function showSource(signal) {
+  connection.source = signal
+  if (signal?.up) setTimeout(() => { if (connection.source === signal) connection.source = null }, BACK_SHOWN)
 }
 
 socket.on('connect', () => {

@@ -9,7 +9,7 @@ pub mod embedded;
 mod queue;
 pub mod redis;
 
-pub use queue::{Bounds, MAX_BYTES, MAX_MESSAGES, Progress, Receiver, Sender, queue};
+pub use queue::{Bounds, LaneReport, Progress, Receiver, Sender, queue};
 
 /// What somebody published.
 #[derive(Clone, Debug)]
@@ -67,6 +67,13 @@ pub struct Gap {
     pub reason: GapReason,
 }
 
+impl Gap {
+    /// How long it lasted.
+    pub fn seconds(&self) -> f64 {
+        self.to.saturating_sub(self.from) as f64 / 1000.0
+    }
+}
+
 /// Why messages may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,6 +84,17 @@ pub enum GapReason {
     QueueFull,
     /// A message was larger than `MAX_PAYLOAD`.
     TooLarge,
+}
+
+impl GapReason {
+    /// The reason as viewers and metrics get it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SourceLost => "source_lost",
+            Self::QueueFull => "queue_full",
+            Self::TooLarge => "too_large",
+        }
+    }
 }
 
 /// The server's clock, in ms since the Unix epoch.

@@ -17,10 +17,12 @@ use tokio::{
     task::{JoinSet, yield_now},
     time::interval,
 };
+use tracing::info;
 
 use crate::{
     broker::{Event, Message, Receiver, now},
     delivery::{Batch, Delivery},
+    log_limit::LogLimit,
     metrics::{Drop, Metrics},
     rooms::{Members, Rooms},
 };
@@ -36,6 +38,8 @@ const TURN_BYTES: usize = 16 << 20;
 /// Bytes that go to a member at once, so that a turn is shared by many.
 const PART: usize = 64 << 10;
 
+static BAD_CHANNEL: LogLimit = LogLimit::new(1);
+
 /// Forgets what is too old, again and again.
 pub async fn sweep(rooms: Arc<Rooms>) {
     let mut sweeps = interval(SWEEP_EVERY);
@@ -46,26 +50,34 @@ pub async fn sweep(rooms: Arc<Rooms>) {
 }
 
 /// Takes a lane's events until its queue has ended.
+///
+/// The delay is observed once a batch of which something was delivered: from the arrival of its first
+/// event until all of it was handed out. So it is the longest of the batch, and costs the same however
+/// many viewers there are.
 pub async fn run(mut queue: Receiver, rooms: Arc<Rooms>, metrics: Arc<Metrics>) {
     let mut batch = Vec::new();
-    while queue.next(&mut batch).await {
+    while let Some(arrived) = queue.next(&mut batch).await {
+        let mut delivered = 0;
         let mut waiting = Waiting::default();
         for event in batch.drain(..) {
             match event {
                 Event::Message(message) => waiting.add(message),
                 Event::Gap(gap) => {
-                    waiting.send(&rooms, &metrics).await;
+                    delivered += waiting.send(&rooms, &metrics).await;
                     rooms.gap(&gap, |room| queue.carries(room.as_bytes()));
                 }
                 Event::ChannelGap { channel, gap } => {
-                    waiting.send(&rooms, &metrics).await;
+                    delivered += waiting.send(&rooms, &metrics).await;
                     if let Ok(name) = std::str::from_utf8(&channel) {
                         rooms.gap_in(name, &gap);
                     }
                 }
             }
         }
-        waiting.send(&rooms, &metrics).await;
+        delivered += waiting.send(&rooms, &metrics).await;
+        if delivered > 0 {
+            metrics.delay.observe(arrived.elapsed().as_secs_f64());
+        }
     }
 }
 
@@ -86,13 +98,21 @@ impl Waiting {
         self.channels[place].1.push(message);
     }
 
-    async fn send(&mut self, rooms: &Rooms, metrics: &Metrics) {
+    /// Hands them out; how many deliveries were taken.
+    async fn send(&mut self, rooms: &Rooms, metrics: &Metrics) -> usize {
         self.places.clear();
-        let (mut served, mut sent) = (0, 0);
+        let (mut served, mut sent, mut delivered) = (0, 0, 0);
         for (channel, messages) in self.channels.drain(..) {
             let name = std::str::from_utf8(&channel).ok();
             let Some(name) = name.filter(|name| Rooms::check_name(name).is_ok()) else {
-                metrics.dropped(Drop::BadChannel).inc_by(messages.len() as u64);
+                let count = messages.len() as u64;
+                metrics.dropped(Drop::BadChannel).inc_by(count);
+                BAD_CHANNEL.count(count, |messages| {
+                    info!(
+                        messages,
+                        "dropped what was published on channels that are no rooms' names"
+                    );
+                });
                 continue;
             };
             let Some((members, deliveries)) = rooms.place(name, messages) else { continue };
@@ -100,12 +120,14 @@ impl Waiting {
                 (served, sent) = (served + members.len(), sent + members.len() * size(&part));
                 let taken = hand_out(&members, part).await;
                 metrics.deliveries.inc_by(taken as u64);
+                delivered += taken;
                 if served >= TURN || sent >= TURN_BYTES {
                     (served, sent) = (0, 0);
                     yield_now().await;
                 }
             }
         }
+        delivered
     }
 }
 

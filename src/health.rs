@@ -3,6 +3,9 @@
 use std::{sync::Mutex, time::Instant};
 
 use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::broker::now;
 
 /// The state of the subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -14,6 +17,15 @@ pub enum SourceState {
     Subscribed,
     /// The subscription was lost and is being made again.
     Down,
+}
+
+/// Whether messages arrive, and since when: what viewers are told by the event `source`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SourceSignal {
+    /// The subscription stands.
+    pub up: bool,
+    /// Since when it does, or does not, in ms since the Unix epoch by the server's clock.
+    pub since: u64,
 }
 
 /// A look at the source.
@@ -36,6 +48,7 @@ pub struct SourceReport {
 /// Shared by those who know (the source, the drain) and those who are asked (the admin listener).
 pub struct Health {
     inner: Mutex<Inner>,
+    source: watch::Sender<SourceSignal>,
 }
 
 struct Inner {
@@ -64,7 +77,14 @@ impl Health {
             draining: false,
             failure: None,
         };
-        Self { inner: Mutex::new(inner) }
+        let source = watch::Sender::new(SourceSignal { up: false, since: now() });
+        Self { inner: Mutex::new(inner), source }
+    }
+
+    /// Whether the subscription stands: the value now, and a wake at each change. The value changes
+    /// before [`Self::subscribed`] and [`Self::failed`] return.
+    pub fn watch_source(&self) -> watch::Receiver<SourceSignal> {
+        self.source.subscribe()
     }
 
     /// The subscription stands.
@@ -76,6 +96,7 @@ impl Health {
             inner.subscribed_once = true;
             inner.enter(SourceState::Subscribed);
             inner.report.error = None;
+            self.signal(true);
         });
     }
 
@@ -84,6 +105,7 @@ impl Health {
         self.change(|inner| {
             if inner.report.state == SourceState::Subscribed {
                 inner.enter(SourceState::Down);
+                self.signal(false);
             }
             let news = inner.report.error.as_deref() != Some(error);
             inner.report.error = Some(error.to_owned());
@@ -128,6 +150,17 @@ impl Health {
             let seconds = inner.since.elapsed().as_secs();
             SourceReport { seconds, ..inner.report.clone() }
         })
+    }
+
+    /// Under the lock of the state, so that both change in the same order.
+    fn signal(&self, up: bool) {
+        self.source.send_if_modified(|signal| {
+            let changed = signal.up != up;
+            if changed {
+                *signal = SourceSignal { up, since: now() };
+            }
+            changed
+        });
     }
 
     fn change<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {

@@ -9,7 +9,7 @@ use axum::{
     routing::{any, get},
 };
 
-use crate::{auth::Auth, config::Config, rooms::Rooms};
+use crate::{auth::Auth, config::Config, outages::Outages, rooms::Rooms};
 
 pub mod admin;
 mod assets;
@@ -27,6 +27,7 @@ mod seats;
 mod secure;
 
 use admin::Admin;
+use events::Following;
 use hosts::Hosts;
 use origin::Gate;
 use polling::Engine;
@@ -40,6 +41,8 @@ pub struct Rear {
     pub engine: Engine,
     /// The rooms.
     pub rooms: Arc<Rooms>,
+    /// Whether the source is there.
+    pub outages: Arc<Outages>,
     /// Who may watch them.
     pub auth: Arc<Auth>,
     /// Who may publish, and the way to Redis.
@@ -50,15 +53,16 @@ pub struct Rear {
 
 /// Routes of the listener that viewers use.
 pub fn public(config: &Config, rear: Rear, hosts: Option<Hosts>) -> Router {
-    let Rear { engine, rooms, auth, publishing, admin } = rear;
+    let Rear { engine, rooms, outages, auth, publishing, admin } = rear;
     let sockets =
         any(async |State(engine): State<Engine>, request: Request| engine.answer(request).await);
+    let following = Following { rooms, auth, outages, metrics: admin.metrics.clone() };
     let gate = Gate::new(config, admin.metrics.origins_refused.clone());
     let guarded = Router::new()
         .route("/socket.io/", sockets.clone())
         .route("/socket.io", sockets)
         .with_state(engine)
-        .route("/events/{*room}", get(events::follow).with_state((rooms, auth)))
+        .route("/events/{*room}", get(events::follow).with_state(following))
         .merge(publish::routes(publishing))
         .merge(assets::client())
         .fallback_service(assets::page(config.assets.as_deref()));

@@ -46,6 +46,7 @@ mod history;
 mod http;
 mod log_limit;
 mod memory;
+mod outages;
 mod rooms;
 mod server;
 mod snapshot;

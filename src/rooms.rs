@@ -160,6 +160,7 @@ impl Rooms {
         drop(index);
         self.change(&mut room, |room| room.history.expire((self.clock)(), self.limits.room));
         let Replay { messages, recovered } = room.history.replay(wish, &room.position);
+        self.metrics.joins(recovered).inc();
         let (position, replayed) = (&room.position, messages.len());
         welcome(&Welcome { room: name, position, recovered, replayed }, messages);
         Arc::make_mut(&mut room.members).insert(member, outlet);

@@ -27,9 +27,10 @@ use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
 use tracing::debug;
 
 use crate::{
-    auth::{Auth, BadToken, Grant},
+    auth::{Auth, BadToken, Grant, WATCHING},
     broker::now,
-    metrics::Metrics,
+    metrics::{Close, Metrics},
+    outages::Outages,
     rooms::Rooms,
 };
 
@@ -41,6 +42,7 @@ mod outlet;
 mod pace;
 mod request;
 pub mod session;
+mod source;
 mod viewer;
 
 use expiry::Expiry;
@@ -76,6 +78,8 @@ const MAX_OUTBOUND: u64 = i32::MAX as u64;
 pub struct Shared {
     /// Who is in which room.
     pub rooms: Arc<Rooms>,
+    /// Whether the source is there.
+    pub outages: Arc<Outages>,
     /// Who may enter and join.
     pub auth: Arc<Auth>,
     /// When that ends.
@@ -137,6 +141,7 @@ fn admit(socket: &SocketRef, shared: &Arc<Shared>, token: Token) -> Result<(), B
     };
     let grant = grant.inspect_err(|problem| {
         shared.metrics.tokens_refused.inc();
+        problem.log(WATCHING);
         debug!(sid = %socket.id, "refused a socket: {problem}");
     })?;
     if let Some(session) = extensions.get::<Arc<Session>>() {
@@ -173,11 +178,27 @@ impl DisconnectHandler<LocalAdapter, ()> for Departure {
     fn call_with_defer(
         &self,
         socket: Arc<Socket<LocalAdapter>>,
-        _: DisconnectReason,
+        reason: DisconnectReason,
         leave: fn(Arc<Socket<LocalAdapter>>),
     ) {
         self.0.gone();
+        if let Some(reason) = close_of(reason) {
+            self.0.session().leave(reason);
+        }
         leave(socket);
+    }
+}
+
+/// Why a socket left the namespace; `None` if that was ours to say before.
+fn close_of(reason: DisconnectReason) -> Option<Close> {
+    use DisconnectReason as Engine;
+    match reason {
+        Engine::TransportClose | Engine::ClientNSDisconnect => Some(Close::Client),
+        Engine::TransportError => Some(Close::TransportError),
+        Engine::HeartbeatTimeout => Some(Close::PingTimeout),
+        Engine::PacketParsingError | Engine::MultipleHttpPollingError => Some(Close::BadPacket),
+        Engine::ServerNSDisconnect => None,
+        Engine::ClosingServer => Some(Close::Stop),
     }
 }
 

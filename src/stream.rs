@@ -30,6 +30,7 @@ use tracing::info;
 use crate::{
     addresses::Seat,
     backlog::{Backlog, Peer, Share},
+    log_limit::LogLimit,
     metrics::{Close, Gauge, Metrics},
 };
 
@@ -50,6 +51,21 @@ const MAX_BATCHES: usize = 4096;
 /// Whether more may wait for a peer that is behind. A single message may be larger.
 pub fn fits(waiting: usize, more: usize) -> bool {
     waiting == 0 || waiting + more <= MAX_WAITING
+}
+
+/// Lines a minute about ends for one reason: enough to see whether they are of one peer.
+const LINES: u32 = 5;
+
+/// For each reason, so that many ends of one kind hide none of another.
+static ENDS: [LogLimit; Close::NAMES.len()] = [const { LogLimit::new(LINES) }; Close::NAMES.len()];
+
+/// Logs that the server has ended something; `write` gets how many such lines were left out before
+/// it, and the reason's name.
+pub fn log_end(reason: Close, write: impl FnOnce(Option<u64>, &'static str) + Send + 'static) {
+    // At the end of a drain all of them are ended: one line there tells.
+    if reason != Close::Drain {
+        ENDS[reason as usize].line(move |left_out| write(left_out, reason.as_str()));
+    }
 }
 
 /// All streams of a listener, so that they can be counted and ended.
@@ -268,9 +284,10 @@ impl Control {
     pub fn end(&self, reason: Close) {
         if self.ended.set(reason).is_ok() {
             self.streams.metrics.closed(reason).inc();
-            if reason != Close::Drain {
-                info!(peer = %self.peer, reason = reason.as_str(), "ended a connection");
-            }
+            let peer = self.peer;
+            log_end(reason, move |left_out, reason| {
+                info!(left_out, %peer, reason, "ended a connection");
+            });
             self.tasks.wake_by_ref();
             self.share.clear();
         }
@@ -351,9 +368,14 @@ impl Control {
         self.ended.get().copied()
     }
 
+    /// Whether a write has failed.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
     /// Whether nothing more gets through.
     fn is_over(&self) -> bool {
-        self.ended.get().is_some() || self.broken.load(Ordering::Acquire)
+        self.ended.get().is_some() || self.is_broken()
     }
 
     /// Whether the peer is behind at the moment.

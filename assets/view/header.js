@@ -17,11 +17,17 @@ const State = {
       if (refusal) return `Refused: ${refusal}`
       return `${state === 'connecting' ? 'Connecting' : 'Reconnecting'} since ${clock(since)}`
     })
+    const source = computed(() => {
+      const { up, since } = connection.source ?? {}
+      if (since === undefined) return ''
+      return `Redis ${up ? 'back' : 'away'} since ${clock(since)}`
+    })
     return () => html`
-      <p class="state" role="status" data-testid="state" data-state=${connection.state}>
+      <p class="state" role="status" data-testid="state" data-state=${connection.state} data-away=${connection.source?.up === false}>
         <span class="lamp" aria-hidden="true"></span>
         <span>${text.value}</span>
         ${connection.state === 'connected' && html`<span class="transport" aria-hidden="true">${connection.transport}</span>`}
+        ${source.value && html`<span class="source" data-testid="source" title="While the server has no Redis, no messages arrive">${source.value}</span>`}
       </p>`
   },
 }

@@ -11,12 +11,18 @@ use std::{
     num::NonZero,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
-use tokio::sync::Notify;
+use serde::Serialize;
+use tokio::{sync::Notify, time::Instant};
+use tracing::info;
 
 use super::{Event, Gap, GapReason, Message};
-use crate::metrics::{Drop as Dropped, Metrics};
+use crate::{
+    log_limit::LogLimit,
+    metrics::{Drop as Dropped, Metrics},
+};
 
 /// Messages that may wait in all lanes: a burst of a second from a Redis that publishes 100,000 a second.
 pub const MAX_MESSAGES: usize = 100_000;
@@ -24,6 +30,12 @@ pub const MAX_MESSAGES: usize = 100_000;
 pub const MAX_BYTES: usize = 25 << 20;
 /// Events handed over at once; enough to go out together, few enough to let others run between.
 const BATCH: usize = 256;
+/// For how long a lane counts as dropping after it has dropped a message: longer than a usual
+/// interval between two looks at `/status`.
+const DROPPING: Duration = Duration::from_secs(30);
+
+static FULL: LogLimit = LogLimit::new(1);
+static TOO_LARGE: LogLimit = LogLimit::new(1);
 
 /// How much the queues take together.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +103,8 @@ pub struct Sender {
     lanes: Lanes,
 }
 
-/// Tells whether the lanes have handed on all that the source gave them.
+/// Tells how full the lanes are, and whether they have handed on all that the source gave them.
+#[derive(Clone)]
 pub struct Progress {
     queues: Vec<Arc<Shared>>,
 }
@@ -114,17 +127,46 @@ struct Shared {
 
 #[derive(Default)]
 struct Waiting {
-    events: VecDeque<Event>,
+    /// With the time of their arrival.
+    events: VecDeque<(Instant, Event)>,
     messages: usize,
     bytes: usize,
     /// Events were taken and are being handed on.
     in_hand: bool,
+    /// Messages dropped since the start, and when the last one was.
+    dropped: u64,
+    last_drop: Option<Instant>,
     closed: bool,
+}
+
+/// A look at one lane.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LaneReport {
+    /// It is not full, and has dropped no message lately.
+    pub ok: bool,
+    /// Messages that wait.
+    pub messages: usize,
+    /// How many may wait.
+    pub messages_max: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// How many may wait.
+    pub bytes_max: usize,
+    /// Messages dropped since the start because it was full.
+    pub dropped: u64,
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn report(&self) -> LaneReport {
+        let Bounds { messages: messages_max, bytes: bytes_max, .. } = self.bounds;
+        let Waiting { messages, bytes, dropped, last_drop, .. } = *self.lock();
+        let is_full = messages >= messages_max || bytes >= bytes_max;
+        let drops = last_drop.is_some_and(|at| at.elapsed() < DROPPING);
+        LaneReport { ok: !is_full && !drops, messages, messages_max, bytes, bytes_max, dropped }
     }
 }
 
@@ -137,11 +179,17 @@ impl Sender {
     /// Queues a message, or drops and counts it where it is too large or its lane has no room.
     pub fn message(&self, message: Message) {
         let shared = &self.queues[self.lanes.of(&message.channel)];
-        shared.metrics.messages.inc();
+        let Shared { bounds, metrics, .. } = &**shared;
+        metrics.messages.inc();
         let at = message.at;
-        let event = if message.payload.len() > shared.bounds.payload {
-            shared.metrics.dropped(Dropped::TooLarge).inc();
+        let event = if message.payload.len() > bounds.payload {
+            metrics.dropped(Dropped::TooLarge).inc();
+            let most = bounds.payload;
+            TOO_LARGE.count(1, move |messages| {
+                info!(messages, "dropped what is larger than MAX_PAYLOAD, {most} bytes");
+            });
             let gap = Gap { from: at, to: at, reason: GapReason::TooLarge };
+            count_gap(metrics, &gap);
             Event::ChannelGap { channel: message.channel, gap }
         } else {
             Event::Message(message)
@@ -149,33 +197,48 @@ impl Sender {
         let size = event.size().unwrap_or_default();
         let mut waiting = shared.lock();
         // A single message may be larger than its lane's part of the bytes.
-        let full = waiting.messages >= shared.bounds.messages
-            || waiting.bytes > 0 && waiting.bytes + size > shared.bounds.bytes;
+        let full = waiting.messages >= bounds.messages
+            || waiting.bytes > 0 && waiting.bytes + size > bounds.bytes;
         if full {
-            shared.metrics.dropped(Dropped::QueueFull).inc();
-            waiting.missing(at);
+            waiting.drop_one(at, metrics);
         } else {
             waiting.messages += 1;
             waiting.bytes += size;
-            shared.metrics.queue_messages.inc();
-            shared.metrics.queue_bytes.inc_by(size as i64);
-            waiting.events.push_back(event);
+            metrics.queue_messages.inc();
+            metrics.queue_bytes.inc_by(size as i64);
+            waiting.push(event);
         }
         drop(waiting);
+        if full {
+            FULL.count(1, |messages| {
+                info!(
+                    messages,
+                    "dropped what came faster than it could be handed on: see `queue` in /status"
+                );
+            });
+        }
         shared.changed.notify_one();
     }
 
     /// Queues that messages of any channel may be missing. Never dropped: there is one a reconnect,
     /// and reconnects are paced.
     pub fn gap(&self, gap: Gap) {
+        if let Some(shared) = self.queues.first() {
+            count_gap(&shared.metrics, &gap);
+        }
         for shared in &self.queues {
-            shared.lock().events.push_back(Event::Gap(gap));
+            shared.lock().push(Event::Gap(gap));
             shared.changed.notify_one();
         }
     }
 }
 
 impl Progress {
+    /// How full the lanes are.
+    pub fn lanes(&self) -> Vec<LaneReport> {
+        self.queues.iter().map(|lane| lane.report()).collect()
+    }
+
     /// Waits for a moment in which no message waits and none is being handed on.
     pub async fn idle(&self) {
         // All lanes share one signal.
@@ -191,23 +254,43 @@ impl Progress {
     }
 }
 
+/// Once a gap, however many lanes or rooms it is told in.
+fn count_gap(metrics: &Metrics, gap: &Gap) {
+    let reason = gap.reason.as_str();
+    metrics.gaps(reason).inc();
+    metrics.gap_seconds(reason).inc_by(gap.seconds());
+}
+
 impl Waiting {
+    fn push(&mut self, event: Event) {
+        self.events.push_back((Instant::now(), event));
+    }
+
     fn is_idle(&self) -> bool {
         self.events.is_empty() && !self.in_hand
     }
 
     /// One gap an episode, at the place where the messages are missing.
-    fn missing(&mut self, at: u64) {
+    fn drop_one(&mut self, at: u64, metrics: &Metrics) {
+        metrics.dropped(Dropped::QueueFull).inc();
+        self.dropped += 1;
+        self.last_drop = Some(Instant::now());
+        let reason = GapReason::QueueFull;
         match self.events.back_mut() {
-            Some(Event::Gap(gap)) if gap.reason == GapReason::QueueFull => gap.to = at,
+            Some((_, Event::Gap(gap))) if gap.reason == reason => {
+                let more = Gap { from: gap.to, to: at, reason };
+                metrics.gap_seconds(reason.as_str()).inc_by(more.seconds());
+                gap.to = at;
+            }
             last => {
                 let from = match last {
-                    Some(Event::Message(message)) => message.at,
-                    Some(Event::Gap(gap) | Event::ChannelGap { gap, .. }) => gap.to,
+                    Some((_, Event::Message(message))) => message.at,
+                    Some((_, Event::Gap(gap) | Event::ChannelGap { gap, .. })) => gap.to,
                     None => at,
                 };
-                let gap = Gap { from, to: at, reason: GapReason::QueueFull };
-                self.events.push_back(Event::Gap(gap));
+                let gap = Gap { from, to: at, reason };
+                count_gap(metrics, &gap);
+                self.push(Event::Gap(gap));
             }
         }
     }
@@ -228,15 +311,17 @@ impl Receiver {
         self.lanes.of(channel) == self.lane
     }
 
-    /// Waits for events and moves the next ones into `batch`; `false` when the queue has ended.
-    pub async fn next(&mut self, batch: &mut Vec<Event>) -> bool {
+    /// Waits for events and moves the next ones into `batch`; returns when the first of them arrived,
+    /// or `None` when the queue has ended. Cancel safe.
+    pub async fn next(&mut self, batch: &mut Vec<Event>) -> Option<Instant> {
         let Shared { changed, idle, metrics, .. } = &*self.shared;
         loop {
             {
                 let waiting = &mut *self.shared.lock();
                 let (messages, bytes) = (waiting.messages, waiting.bytes);
+                let first = waiting.events.front().map(|(arrived, _)| *arrived);
                 let count = waiting.events.len().min(BATCH);
-                for event in waiting.events.drain(..count) {
+                for (_, event) in waiting.events.drain(..count) {
                     if let Some(size) = event.size() {
                         waiting.messages -= 1;
                         waiting.bytes -= size;
@@ -247,11 +332,11 @@ impl Receiver {
                 metrics.queue_bytes.dec_by((bytes - waiting.bytes) as i64);
                 waiting.in_hand = count > 0;
                 if count > 0 {
-                    return true;
+                    return first;
                 }
                 idle.notify_waiters();
                 if waiting.closed {
-                    return false;
+                    return None;
                 }
             }
             changed.notified().await;
@@ -301,6 +386,36 @@ mod tests {
         assert_eq!(metrics.dropped(Dropped::QueueFull).get(), 2);
         assert_eq!(metrics.queue_messages.get(), 0);
         assert_eq!(metrics.queue_bytes.get(), 0);
+        assert_eq!([metrics.gaps("queue_full").get(), metrics.gaps("source_lost").get()], [1, 1]);
+        assert_eq!(metrics.gap_seconds("source_lost").get(), 0.001);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_that_drops_or_is_full_is_not_ok_until_it_has_been_fine_for_a_while() {
+        let metrics = Arc::new(Metrics::default());
+        let lanes = NonZero::new(2).expect("not 0");
+        let bounds = Bounds { messages: 4, bytes: 1000, payload: 4 };
+        let (sender, mut receivers) = queue(lanes, bounds, metrics.clone());
+        let fill = sender.progress();
+        let ok = |fill: &Progress| fill.lanes().iter().map(|lane| lane.ok).collect::<Vec<_>>();
+        let channels: Vec<_> = (0..100).map(|name| Bytes::from(format!("c{name}"))).collect();
+        let of = |lane: usize| channels.iter().find(|channel| receivers[lane].carries(channel));
+        let channel = of(1).expect("in a hundred").clone();
+        sender.message(Message::now(channel.clone(), "1".into()));
+        assert_eq!(ok(&fill), [true, true]);
+        sender.message(Message::now(channel.clone(), "2".into()));
+        assert_eq!(ok(&fill), [true, false], "full");
+        drain(&mut receivers[1]).await;
+        assert_eq!(ok(&fill), [true, true]);
+        for payload in ["1", "2", "3"] {
+            sender.message(Message::now(channel.clone(), payload.into()));
+        }
+        drain(&mut receivers[1]).await;
+        assert_eq!(ok(&fill), [true, false], "it has dropped a message");
+        let LaneReport { messages, messages_max, bytes, dropped, .. } = fill.lanes()[1];
+        assert_eq!((messages, messages_max, bytes, dropped), (0, 2, 0, 1));
+        tokio::time::advance(DROPPING).await;
+        assert_eq!(ok(&fill), [true, true]);
     }
 
     #[tokio::test]
@@ -333,7 +448,7 @@ mod tests {
         sender.message(message("last"));
         drop(sender);
         assert_eq!(drain(&mut receiver).await, ["last"]);
-        assert!(!receiver.next(&mut Vec::new()).await);
+        assert_eq!(receiver.next(&mut Vec::new()).await, None);
     }
 
     #[tokio::test]

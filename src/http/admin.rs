@@ -13,9 +13,9 @@ use serde::Serialize;
 
 use super::hosts::{self, Hosts};
 use crate::{
-    broker,
+    broker::{LaneReport, Progress},
     health::{Health, SourceReport, SourceState},
-    metrics::{Drop, Metrics},
+    metrics::Metrics,
     snapshot::{Report, StateReport},
     tls::certificates::{CertificateReport, Certificates},
 };
@@ -29,6 +29,8 @@ pub struct Admin {
     pub health: Arc<Health>,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
+    /// The queues between source and rooms.
+    pub queue: Progress,
     /// What HTTPS is served with; `None` = plain HTTP.
     pub certificates: Option<Arc<Certificates>>,
     /// How writing to `STATE_DIR` goes; `None` = it is not set.
@@ -89,29 +91,37 @@ struct Part<T> {
     report: T,
 }
 
+/// The lanes, and their sum. The bounds are each lane's own: one can be full while the sum is small.
 #[derive(Serialize)]
 struct Queue {
-    messages: i64,
+    messages: usize,
     messages_max: usize,
-    bytes: i64,
+    bytes: usize,
     bytes_max: usize,
     dropped: u64,
+    lanes: Vec<LaneReport>,
+}
+
+impl Queue {
+    fn look(lanes: Vec<LaneReport>) -> Part<Self> {
+        let sum = |of: fn(&LaneReport) -> usize| lanes.iter().map(of).sum();
+        let queue = Self {
+            messages: sum(|lane| lane.messages),
+            messages_max: sum(|lane| lane.messages_max),
+            bytes: sum(|lane| lane.bytes),
+            bytes_max: sum(|lane| lane.bytes_max),
+            dropped: lanes.iter().map(|lane| lane.dropped).sum(),
+            lanes,
+        };
+        Part { ok: queue.lanes.iter().all(|lane| lane.ok), report: queue }
+    }
 }
 
 async fn status(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    let Admin { health, metrics, certificates, state } = &*admin;
+    let Admin { health, metrics, queue, certificates, state } = &*admin;
     let source = health.source();
     let redis = Part { ok: source.state == SourceState::Subscribed, report: source };
-    let queue = Queue {
-        messages: metrics.queue_messages.get(),
-        messages_max: broker::MAX_MESSAGES,
-        bytes: metrics.queue_bytes.get(),
-        bytes_max: broker::MAX_BYTES,
-        dropped: metrics.dropped(Drop::QueueFull).get(),
-    };
-    let full =
-        queue.messages as usize >= queue.messages_max || queue.bytes as usize >= queue.bytes_max;
-    let queue = Part { ok: !full, report: queue };
+    let queue = Queue::look(queue.lanes());
     let certificate = certificates.as_ref().map(|certificates| {
         let (ok, report) = certificates.report();
         Part { ok, report }

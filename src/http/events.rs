@@ -22,11 +22,13 @@ use tokio::{
 
 use super::bearer;
 use crate::{
-    auth::Auth,
+    auth::{Auth, WATCHING},
     broker::{Gap, now},
     delivery::{Batch, Delivery},
+    health::SourceSignal,
     history::{Position, Wish},
-    metrics::Close,
+    metrics::{Close, Metrics},
+    outages::{self, Listener, Outages, Told},
     rooms::{Member, Outlet, Rooms},
     sockets::Refusal,
     stream::Control,
@@ -39,6 +41,19 @@ const FRAMING: usize = "id: \ndata: \n\n0\r\n\r\n".len();
 /// How often a comment goes out when nothing else does: proxies cut what is silent for a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// What it takes to follow a room.
+#[derive(Clone)]
+pub struct Following {
+    /// The rooms.
+    pub rooms: Arc<Rooms>,
+    /// Who may watch them.
+    pub auth: Arc<Auth>,
+    /// Whether the source is there.
+    pub outages: Arc<Outages>,
+    /// Why followers are gone.
+    pub metrics: Arc<Metrics>,
+}
+
 /// The query of a request.
 #[derive(Deserialize)]
 pub struct Asked {
@@ -47,7 +62,7 @@ pub struct Asked {
 
 /// Follows a room until the client goes.
 pub async fn follow(
-    State((rooms, auth)): State<(Arc<Rooms>, Arc<Auth>)>,
+    State(Following { rooms, auth, outages, metrics }): State<Following>,
     Path(room): Path<String>,
     uri: Uri,
     Query(asked): Query<Asked>,
@@ -56,7 +71,10 @@ pub async fn follow(
 ) -> Response {
     let grant = match auth.viewer(bearer::of(&headers, &uri), now()) {
         Ok(grant) => grant,
-        Err(problem) => return bearer::unauthorised(&problem),
+        Err(problem) => {
+            problem.log(WATCHING);
+            return bearer::unauthorised(&problem);
+        }
     };
     if let Err(problem) = Rooms::check_name(&room) {
         return (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response();
@@ -73,7 +91,7 @@ pub async fn follow(
         since => since.flatten(),
     };
     let (events, waiting) = mpsc::channel(QUEUE);
-    let outlet = Arc::new(EventOutlet { events, stream: stream.clone() });
+    let outlet = Arc::new(EventOutlet { events, stream: stream.clone(), told: outages.told() });
     let first = outlet.clone();
     let wish = Wish { last: asked.last, since };
     let member = rooms.join(&room, None, outlet, &wish, |welcome, messages| {
@@ -84,19 +102,21 @@ pub async fn follow(
             first.message(&Delivery::again(name.clone(), kept));
         }
     });
-    let membership = Membership { rooms, room, member };
-    let events = stream::unfold(Some((waiting, membership)), move |following| {
-        let stream = stream.clone();
-        async move {
-            let (mut waiting, membership) = following?;
-            select! {
-                // What waits goes out, also when the stream is to finish.
-                biased;
-                next = waiting.recv() => {
-                    Some((Ok::<_, Infallible>(next?), Some((waiting, membership))))
-                }
-                () = stream.finishing().cancelled() => None,
-                () = end_of(ends) => Some((Ok(expired()), None)),
+    outages::enter(&first);
+    let membership = Membership { rooms, room, member, stream, metrics, expired: false };
+    let events = stream::unfold(Some((waiting, membership)), move |following| async move {
+        let (mut waiting, mut membership) = following?;
+        let stream = membership.stream.clone();
+        select! {
+            // What waits goes out, also when the stream is to finish.
+            biased;
+            next = waiting.recv() => {
+                Some((Ok::<_, Infallible>(next?), Some((waiting, membership))))
+            }
+            () = stream.finishing().cancelled() => None,
+            () = end_of(ends) => {
+                membership.expired = true;
+                Some((Ok(expired()), None))
             }
         }
     });
@@ -117,16 +137,32 @@ fn expired() -> Event {
     event("error", &Refusal::new("expired", message))
 }
 
-/// Leaves the room when the response is gone.
+/// Leaves the room when the response is gone, and counts why it is.
 struct Membership {
     rooms: Arc<Rooms>,
     room: String,
     member: Member,
+    stream: Arc<Control>,
+    metrics: Arc<Metrics>,
+    expired: bool,
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
         self.rooms.leave(&self.room, self.member);
+        // Otherwise it has been counted.
+        if self.stream.ended().is_none() {
+            let reason = if self.expired {
+                Close::Expired
+            } else if self.stream.finishing().is_cancelled() {
+                Close::Stop
+            } else if self.stream.is_broken() {
+                Close::TransportError
+            } else {
+                Close::Client
+            };
+            self.metrics.closed(reason).inc();
+        }
     }
 }
 
@@ -134,6 +170,7 @@ impl Drop for Membership {
 struct EventOutlet {
     events: mpsc::Sender<Event>,
     stream: Arc<Control>,
+    told: Told,
 }
 
 impl EventOutlet {
@@ -170,11 +207,22 @@ impl Outlet for EventOutlet {
     }
 
     fn gap(&self, _room: &str, gap: &Gap) {
+        outages::catch_up(self);
         self.send(event("gap", gap), 0);
     }
 
     fn hello(&self) {
         self.send(Event::default().event("hello").data("{}"), 0);
+    }
+}
+
+impl Listener for EventOutlet {
+    fn told(&self) -> &Told {
+        &self.told
+    }
+
+    fn tell(&self, signal: SourceSignal) {
+        self.send(event("source", &signal), 0);
     }
 }
 

@@ -17,12 +17,17 @@ use ipnet::IpNet;
 use tracing::warn;
 
 use super::forwarded;
-use crate::{config::Config, metrics::Metrics, stream::Control, tls::certificates::Certificates};
+use crate::{
+    config::Config, log_limit::LogLimit, metrics::Metrics, stream::Control,
+    tls::certificates::Certificates,
+};
 
 /// Stands for every name.
 const ANY: &str = "*";
 /// Characters of a name that are shown: a name in DNS has 253.
 const MAX_SHOWN: usize = 260;
+
+static REFUSED: LogLimit = LogLimit::new(10);
 
 /// The names that a listener answers under, besides addresses and `localhost`.
 pub struct Hosts {
@@ -95,10 +100,15 @@ impl Hosts {
     fn refuse(&self, host: &str) -> Response {
         self.metrics.refusals("host").inc();
         let shown = name(host).unwrap_or_else(|| host.chars().take(MAX_SHOWN).collect());
-        warn!("refused a request for the host {shown:?}; to answer under it, add it to HOSTS");
         let text = format!(
             "This server does not answer under the name {shown:?}, but under addresses, localhost and the names in HOSTS. Add it there if it is yours.\n"
         );
+        REFUSED.line(move |left_out| {
+            warn!(
+                left_out,
+                "refused a request for the host {shown:?}; to answer under it, add it to HOSTS"
+            );
+        });
         (StatusCode::MISDIRECTED_REQUEST, text).into_response()
     }
 }

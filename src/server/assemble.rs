@@ -32,6 +32,7 @@ use crate::{
     http::{self, Publishing, Rear, admin::Admin, hosts::Hosts, polling::Engine},
     memory,
     metrics::{Gauge, Metrics},
+    outages::Outages,
     rooms::{Limits, Rooms},
     snapshot::Snapshot,
     sockets::{self, Shared, expiry::Expiry, session::Sessions},
@@ -62,6 +63,7 @@ pub async fn assemble(server: Server) -> Running {
         config,
         auth,
         metrics,
+        outages: Outages::new(health.watch_source()),
         health,
         rooms,
         backlog,
@@ -69,12 +71,7 @@ pub async fn assemble(server: Server) -> Running {
         is_embedded,
         certificates,
     };
-    let admin_state = Arc::new(Admin {
-        health: parts.health.clone(),
-        metrics: parts.metrics.clone(),
-        certificates: parts.certificates.clone(),
-        state: server.snapshot.as_ref().map(Snapshot::report),
-    });
+    let state = server.snapshot.as_ref().map(Snapshot::report);
 
     let mut serving = Vec::new();
     if let Some(mut snapshot) = server.snapshot {
@@ -86,6 +83,15 @@ pub async fn assemble(server: Server) -> Running {
     serving.push(core.spawn_endless("sweep", &stops.serving, sweep));
     let link = Link::new(redis.clone(), parts.health.clone());
     let (progress, source) = parts.start_source(&core, &stops, redis);
+    let outages = parts.outages.clone().run();
+    serving.push(core.spawn_endless("outages", &stops.serving, outages));
+    let admin_state = Arc::new(Admin {
+        health: parts.health.clone(),
+        metrics: parts.metrics.clone(),
+        queue: progress.clone(),
+        certificates: parts.certificates.clone(),
+        state,
+    });
     if let Some(embedded) = embedded {
         serving.push(core.spawn("embedded", &stops.serving, embedded.run(stops.serving.clone())));
     }
@@ -113,6 +119,7 @@ struct Parts {
     auth: Arc<Auth>,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    outages: Arc<Outages>,
     rooms: Arc<Rooms>,
     backlog: Arc<Backlog>,
     max_connections: usize,
@@ -160,6 +167,7 @@ impl Parts {
         let Self { config, auth, metrics, .. } = self;
         let shared = Shared {
             rooms: self.rooms.clone(),
+            outages: self.outages.clone(),
             auth: auth.clone(),
             expiry,
             metrics: metrics.clone(),
@@ -187,8 +195,15 @@ impl Parts {
     ) -> Accept<Router> {
         let Self { config, auth, metrics, .. } = self;
         let publishing = Publishing::new(config, auth.clone(), link, metrics.clone());
-        let (rooms, auth) = (self.rooms.clone(), auth.clone());
-        let routes = http::public(config, Rear { engine, rooms, auth, publishing, admin }, hosts);
+        let rear = Rear {
+            engine,
+            rooms: self.rooms.clone(),
+            outages: self.outages.clone(),
+            auth: auth.clone(),
+            publishing,
+            admin,
+        };
+        let routes = http::public(config, rear, hosts);
         let addresses = Addresses::new(config.limits.per_address, config.trusted_proxies.clone());
         Accept {
             service: http::seated(routes, addresses.clone(), metrics.clone()),

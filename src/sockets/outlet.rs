@@ -8,13 +8,15 @@ use serde::{Serialize, Serializer};
 use socketioxide::{SendError, SocketError, extract::SocketRef};
 use tracing::error;
 
-use super::{frames, viewer::Viewer};
+use super::{frames, source::SourceOutlet, viewer::Viewer};
 use crate::{
     backlog::Peer,
     broker::Gap,
     delivery::{Batch, Delivery},
     history::Kept,
+    log_limit::LogLimit,
     metrics::Close,
+    outages::catch_up,
     rooms::Outlet,
     stream::{Control, FENCE},
 };
@@ -23,19 +25,21 @@ use crate::{
 const TEXT: &str = r#"42["message",]"#;
 const BINARY: &str = r#"451-["message",{"_placeholder":true,"num":0}]"#;
 
+static NOT_ENCODED: LogLimit = LogLimit::new(1);
+
 /// One membership of one socket.
 pub struct SocketOutlet {
     socket: SocketRef,
     viewer: Arc<Viewer>,
     stream: OnceLock<Arc<Control>>,
-    meta: bool,
+    meta: Option<Arc<SourceOutlet>>,
     /// Held while messages go out: who closes it knows that none comes after.
     open: Mutex<bool>,
 }
 
 impl SocketOutlet {
-    /// `meta`: whether messages come with their place.
-    pub fn new(socket: SocketRef, viewer: Arc<Viewer>, meta: bool) -> Self {
+    /// With `meta`, messages come with their place, and gaps are told.
+    pub fn new(socket: SocketRef, viewer: Arc<Viewer>, meta: Option<Arc<SourceOutlet>>) -> Self {
         Self { socket, viewer, stream: OnceLock::new(), meta, open: Mutex::new(true) }
     }
 
@@ -61,9 +65,13 @@ impl SocketOutlet {
         }
     }
 
+    fn has_meta(&self) -> bool {
+        self.meta.is_some()
+    }
+
     /// The bytes of a message's packets; 0 is none.
     fn packets(&self, delivery: &Delivery) -> impl Iterator<Item = usize> {
-        let meta = if self.meta { ",".len() + delivery.meta().get().len() } else { 0 };
+        let meta = if self.has_meta() { ",".len() + delivery.meta().get().len() } else { 0 };
         let sizes = match delivery.text() {
             Some(text) => [TEXT.len() + text.get().len() + meta, 0],
             None => [BINARY.len() + meta, delivery.payload.len()],
@@ -96,7 +104,7 @@ impl SocketOutlet {
         if !self.socket.connected() || !self.fence(true)? {
             return Ok(0);
         }
-        if stream.push(&frames::encoded(batch, self.meta, self.socket.protocol()))? {
+        if stream.push(&frames::encoded(batch, self.has_meta(), self.socket.protocol()))? {
             stream.share().relieve();
         }
         stream.ended().map_or(Ok(batch.len()), Err)
@@ -112,7 +120,7 @@ impl SocketOutlet {
     }
 
     fn emit(&self, delivery: &Delivery) -> Result<(), SendError> {
-        match (delivery.text(), self.meta) {
+        match (delivery.text(), self.has_meta()) {
             (Some(text), false) => self.socket.emit("message", text),
             (Some(text), true) => self.socket.emit("message", &(text, delivery.meta())),
             (None, false) => self.socket.emit("message", &Binary(&delivery.payload)),
@@ -149,7 +157,11 @@ impl Outlet for SocketOutlet {
             #[serde(flatten)]
             gap: &'a Gap,
         }
-        if self.meta && *lock(&self.open) {
+        if let Some(source) = &self.meta
+            && *lock(&self.open)
+        {
+            // That the source is back is told first, by whoever comes first.
+            catch_up(&**source);
             let told = queued(self.socket.emit("gap", &Told { room, gap }));
             // Under the room's lock, so the viewer stays in it until the stream's end is noticed.
             if let Err(reason) = told.and_then(|()| self.fence(false).map(drop)) {
@@ -171,7 +183,8 @@ pub fn queued(sent: Result<(), SendError>) -> Result<(), Close> {
         // Its end is on the way to us.
         Ok(()) | Err(SendError::Socket(_)) => Ok(()),
         Err(SendError::Serialize(error)) => {
-            error!("cannot encode a message: {error}");
+            let error = error.to_string();
+            NOT_ENCODED.line(move |left_out| error!(left_out, "cannot encode a message: {error}"));
             Ok(())
         }
     }

@@ -16,7 +16,7 @@ use tracing::info;
 use crate::{
     backlog::{Backlog, Peer, Share},
     metrics::{Close, Metrics, Transport},
-    stream::{Control, fits},
+    stream::{Control, fits, log_end},
 };
 
 /// All sessions that began with polling, by sid.
@@ -40,6 +40,8 @@ pub struct Session {
     /// means it when a WebSocket has taken over: the last poll's answer is on its way then.
     base64_only: bool,
     carrier: Mutex<Carrier>,
+    /// Why its last socket left the namespace, as far as that was not the server's doing.
+    left: Mutex<Option<Close>>,
     /// What waits for the next poll; what waits for a WebSocket is its stream's.
     share: Share,
     /// A poll has begun, or a WebSocket has taken over.
@@ -92,9 +94,9 @@ impl Sessions {
 
     fn open(self: &Arc<Self>, carrier: Carrier, base64_only: bool) -> Arc<Session> {
         self.metrics.sessions(carrier.transport()).inc();
-        let (sid, resumed) = Default::default();
+        let (sid, left, resumed) = Default::default();
         let (sessions, carrier, share) = (self.clone(), carrier.into(), self.backlog.share());
-        Arc::new(Session { sessions, sid, base64_only, carrier, share, resumed })
+        Arc::new(Session { sessions, sid, base64_only, carrier, left, share, resumed })
     }
 
     /// The session of this name, if it is alive.
@@ -231,12 +233,20 @@ impl Session {
                 self.sessions.metrics.closed(reason).inc();
                 self.share.clear();
                 let sid = self.sid.get().cloned().unwrap_or_default();
-                info!(sid, reason = reason.as_str(), "ended a polling session");
+                let ended = sid.clone();
+                log_end(reason, move |left_out, reason| {
+                    info!(left_out, sid = ended, reason, "ended a polling session");
+                });
                 // Nobody listens any more when the server is over.
                 let _ = self.sessions.ended.send(sid);
             }
             Carrier::Polling(_) => {}
         }
+    }
+
+    /// A socket has left the namespace. If the session ends now, this is why.
+    pub fn leave(&self, reason: Close) {
+        *lock(&self.left) = Some(reason);
     }
 
     /// Why it was ended, if it was.
@@ -265,6 +275,14 @@ impl Peer for Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.count(&lock(&self.carrier), -1);
+        // Otherwise it has been counted.
+        if self.ended().is_none() {
+            let is_stopping = lock(&self.carrier).is_finishing();
+            let left = *lock(&self.left);
+            let reason =
+                if is_stopping { Close::Stop } else { left.unwrap_or(Close::NotConnected) };
+            self.sessions.metrics.closed(reason).inc();
+        }
         if let Some(sid) = self.sid.get() {
             lock(&self.sessions.by_sid).remove(sid);
         }
@@ -290,6 +308,13 @@ impl Carrier {
         match self {
             Self::WebSocket(stream) => stream.lags(),
             Self::Polling(polling) => polling.open == 0,
+        }
+    }
+
+    fn is_finishing(&self) -> bool {
+        match self {
+            Self::WebSocket(stream) => stream.finishing().is_cancelled(),
+            Self::Polling(_) => false,
         }
     }
 

@@ -23,13 +23,15 @@ use super::{
     pace::{Pace, Verdict},
     request::{Refusal, Request},
     session::Session,
+    source::SourceOutlet,
 };
 use crate::{
-    auth::Grant,
+    auth::{Grant, WATCHING},
     broker::now,
     glob,
     history::Wish,
     metrics::Close,
+    outages,
     rooms::{Channel, Member, Outlet, Welcome},
 };
 
@@ -67,6 +69,8 @@ struct State {
     noticed: bool,
     /// Set where the grant ends.
     alarm: Option<Alarm>,
+    /// Set once a room was joined with `meta`.
+    source: Option<Arc<SourceOutlet>>,
 }
 
 enum Phase {
@@ -108,7 +112,7 @@ impl Viewer {
         let pace = Pace::new(max_events, max_events.max(2 * max_rooms), Instant::now());
         let phase = Phase::Connecting(Vec::new());
         let rooms = HashMap::new();
-        let state = State { phase, pace, rooms, grant, noticed: false, alarm: None };
+        let state = State { phase, pace, rooms, grant, noticed: false, alarm: None, source: None };
         Arc::new(Self { shared, session, state: state.into() })
     }
 
@@ -176,6 +180,7 @@ impl Viewer {
             self.shared.metrics.sockets.dec();
         }
         state.alarm = None;
+        state.source = None;
         for (room, membership) in state.rooms.drain() {
             membership.outlet.close();
             self.shared.rooms.leave(&room, membership.member);
@@ -204,6 +209,7 @@ impl Viewer {
         let message = "the token has expired: connect again with a new one";
         let _ = socket.emit("error", &Refusal::new("expired", message));
         self.gone();
+        self.session.leave(Close::Expired);
         // What waits for it is sent first; where that cannot be, the connection is ended.
         if socket.disconnect().is_err() {
             self.session.end(Close::Expired);
@@ -284,7 +290,8 @@ impl Viewer {
         options: Options,
     ) {
         let rooms = &self.shared.rooms;
-        let socket_outlet = SocketOutlet::new(socket.clone(), self.clone(), options.meta);
+        let source = options.meta.then(|| self.source(state, socket));
+        let socket_outlet = SocketOutlet::new(socket.clone(), self.clone(), source.clone());
         let socket_outlet = Arc::new(socket_outlet);
         let mut outlet: Arc<dyn Outlet> = socket_outlet.clone();
         if options.latest {
@@ -308,6 +315,15 @@ impl Viewer {
         let member = rooms.join(&room, again, outlet, &options.wish, welcome);
         others.iter().flat_map(|others| others.values()).for_each(|other| other.hello());
         state.rooms.insert(room, Membership { member, outlet: socket_outlet });
+        // After the answer: an outage that has been announced is told now.
+        source.iter().for_each(outages::enter);
+    }
+
+    /// The socket as one that is told about outages.
+    fn source(&self, state: &mut State, socket: &SocketRef) -> Arc<SourceOutlet> {
+        let new =
+            || SourceOutlet::new(socket.clone(), self.session.clone(), self.shared.outages.told());
+        state.source.get_or_insert_with(new).clone()
     }
 
     /// Leaving a room that one is not in is no mistake: the wish is fulfilled.
@@ -332,6 +348,7 @@ impl Viewer {
         let token = arguments::token(&request.args)?;
         let grant = self.shared.auth.viewer(Some(token), now()).map_err(|problem| {
             self.shared.metrics.tokens_refused.inc();
+            problem.log(WATCHING);
             Refusal::new("bad_token", problem.to_string())
         })?;
         let forbidden = |room: &&Arc<str>| !grant.may_join(room);

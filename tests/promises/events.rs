@@ -5,7 +5,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Site, request, within};
+use crate::support::{Redis, Site, free_ports, request, within};
 
 /// A client such as `curl -N`.
 struct Curl(BufReader<TcpStream>);
@@ -86,6 +86,37 @@ async fn a_gap_is_told_and_the_end_is_orderly() {
     let mut rest = String::new();
     within("the end", curl.0.read_line(&mut rest)).await.expect("an orderly end");
     site.until("it is over", async || site.is_over()).await;
+}
+
+#[tokio::test]
+async fn an_outage_is_told_and_its_end_comes_before_the_gap() {
+    let [addr] = free_ports();
+    let redis = Redis::start(addr.port()).await;
+    let site = Site::start_with(|settings| settings.redishost = Some(addr.to_string())).await;
+    let mut curl = Curl::get(&site, "/events/device01", "").await;
+    curl.event().await;
+    redis.stop().await;
+    let (away, _) = curl.event().await;
+    assert!(away.starts_with("event: source\ndata: {\"up\":false,\"since\":"), "{away}");
+    let mut late = Curl::get(&site, "/events/device01", "").await;
+    assert!(late.event().await.0.starts_with("event: joined"));
+    assert_eq!(late.event().await.0, away);
+    let _redis = Redis::start(addr.port()).await;
+    for curl in [&mut curl, &mut late] {
+        let (back, _) = curl.event().await;
+        assert!(back.starts_with("event: source\ndata: {\"up\":true,"), "{back}");
+        assert!(curl.event().await.0.starts_with("event: gap"));
+    }
+    drop((curl, late));
+    site.until("both are counted as gone", async || {
+        let reasons = ["client", "transport_error"];
+        let counts = reasons.map(async |reason| {
+            site.metric(&format!("roomcast_closes_total{{reason=\"{reason}\"}}")).await
+        });
+        let [client, transport] = counts;
+        client.await + transport.await == 2
+    })
+    .await;
 }
 
 #[tokio::test]

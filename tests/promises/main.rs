@@ -32,6 +32,7 @@ mod settings;
 mod shares;
 mod signals;
 mod slow;
+mod source;
 mod state;
 mod supervision;
 mod support;

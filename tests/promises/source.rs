@@ -1,0 +1,152 @@
+//! Outages of the source: viewers are told, and metrics and log say what happened.
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, Polling, Redis, Site, free_ports, request};
+
+/// A server whose Redis can go away, and a viewer that has joined with `meta`.
+async fn start() -> (std::sync::Arc<Site>, u16, Redis) {
+    let [addr] = free_ports();
+    let redis = Redis::start(addr.port()).await;
+    let site = Site::start_with(|settings| settings.redishost = Some(addr.to_string())).await;
+    (site, addr.port(), redis)
+}
+
+async fn with_meta(site: &Site, rooms: &[&str]) -> Client {
+    let mut client = Client::connect(site).await;
+    for room in rooms {
+        let answer = client.ask(json!(["channel", room, {"meta": true}])).await;
+        assert_eq!(answer["ok"], true, "{answer}");
+    }
+    client
+}
+
+/// The signal of an event `source`.
+fn signal(event: &Value) -> (bool, u64) {
+    assert_eq!(event[0], "source", "{event}");
+    (event[1]["up"].as_bool().expect("up"), event[1]["since"].as_u64().expect("a time"))
+}
+
+#[tokio::test]
+async fn an_outage_is_told_once_a_socket_and_its_end_comes_before_the_gap() {
+    let (site, port, redis) = start().await;
+    let mut in_two_rooms = with_meta(&site, &["one", "two"]).await;
+    let mut plain = Client::connect(&site).await;
+    plain.join("one").await;
+    let polling = Polling::connect(&site).await;
+    assert_eq!(polling.post(r#"42["channel","one",{"meta":true}]"#).await, 200);
+    site.until_metric("roomcast_members", 4).await;
+
+    redis.stop().await;
+    let (up, away) = signal(&in_two_rooms.event().await);
+    assert!(!up);
+    let told = polling.poll().await.1;
+    assert!(told.contains(&format!(r#"42["source",{{"up":false,"since":{away}}}]"#)), "{told}");
+    // Who joins meanwhile is told after the answer, once.
+    let mut late = with_meta(&site, &["one"]).await;
+    assert_eq!(signal(&late.event().await), (false, away));
+    late.ask(json!(["channel", "two", {"meta": true}])).await;
+
+    let _redis = Redis::start(port).await;
+    for client in [&mut in_two_rooms, &mut late] {
+        let (up, back) = signal(&client.event().await);
+        assert!(up && back >= away);
+        for _ in ["one", "two"] {
+            let gap = client.event().await;
+            assert_eq!((&gap[0], &gap[1]["reason"]), (&json!("gap"), &json!("source_lost")));
+        }
+    }
+    let told = polling.poll().await.1;
+    let (up, gap) = (told.find(r#"42["source",{"up":true,"#), told.find(r#"42["gap","#));
+    assert!(up.is_some() && up < gap, "{told}");
+    site.publish("one", "again").await;
+    assert_eq!(in_two_rooms.event().await[0], "message");
+    assert_eq!(plain.event().await, json!(["message", "again"]), "nothing else without meta");
+    let mut new = with_meta(&site, &["one"]).await;
+    site.publish("one", "still").await;
+    assert_eq!(new.event().await[0], "message", "an outage that is over is not told");
+}
+
+#[tokio::test]
+async fn losses_and_joins_are_counted() {
+    let (site, port, redis) = start().await;
+    let role =
+        async |role: &str| site.metric(&format!("roomcast_source_role{{role=\"{role}\"}}")).await;
+    assert_eq!(role("master").await + role("replica").await + role("unknown").await, 1);
+    let before = site.metric("roomcast_gaps_total{reason=\"source_lost\"}").await;
+    let mut client = with_meta(&site, &["room"]).await;
+    site.publish("room", "one").await;
+    let event = client.event().await;
+    let since = json!({"epoch": event[2]["epoch"], "offset": event[2]["offset"]});
+    site.until("the delay is observed", async || {
+        site.metric("roomcast_delivery_delay_seconds_count").await == 1
+    })
+    .await;
+    let options = json!({"meta": true, "since": since});
+    client.ask(json!(["channel", "room", options])).await;
+    redis.stop().await;
+    let _redis = Redis::start(port).await;
+    site.until_metric("roomcast_gaps_total{reason=\"source_lost\"}", before + 1).await;
+    while client.event().await[0] != "gap" {}
+    client.ask(json!(["channel", "room", options])).await;
+    for (recovered, count) in [("none", 1), ("true", 1), ("false", 1)] {
+        let series = format!("roomcast_joins_total{{recovered=\"{recovered}\"}}");
+        assert_eq!(site.metric(&series).await, count, "{recovered}");
+    }
+    let (_, text) = site.get("/metrics").await;
+    let seconds = |line: &str| {
+        line.strip_prefix("roomcast_gap_seconds_total{reason=\"source_lost\"} ")?
+            .parse::<f64>()
+            .ok()
+    };
+    assert!(text.lines().find_map(seconds).is_some_and(|seconds| seconds > 0.0), "{text}");
+}
+
+#[tokio::test]
+async fn every_end_is_counted_under_one_reason() {
+    let site = Site::start().await;
+    let closes = async || {
+        let (_, text) = site.get("/metrics").await;
+        let counts = text.lines().filter_map(|line| {
+            let (reason, count) =
+                line.strip_prefix("roomcast_closes_total{reason=\"")?.split_once("\"} ")?;
+            (count != "0").then(|| format!("{reason} {count}"))
+        });
+        let mut counts: Vec<_> = counts.collect();
+        counts.sort();
+        counts
+    };
+    let ends = async |expected: &[&str]| {
+        site.until(&format!("{expected:?}"), async || closes().await == expected).await;
+    };
+    // In order.
+    let mut client = Client::connect(&site).await;
+    client.send("1").await;
+    client.rest().await;
+    ends(&["client 1"]).await;
+    // It leaves the namespace, and its connection ends without a word: once.
+    let mut client = Client::connect(&site).await;
+    client.send("41").await;
+    site.until_metric("roomcast_sockets", 0).await;
+    drop(client);
+    ends(&["client 2"]).await;
+    // Without a word.
+    drop(Client::connect(&site).await);
+    ends(&["client 2", "transport_error 1"]).await;
+    // By polling.
+    let polling = Polling::connect(&site).await;
+    assert_eq!(polling.post("1").await, 200);
+    ends(&["client 3", "transport_error 1"]).await;
+    // What is no packet.
+    let mut client = Client::connect(&site).await;
+    client.send("x").await;
+    client.rest().await;
+    ends(&["bad_packet 1", "client 3", "transport_error 1"]).await;
+    // Before it was in the namespace.
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    drop(Client::open(socket, &site).await);
+    ends(&["bad_packet 1", "client 3", "not_connected 1", "transport_error 1"]).await;
+    // A page is no session.
+    assert_eq!(request(site.addr, "GET", "/", "").await.0, 200);
+    ends(&["bad_packet 1", "client 3", "not_connected 1", "transport_error 1"]).await;
+}

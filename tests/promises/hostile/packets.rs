@@ -58,7 +58,7 @@ fn mutated(random: &mut StdRng) -> Vec<u8> {
 
 async fn websocket(site: &Site, version: u32) -> WebSocketStream<TcpStream> {
     let stream = TcpStream::connect(site.addr).await.expect("connected");
-    let url = format!("ws://x/socket.io/?EIO={version}&transport=websocket");
+    let url = format!("ws://localhost/socket.io/?EIO={version}&transport=websocket");
     let (mut socket, _) = within("an upgrade", client_async(url, stream)).await.expect("upgraded");
     // It may be refused, or come too late: whatever.
     let _ = socket.send(Message::text("40")).await;

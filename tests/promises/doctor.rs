@@ -5,11 +5,14 @@ use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
-    process::Output,
+    process::{Output, Stdio},
 };
 
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
 
 use crate::{
     pebble::{Behaviour, Ca},
@@ -299,7 +302,7 @@ async fn a_file_that_hangs_holds_up_neither_the_rest_nor_the_end() {
     assert!(made.success());
     examine(&[("TLS_CERT", &hangs), ("TLS_KEY", &hangs), ("HTTPS_ADDR", "127.0.0.1:0")])
         .await
-        .expect("fail", "TLS_CERT", "could not be looked at within")
+        .expect("fail", "TLS_CERT", "no answer within")
         .expect("ok", "HTTPS_ADDR", "is free")
         .expect_bad(1);
 }
@@ -323,4 +326,85 @@ async fn a_ca_is_asked_for_its_directory_and_for_nothing_else() {
     variables.retain(|(name, _)| *name != "ACME_CA_ROOT");
     own(&variables).await.expect("fail", "ACME_CA", "check ACME_CA, ACME_CA_ROOT");
     assert_eq!(ca.requests(), 1);
+}
+
+/// The line of the banner that begins with this word, from the program with these settings.
+async fn banner(word: &str, variables: &[(&str, &str)]) -> String {
+    let mut server = Command::new(env!("CARGO_BIN_EXE_roomcast"))
+        .env_clear()
+        .envs(variables.iter().copied())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("runs");
+    let mut lines = BufReader::new(server.stdout.take().expect("piped")).lines();
+    let start = format!("  {word}");
+    loop {
+        let line = within("a line", lines.next_line()).await.expect("UTF-8").expect("a line");
+        if let Some(told) = line.strip_prefix(&start) {
+            return told.trim().to_owned();
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_may_watch_and_publish_is_told_as_the_server_tells_it() {
+    let [http] = free_ports();
+    let (loopback, all) = (http.to_string(), format!(":{}", http.port()));
+    let (here, everywhere) = (
+        format!("{http}, from this machine only"),
+        format!("port {} of all interfaces", http.port()),
+    );
+    let closed = [("JWT_SECRET", "a secret of thirty-two bytes, ok"), ("PUBLISH_TOKEN", "token")];
+    let named = [("JWT_SECRET", closed[0].1), ("HOSTS", "app.example")];
+    for (addr, more, told) in [
+        (
+            &loopback,
+            &[][..],
+            format!(
+                "watch: everyone; publish over HTTP: off; at {here}; under localhost and addresses"
+            ),
+        ),
+        (
+            &loopback,
+            &closed[1..],
+            format!(
+                "watch: everyone; publish over HTTP: PUBLISH_TOKEN; at {here}; under localhost and addresses"
+            ),
+        ),
+        (
+            &all,
+            &closed,
+            format!(
+                "watch: JWT required; publish over HTTP: PUBLISH_TOKEN or JWT; at {everywhere}; under localhost and addresses"
+            ),
+        ),
+        (
+            &all,
+            &named,
+            format!(
+                "watch: JWT required; publish over HTTP: JWT; at {everywhere}; under localhost, app.example and addresses"
+            ),
+        ),
+        (
+            &all,
+            &[("HOSTS", "*")],
+            format!(
+                "watch: everyone; publish over HTTP: off; at {everywhere}; under any host name"
+            ),
+        ),
+    ] {
+        let variables = [&FREE[..], &[("HTTP_ADDR", addr)], more].concat();
+        examine(&variables).await.expect("ok", "access", &told).expect_bad(0);
+        assert_eq!(banner("Access", &variables).await, told);
+    }
+}
+
+#[tokio::test]
+async fn a_misspelt_setting_is_a_finding() {
+    let report = examine(&[("REDIS_HOST", "sesame")]).await;
+    report.expect("warn", "REDIS_HOST", "did you mean REDISHOST?").expect_bad(1);
+    let report = examine(&[("JWT_SECERT", "sesame")]).await;
+    report.expect("fail", "JWT_SECERT", "did you mean JWT_SECRET?");
+    assert_eq!(report.code, Some(2));
 }

@@ -86,10 +86,13 @@ fn the_server_is_told_what_it_understands() {
 #[ignore = "needs helm: tests/run"]
 fn the_server_answers_under_the_names_that_lead_to_it() {
     assert!(config(&environment("trying")).allowed_hosts.is_empty(), "no name is known");
-    for set in ["public", "many"] {
+    let route = of_kind("gateway", "HTTPRoute")[0]["spec"]["hostnames"][0].take();
+    let ingress = |set| of_kind(set, "Ingress")[0]["spec"]["rules"][0]["host"].take();
+    for (set, public) in
+        [("public", ingress("public")), ("many", ingress("many")), ("gateway", route)]
+    {
         let hosts = config(&environment(set)).allowed_hosts;
-        let ingress = of_kind(set, "Ingress")[0]["spec"]["rules"][0]["host"].take();
-        for host in [text(&ingress), "roomcast", "roomcast.default.svc.cluster.local"] {
+        for host in [text(&public), "roomcast", "roomcast.default.svc.cluster.local"] {
             assert!(hosts.iter().any(|known| known == host), "{set}: {host} in {hosts:?}");
         }
     }

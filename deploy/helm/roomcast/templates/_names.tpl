@@ -35,14 +35,13 @@ The host names of the ingress and of the route, and the service's own within the
 empty where one of them takes any name.
 */ -}}
 {{- define "roomcast.hosts" -}}
-{{- $gateway := .Values.gateway | default dict }}
-{{- $open := or (and .Values.ingress.enabled (not .Values.ingress.host)) (and $gateway.enabled (not $gateway.hostnames)) }}
-{{- if and (or .Values.ingress.enabled $gateway.enabled) (not $open) }}
+{{- $hosts := list }}
+{{- if .Values.ingress.enabled }}{{ $hosts = append $hosts .Values.ingress.host }}{{ end }}
+{{- if .Values.gateway.enabled }}{{ $hosts = concat $hosts (.Values.gateway.hostnames | default (list "")) }}{{ end }}
+{{- if and $hosts (not (has "" $hosts)) }}
 {{- $service := include "roomcast.name" . }}
 {{- $inside := printf "%s.%s" $service .Release.Namespace }}
-{{- $hosts := list $service $inside (printf "%s.svc" $inside) (printf "%s.svc.cluster.local" $inside) }}
-{{- if .Values.ingress.enabled }}{{ $hosts = append $hosts .Values.ingress.host }}{{ end }}
-{{- if $gateway.enabled }}{{ $hosts = concat $hosts $gateway.hostnames }}{{ end }}
-{{- join "," (uniq $hosts) }}
+{{- $own := list $service $inside (printf "%s.svc" $inside) (printf "%s.svc.cluster.local" $inside) }}
+{{- join "," (uniq (concat $own $hosts)) }}
 {{- end }}
 {{- end }}

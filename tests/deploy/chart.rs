@@ -161,7 +161,7 @@ fn the_scaler_counts_connections_and_removes_pods_slowly() {
         },
     });
     assert_eq!(scaler["metrics"], json!([metric]));
-    assert!(read("src/metrics.rs").contains(r#"registry.register("connections","#));
+    assert!(read("src/metrics.rs").contains(r#"new.one("connections","#));
     let down = &scaler["behavior"]["scaleDown"];
     let pause = down["policies"][0]["periodSeconds"].as_u64().expect("seconds");
     assert_eq!(down["policies"], json!([{ "type": "Pods", "value": 1, "periodSeconds": pause }]));

@@ -27,7 +27,10 @@ const ANY: &str = "*";
 /// Characters of a name that are shown: a name in DNS has 253.
 const MAX_SHOWN: usize = 260;
 
-static REFUSED: LogLimit = LogLimit::new(10);
+/// Log lines a minute: a peer chooses what it sends.
+const LINES: u32 = 10;
+
+static REFUSED: LogLimit = LogLimit::new(LINES);
 
 /// The names that a listener answers under, besides addresses and `localhost`.
 pub struct Hosts {
@@ -39,9 +42,9 @@ pub struct Hosts {
     metrics: Arc<Metrics>,
 }
 
-/// Whether a listener answers under known names alone: only browsers of this machine, or of those
-/// who try something out, reach one on loopback or one with the embedded broker. Elsewhere, `HOSTS`
-/// says so.
+/// Whether a listener answers under known names alone. On loopback and with the embedded broker it
+/// does: such a server is for this machine, and only a browser can bring requests from elsewhere.
+/// Other listeners do so where `HOSTS` is set.
 pub fn are_checked(config: &Config, loopback: bool, embedded: bool) -> bool {
     let allowed = &config.allowed_hosts;
     (loopback || embedded || !allowed.is_empty()) && !allowed.iter().any(|host| host == ANY)
@@ -99,7 +102,8 @@ impl Hosts {
 
     fn refuse(&self, host: &str) -> Response {
         self.metrics.refusals("host").inc();
-        let shown = name(host).unwrap_or_else(|| host.chars().take(MAX_SHOWN).collect());
+        let shown = name(host).unwrap_or_else(|| host.to_owned());
+        let shown: String = shown.chars().take(MAX_SHOWN).collect();
         let text = format!(
             "This server does not answer under the name {shown:?}, but under addresses, localhost and the names in HOSTS. Add it there if it is yours.\n"
         );

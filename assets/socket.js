@@ -12,7 +12,9 @@ const BACK_SHOWN = 30_000 // ms; that Redis is back is news for a while
 const NO_TOKEN = 'this page needs a link that ends in #token=…, from whoever runs it'
 
 takeToken()
-export const socket = io({ auth: answer => answer({ token: token() }) })
+// Beside the page, which a proxy may serve under a prefix.
+const path = new URL('socket.io/', document.baseURI).pathname
+export const socket = io({ path, auth: answer => answer({ token: token() }) })
 export const watch = watcher(socket, { onSource: showSource })
 
 export const connection = shallowReactive({

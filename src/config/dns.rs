@@ -7,7 +7,11 @@ use std::{
 };
 
 use super::{
-    Check, Credential, DnsSettings, credential::credential, duration, given, split_host_port,
+    Check, Credential, DnsSettings,
+    credential::credential,
+    duration, given,
+    parse::{CREDENTIALS, has_credentials},
+    split_host_port,
 };
 
 pub(super) const ACME_DNS_WAIT: &str = "2m";
@@ -206,6 +210,7 @@ fn is_raw(mode: Option<String>) -> Result<bool, String> {
 /// Without the slash at its end. It may hold credentials, so that no error repeats it.
 fn url(text: &str) -> Result<String, String> {
     match url::Url::parse(text) {
+        Ok(url) if has_credentials(&url) => Err(CREDENTIALS.to_owned()),
         Ok(url) if matches!(url.scheme(), "https" | "http") && url.has_host() => {
             Ok(text.trim_end_matches('/').to_owned())
         }

@@ -6,6 +6,7 @@ use super::{
     Check, ListenAddr, Settings,
     dns::{Dns, dns},
     given,
+    parse::{CREDENTIALS, has_credentials},
 };
 
 const HTTPS_ADDR: &str = ":443";
@@ -178,12 +179,13 @@ fn authority(text: &str) -> Result<Authority, String> {
         "auto" => Ok(Authority::Auto),
         "production" => Ok(Authority::Production),
         "staging" => Ok(Authority::Staging),
-        url if url.starts_with("https://") && url::Url::parse(url).is_ok() => {
-            Ok(Authority::Url(url.to_owned()))
-        }
-        other => {
-            Err(format!("`{other}` is no CA; write auto, production, staging or an https URL"))
-        }
+        other => match url::Url::parse(other) {
+            Ok(url) if has_credentials(&url) => Err(CREDENTIALS.to_owned()),
+            Ok(url) if url.scheme() == "https" => Ok(Authority::Url(other.to_owned())),
+            _ => {
+                Err(format!("`{other}` is no CA; write auto, production, staging or an https URL"))
+            }
+        },
     }
 }
 

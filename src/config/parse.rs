@@ -56,6 +56,15 @@ impl Check {
     }
 }
 
+/// What is wrong with a URL that holds a user name or a password: our clients do not send them.
+pub const CREDENTIALS: &str = "it holds a user name or password, which is not sent: leave it out, \
+                               or use the settings for them";
+
+/// Whether a URL holds a user name or a password.
+pub fn has_credentials(url: &url::Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
+}
+
 /// The text without the passwords of the URLs in it.
 fn without_passwords(text: &str) -> String {
     let mut parts = text.split("://");

@@ -59,6 +59,17 @@ fn a_dns_provider_is_chosen_by_name_or_by_its_settings() {
             settings.dns.exec_mode = some("raw");
         }),
         ("HTTPREQ_ENDPOINT", |settings| settings.dns.httpreq_endpoint = some("me:hunter2@b")),
+        ("HTTPREQ_ENDPOINT", |settings| {
+            settings.dns.httpreq_endpoint = some("https://me:hunter2@dns.a.example");
+        }),
+        ("CLOUDFLARE_API_URL", |settings| {
+            token(settings);
+            settings.dns.cloudflare_api_url = "https://hunter2@api.a.example".into();
+        }),
+        ("ACME_CA", |settings| {
+            token(settings);
+            settings.acme_ca = "https://me:hunter2@ca.a.example/directory".into();
+        }),
         ("HTTPREQ_PASSWORD", |settings| {
             settings.dns.httpreq_endpoint = some("https://dns.a.example");
             settings.dns.httpreq_username = some("me");

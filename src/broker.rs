@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde::Serialize;
+use tokio::time::Instant;
 
 pub mod embedded;
 mod queue;
@@ -72,6 +73,13 @@ impl Gap {
     pub fn seconds(&self) -> f64 {
         self.to.saturating_sub(self.from) as f64 / 1000.0
     }
+
+    /// A gap that ends now. Its length is measured by the monotonic clock: `to` is never before
+    /// `from`, also if the server's clock is set back meanwhile.
+    pub fn until_now(from: Instant, reason: GapReason) -> Self {
+        let to = now();
+        Self { from: to.saturating_sub(from.elapsed().as_millis() as u64), to, reason }
+    }
 }
 
 /// Why messages may be missing.
@@ -101,4 +109,19 @@ impl GapReason {
 pub fn now() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     now.as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gap_is_as_long_as_the_monotonic_clock_says() {
+        let from = Instant::now();
+        tokio::time::advance(Duration::from_secs(3)).await;
+        let gap = Gap::until_now(from, GapReason::SourceLost);
+        assert_eq!(gap.to - gap.from, 3000);
+    }
 }

@@ -21,6 +21,7 @@ mod limits;
 mod names;
 mod origins;
 mod parse;
+mod redis;
 mod redis_address;
 mod settings;
 mod spelling;
@@ -33,7 +34,7 @@ pub use https::{Acme, Authority, CertificateFiles, CertificateSource, Challenge,
 pub use limits::Limits;
 pub use names::secrets;
 pub use origins::{AllowedOrigin, Origin};
-pub use redis_address::{RedisAddress, Transport};
+pub use redis_address::{RedisAddress, RedisTlsFiles, Transport};
 pub use settings::{DnsSettings, Settings};
 pub use spelling::{Misspelt, misspelt};
 pub use tokens::{KeyKind, PublicKey, TokenKey, Tokens};
@@ -86,6 +87,8 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Where messages come from.
     pub source: Source,
+    /// Where to publish and to probe from; `None` = at the source itself.
+    pub publish_host: Option<RedisAddress>,
     /// Redis glob patterns, without duplicates, at least one.
     pub channels: Vec<String>,
     /// Messages kept of each room.
@@ -281,19 +284,7 @@ impl TryFrom<Settings> for Config {
         let admin_addr = check.value("ADMIN_ADDR", &settings.admin_addr, ADMIN_ADDR, |text| {
             if text == "off" { Ok(None) } else { text.parse().map(Some) }
         });
-        let username = check.value_or_file(
-            "REDIS_USERNAME",
-            settings.redis_username,
-            settings.redis_username_file,
-        );
-        let password = check.value_or_file(
-            "REDIS_PASSWORD",
-            settings.redis_password,
-            settings.redis_password_file,
-        );
-        let redishost = given(settings.redishost);
-        let source = check.take("REDISHOST", source(redishost.as_deref(), is_public));
-        let source = source.map(|source| source.with_credentials(username, password));
+        let redis = redis::redis(&mut check, &settings, is_public);
         let channels =
             check.value("REDIS_CHANNELS", &settings.redis_channels, REDIS_CHANNELS, patterns);
         let history = check.value("HISTORY", &settings.history, HISTORY, |text| {
@@ -347,13 +338,15 @@ impl TryFrom<Settings> for Config {
         });
 
         let config = (|| {
+            let redis = redis?;
             Some(Self {
                 http_addr: http_addr?,
                 https,
                 admin_addr: admin_addr?,
                 hosts: hosts.names,
                 allowed_hosts: allowed_hosts?,
-                source: source?,
+                source: redis.source,
+                publish_host: redis.publish_host,
                 channels: channels?,
                 history: history?,
                 history_ttl: history_ttl?,
@@ -381,38 +374,9 @@ impl TryFrom<Settings> for Config {
     }
 }
 
-impl Source {
-    fn with_credentials(self, username: Option<Secret>, password: Option<Secret>) -> Self {
-        let add = |address: RedisAddress| RedisAddress {
-            username: username.map(|name| name.expose().to_owned()).or(address.username),
-            password: password.or(address.password),
-            ..address
-        };
-        match self {
-            Self::Detect(address) => Self::Detect(add(address)),
-            Self::Redis(address) => Self::Redis(add(address)),
-            embedded @ Self::Embedded(_) => embedded,
-        }
-    }
-}
-
 /// What this process may use, as a container allows it.
 fn cores() -> NonZero<usize> {
     thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN).min(LANES_MAX)
-}
-
-fn source(redishost: Option<&str>, public: bool) -> Result<Source, String> {
-    match redishost {
-        None if public => Ok(Source::Redis(RedisAddress::default())),
-        None => Ok(Source::Detect(RedisAddress::default())),
-        Some("embedded") => Ok(Source::Embedded(REDIS_PORT)),
-        Some(text) => match text.strip_prefix("embedded:") {
-            Some(port) => port.parse().map(Source::Embedded).map_err(|_| {
-                format!("`{port}` is no port; write embedded or embedded:{REDIS_PORT}")
-            }),
-            None => text.parse().map(Source::Redis),
-        },
-    }
 }
 
 #[cfg(test)]

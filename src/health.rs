@@ -1,6 +1,6 @@
 //! What `/readyz` and `/status` tell: whether the source is there, and whether we are draining.
 
-use std::{sync::Mutex, time::Instant};
+use std::{mem, net::SocketAddr, sync::Mutex, time::Instant};
 
 use serde::Serialize;
 use tokio::sync::watch;
@@ -15,6 +15,8 @@ pub enum SourceState {
     Connecting,
     /// Messages arrive.
     Subscribed,
+    /// The subscription stands, but messages may be missing: `error` says why.
+    Stale,
     /// The subscription was lost and is being made again.
     Down,
 }
@@ -22,7 +24,7 @@ pub enum SourceState {
 /// Whether messages arrive, and since when: what viewers are told by the event `source`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct SourceSignal {
-    /// The subscription stands.
+    /// The subscription stands, and all messages arrive.
     pub up: bool,
     /// Since when it does, or does not, in ms since the Unix epoch by the server's clock.
     pub since: u64,
@@ -43,6 +45,29 @@ pub struct SourceReport {
     pub reconnects: u64,
     /// What went wrong last; `null` while subscribed.
     pub error: Option<String>,
+    /// What is worth knowing though nothing is wrong.
+    pub note: Option<String>,
+    /// `master`, `replica` or `unknown`, when it was asked last.
+    pub role: &'static str,
+    /// Of a replica: its master's `host:port`.
+    pub master: Option<String>,
+    /// The server that was subscribed last.
+    #[serde(flatten)]
+    pub server: SourceServer,
+}
+
+/// A server that was subscribed.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SourceServer {
+    /// Which of the name's addresses it has; `null` for a Unix socket.
+    pub peer: Option<SocketAddr>,
+    /// Redis' name for the process; `null` if it is not told.
+    pub run_id: Option<String>,
+    /// Its version; `null` if it is not told.
+    pub version: Option<String>,
+    /// It has all messages: it is no replica without its master.
+    #[serde(skip)]
+    pub is_complete: bool,
 }
 
 /// Shared by those who know (the source, the drain) and those who are asked (the admin listener).
@@ -69,6 +94,10 @@ impl Health {
             seconds: 0,
             reconnects: 0,
             error: None,
+            note: None,
+            role: "unknown",
+            master: None,
+            server: SourceServer::default(),
         };
         let inner = Inner {
             report,
@@ -81,36 +110,75 @@ impl Health {
         Self { inner: Mutex::new(inner), source }
     }
 
-    /// Whether the subscription stands: the value now, and a wake at each change. The value changes
-    /// before [`Self::subscribed`] and [`Self::failed`] return.
+    /// Whether all messages arrive: the value now, and a wake at each change. The value changes
+    /// before the call that changes it, such as [`Self::subscribed`], returns.
     pub fn watch_source(&self) -> watch::Receiver<SourceSignal> {
         self.source.subscribe()
     }
 
-    /// The subscription stands.
-    pub fn subscribed(&self) {
+    /// The subscription stands at this server.
+    pub fn subscribed(&self, server: SourceServer) {
         self.change(|inner| {
             if inner.subscribed_once {
                 inner.report.reconnects += 1;
             }
             inner.subscribed_once = true;
-            inner.enter(SourceState::Subscribed);
+            let is_complete = server.is_complete;
+            inner.report.server = server;
+            let state = if is_complete { SourceState::Subscribed } else { SourceState::Stale };
+            self.enter(inner, state);
             inner.report.error = None;
-            self.signal(true);
         });
+    }
+
+    /// The subscription stands, but messages may be missing for this reason; `true` if that is news.
+    pub fn stale(&self, error: &str) -> bool {
+        self.change(|inner| {
+            if inner.report.state == SourceState::Subscribed {
+                self.enter(inner, SourceState::Stale);
+            }
+            inner.report.error(error)
+        })
+    }
+
+    /// Messages are complete again; `true` if that is news.
+    pub fn restored(&self) -> bool {
+        self.change(|inner| {
+            let is_news = inner.report.state == SourceState::Stale;
+            if is_news {
+                self.enter(inner, SourceState::Subscribed);
+                inner.report.error = None;
+            }
+            is_news
+        })
     }
 
     /// The subscription does not stand, for this reason; `true` if that is news.
     pub fn failed(&self, error: &str) -> bool {
         self.change(|inner| {
-            if inner.report.state == SourceState::Subscribed {
-                inner.enter(SourceState::Down);
-                self.signal(false);
+            if matches!(inner.report.state, SourceState::Subscribed | SourceState::Stale) {
+                self.enter(inner, SourceState::Down);
             }
-            let news = inner.report.error.as_deref() != Some(error);
-            inner.report.error = Some(error.to_owned());
-            news
+            inner.report.error(error)
         })
+    }
+
+    /// The watched server's place among masters and replicas.
+    pub fn role(&self, role: &'static str, master: Option<String>) {
+        self.change(|inner| (inner.report.role, inner.report.master) = (role, master));
+    }
+
+    /// What is worth knowing, if anything; returned if that is news.
+    pub fn note(&self, note: Option<String>) -> Option<String> {
+        self.change(|inner| {
+            let before = mem::replace(&mut inner.report.note, note.clone());
+            note.filter(|note| before.as_ref() != Some(note))
+        })
+    }
+
+    /// Whether the subscription has stood since the start.
+    pub fn has_subscribed(&self) -> bool {
+        self.change(|inner| inner.subscribed_once)
     }
 
     /// The server is stopping.
@@ -152,8 +220,11 @@ impl Health {
         })
     }
 
-    /// Under the lock of the state, so that both change in the same order.
-    fn signal(&self, up: bool) {
+    /// The state and the signal change under one lock, so in the same order.
+    fn enter(&self, inner: &mut Inner, state: SourceState) {
+        inner.report.state = state;
+        inner.since = Instant::now();
+        let up = state == SourceState::Subscribed;
         self.source.send_if_modified(|signal| {
             let changed = signal.up != up;
             if changed {
@@ -169,9 +240,11 @@ impl Health {
     }
 }
 
-impl Inner {
-    fn enter(&mut self, state: SourceState) {
-        self.report.state = state;
-        self.since = Instant::now();
+impl SourceReport {
+    /// `true` if the error is another one.
+    fn error(&mut self, error: &str) -> bool {
+        let is_news = self.error.as_deref() != Some(error);
+        self.error = Some(error.to_owned());
+        is_news
     }
 }

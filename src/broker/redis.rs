@@ -1,198 +1,268 @@
-//! Redis: subscribe, probe, back off, subscribe again; and publish.
+//! Redis: subscribe, prove, back off, subscribe again; and publish.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use anyhow::anyhow;
-use bytes::Bytes;
-use futures_util::StreamExt;
-use redis::{Msg, aio::PubSubSink};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use anyhow::{anyhow, bail};
+use tokio::{
+    select,
+    time::{Instant, sleep},
+    try_join,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Gap, GapReason, Message, Sender, now};
-use crate::{config::RedisAddress, glob, health::Health, metrics::Metrics};
+use super::Sender;
+use crate::{
+    config::RedisAddress,
+    health::{Health, SourceServer},
+    metrics::Metrics,
+};
 
 mod connection;
+mod identity;
 mod inspect;
+mod intake;
+mod ledger;
 mod link;
+mod look;
 mod probe;
 mod publisher;
+mod pulse;
+mod session;
+mod tls;
 
-use connection::{CONNECT_TIMEOUT, client, explain, no_answer};
-use probe::{Probe, Pulse, is_denied};
+use connection::{in_time, is_refused};
+use identity::{Identity, Replication, Role};
+use intake::Intake;
+use ledger::{Judgement, Ledger};
+use session::Session;
 
 pub use connection::answers;
+pub use identity::Role as SourceRole;
 pub use inspect::{BufferLimit, Echo, Inspection, inspect};
 pub use link::{Link, RETRY_AFTER};
 pub use probe::PROBES;
 pub use publisher::Publisher;
 
-/// After how long a silence the subscription is probed. With the next line, for publishing and for
-/// the echo: a connection that is only half there is noticed within 9 s.
-const QUIET: Duration = Duration::from_secs(3);
-/// How long each step of a probe may take.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The first pause before trying again; it doubles.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// The longest pause.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// The longest pause while connections are refused: such a try costs nothing, and viewers wait.
+const BACKOFF_REFUSED: Duration = Duration::from_secs(1);
 
-/// One subscription for all patterns, for ever.
+/// The subscription to all patterns: made again whenever it is lost.
+///
+/// [`Subscription::run`] is the only task. It reads the connection, sends probes (`probe`) and
+/// follows the name (`look`) at the same time; whichever of the three ends first ends the session.
 pub struct Subscription {
-    /// Where Redis is.
-    pub address: RedisAddress,
-    /// Glob patterns, without duplicates.
-    pub patterns: Vec<String>,
-    /// Where messages and outages go.
-    pub queue: Sender,
-    /// Who is told how it goes.
-    pub health: Arc<Health>,
-    /// Who counts.
-    pub metrics: Arc<Metrics>,
+    address: RedisAddress,
+    /// Where probes are published, if not at the watched server.
+    publish_host: Option<RedisAddress>,
+    intake: Arc<Intake>,
+    ledger: Arc<Mutex<Ledger>>,
+    /// The patterns cover probes, and the user may publish them as far as is known.
+    can_probe: AtomicBool,
+    /// When the watched server was left because of its name.
+    last_move: Mutex<Option<Instant>>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
 }
 
 impl Subscription {
+    /// A subscription to these patterns at `address`; what arrives goes to `queue`.
+    pub fn new(
+        address: RedisAddress,
+        publish_host: Option<RedisAddress>,
+        patterns: Vec<String>,
+        queue: Sender,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let channel = probe::new_channel();
+        let can_probe = probe::covers(&patterns, &channel);
+        if !can_probe {
+            info!("REDIS_CHANNELS does not cover {PROBES}*: probing by PING");
+        }
+        Self {
+            intake: Intake::new(patterns, channel, queue),
+            ledger: Arc::new(Mutex::new(Ledger::new(publish_host.is_some()))),
+            address,
+            // Without an echo there is nothing to learn there.
+            publish_host: publish_host.filter(|_| can_probe),
+            can_probe: AtomicBool::new(can_probe),
+            last_move: Mutex::default(),
+            health,
+            metrics,
+        }
+    }
+
     /// Subscribes, and again whenever the subscription is lost, until `stop`.
+    ///
+    /// # Cancel safety
+    /// Dropped, it closes its connections. What has been queued stays queued.
     pub async fn run(self, stop: CancellationToken) {
         stop.run_until_cancelled(self.watch()).await;
     }
 
     async fn watch(&self) -> ! {
-        let pulse = Pulse::new();
-        let mut probe = Probe::new(&self.patterns);
         let mut backoff = Backoff::default();
         loop {
-            let error = match self.subscribe().await {
-                Ok(session) => {
-                    let begun = Instant::now();
-                    let gap =
-                        Gap { from: pulse.proven(), to: now(), reason: GapReason::SourceLost };
-                    self.queue.gap(gap);
-                    pulse.beat(now());
-                    let error = self.listen(session, &pulse, &mut probe).await;
-                    self.metrics.source_up.set(0);
-                    // Not at once: a Redis that lets us in and throws us out is a Redis in trouble.
-                    if begun.elapsed() > BACKOFF_MAX {
-                        backoff = Backoff::default();
-                    }
-                    error
-                }
+            let begun = Instant::now();
+            let error = match Session::open(&self.address, &self.intake).await {
+                Ok((session, reading)) => select! {
+                    () = reading => anyhow!("Redis at {} closed the connection", self.address),
+                    error = self.attend(session) => error,
+                },
                 Err(error) => error,
             };
+            self.metrics.source_up.set(0);
+            // Not at once: a Redis that accepts and then drops connections is in trouble.
+            if begun.elapsed() > BACKOFF_MAX {
+                backoff = Backoff::default();
+            }
             if self.health.failed(&format!("{error:#}")) {
                 warn!("{error:#}; trying again until it works");
             }
-            sleep(backoff.next()).await;
+            sleep(backoff.next(is_refused(&error))).await;
         }
     }
 
-    async fn subscribe(&self) -> anyhow::Result<redis::aio::PubSub> {
-        let connect = async {
-            let mut session = client(&self.address)?.get_async_pubsub().await?;
-            session.psubscribe(&self.patterns).await?;
-            Ok(session)
-        };
-        let session = match timeout(CONNECT_TIMEOUT, connect).await {
-            Ok(result) => result.map_err(|error| explain(&self.address, error))?,
-            Err(_) => return Err(no_answer(&self.address, CONNECT_TIMEOUT)),
-        };
-        self.health.subscribed();
-        self.metrics.source_up.set(1);
+    /// Subscribes, and watches the subscription until it is lost. Returns why.
+    async fn attend(&self, mut session: Session) -> anyhow::Error {
+        if let Err(error) = self.subscribe(&mut session).await {
+            return error;
+        }
+        select! {
+            error = self.keep_proving(&mut session) => error,
+            error = self.keep_looking() => error,
+        }
+    }
+
+    /// Asks what the server is, then subscribes.
+    ///
+    /// # Errors
+    /// Also if the server answers a PING with an error: it will not deliver either.
+    async fn subscribe(&self, session: &mut Session) -> anyhow::Result<()> {
+        let mut commands = session.commands.clone();
+        let asked = async { try_join!(session.ping(), Identity::ask(&mut commands)) };
+        let ((), identity) = in_time(&self.address, asked).await?;
+        if identity.is_sentinel {
+            bail!(
+                "Redis at {} is a Sentinel, which has no messages: set {} to the Redis that it watches",
+                self.address,
+                self.address.setting
+            );
+        }
+        let server = self.server(&identity, session);
+        self.tell_role(&identity.replication);
+        let is_cut_off = identity.replication.is_cut_off();
+        let (ledger, health) = (self.ledger.clone(), self.health.clone());
+        let metrics = self.metrics.clone();
+        self.intake.expect(move || {
+            let mut ledger = lock(&ledger);
+            let is_first = !health.has_subscribed();
+            health.subscribed(server);
+            if !is_first {
+                metrics.reconnects.inc();
+            }
+            metrics.source_up.set(i64::from(!is_cut_off));
+            ledger.subscribed(identity)
+        });
+        in_time(&self.address, session.subscribe(&self.intake)).await?;
+        let patterns = self.intake.patterns().join(",");
         let reconnects = self.health.source().reconnects;
-        if reconnects > 0 {
-            self.metrics.reconnects.inc();
-        }
-        info!(patterns = %self.patterns.join(","), reconnects, "subscribed at Redis {}", self.address);
-        Ok(session)
+        info!(%patterns, reconnects, role = self.role(), "subscribed at Redis {}", self.address);
+        Ok(())
     }
 
-    /// Hands over messages until the subscription is lost, and says why.
-    async fn listen(
-        &self,
-        session: redis::aio::PubSub,
-        pulse: &Pulse,
-        probe: &mut Probe,
-    ) -> anyhow::Error {
-        let (sink, mut messages) = session.split();
-        let ours = probe.channel.clone();
-        let hand_over = async {
-            while let Some(message) = messages.next().await {
-                pulse.beat(now());
-                let channel = message.get_channel_name();
-                if channel == ours {
-                    pulse.echo.notify_one();
-                } else if !channel.starts_with(PROBES) {
-                    self.accept(message);
-                }
-            }
-            anyhow!("Redis at {} closed the connection", self.address)
+    /// What the watched server says of its replication now, and why a probe did not come back.
+    fn judge(&self, replication: Replication, missing: Option<String>) {
+        let before = self.ledger().identity().replication.role.as_str();
+        let role = replication.role.clone();
+        let (judgement, astray) = {
+            let mut ledger = self.ledger();
+            (ledger.judge(replication.clone()), ledger.astray.clone())
         };
-        tokio::select! {
-            error = hand_over => error,
-            error = self.keep_alive(sink, pulse, probe) => error,
+        if role.as_str() != before {
+            warn!("Redis at {} was a {before} and is a {} now", self.address, role.as_str());
         }
-    }
-
-    /// Probes whenever it has been quiet, until a probe fails.
-    async fn keep_alive(
-        &self,
-        mut sink: PubSubSink,
-        pulse: &Pulse,
-        probe: &mut Probe,
-    ) -> anyhow::Error {
-        loop {
-            sleep_until(pulse.last() + QUIET).await;
-            if pulse.last().elapsed() < QUIET {
-                continue;
-            }
-            let (begun, sent) = (Instant::now(), now());
-            if let Err(error) = self.probe(&mut sink, pulse, probe).await {
-                return error;
-            }
-            self.metrics.round_trip.set(begun.elapsed().as_secs_f64());
-            pulse.beat(sent);
-        }
-    }
-
-    /// Publishes to ourselves, from end to end; asks the subscription's connection alone where
-    /// that is not possible.
-    async fn probe(
-        &self,
-        sink: &mut PubSubSink,
-        pulse: &Pulse,
-        probe: &mut Probe,
-    ) -> anyhow::Result<()> {
-        if probe.possible {
-            match timeout(PROBE_TIMEOUT, probe.publish(&self.address)).await {
-                Ok(Ok(())) => {
-                    let echo = timeout(PROBE_TIMEOUT, pulse.echo.notified()).await;
-                    return echo.map_err(|_| no_answer(&self.address, PROBE_TIMEOUT));
+        self.tell_role(&replication);
+        let stale = match (&judgement, &role) {
+            (Judgement::CutOff, Role::Replica { master, .. }) => Some(format!(
+                "Redis at {} is a replica whose link to its master {master} is down: messages are missing until it is up",
+                self.address
+            )),
+            _ => missing.or(astray),
+        };
+        match stale {
+            Some(words) => {
+                self.metrics.source_up.set(0);
+                if self.health.stale(&words) {
+                    warn!("{words}");
                 }
-                Ok(Err(error)) if is_denied(&error) => {
-                    probe.possible = false;
-                    info!("the Redis user may not publish on {PROBES}*: probing by PING instead");
-                }
-                // Whether only this connection is in trouble, the PING tells.
-                Ok(Err(_)) | Err(_) => {}
             }
+            None if self.health.restored() => {
+                self.metrics.source_up.set(1);
+                info!("messages from Redis at {} are complete again", self.address);
+            }
+            None => {}
         }
-        match timeout(PROBE_TIMEOUT, sink.ping::<redis::Value>()).await {
-            Ok(result) => result.map(drop).map_err(|error| explain(&self.address, error)),
-            Err(_) => Err(no_answer(&self.address, PROBE_TIMEOUT)),
+        // After the source is up again: this is the order in which clients hear of it.
+        if let Judgement::Broken(since) = judgement {
+            self.intake.lost(since);
         }
     }
 
-    /// Redis sends a message once for each of our patterns that fits; the first one counts.
-    fn accept(&self, message: Msg) {
-        let channel = message.get_channel::<Bytes>().unwrap_or_default();
-        let matched = message.get_pattern::<Vec<u8>>().unwrap_or_default();
-        let mut earlier = self.patterns.iter().take_while(|pattern| pattern.as_bytes() != matched);
-        if !earlier.any(|pattern| glob::matches(pattern.as_bytes(), &channel)) {
-            let payload = Bytes::copy_from_slice(message.get_payload_bytes());
-            self.queue.message(Message::now(channel, payload));
+    fn tell_role(&self, replication: &Replication) {
+        let master = match &replication.role {
+            Role::Replica { master, .. } => Some(master.clone()),
+            Role::Master | Role::Unknown => None,
+        };
+        let role = replication.role.as_str();
+        self.metrics.source_role(role);
+        self.health.role(role, master);
+    }
+
+    fn server(&self, identity: &Identity, session: &Session) -> SourceServer {
+        SourceServer {
+            peer: session.peer,
+            run_id: identity.run_id.clone(),
+            version: identity.version.clone(),
+            is_complete: !identity.replication.is_cut_off(),
         }
     }
+
+    fn role(&self) -> &'static str {
+        self.ledger().identity().replication.role.as_str()
+    }
+
+    /// Whether probes can be published and come back.
+    fn can_probe(&self) -> bool {
+        self.can_probe.load(Relaxed)
+    }
+
+    fn cannot_probe(&self) {
+        self.can_probe.store(false, Relaxed);
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
+    }
+
+    fn last_move(&self) -> MutexGuard<'_, Option<Instant>> {
+        lock(&self.last_move)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The pause before the next try: 100 ms doubling to 5 s, each with up to half of it taken off, so
@@ -206,9 +276,31 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    fn next(&mut self) -> Duration {
-        let pause = self.0.mul_f64(rand::random_range(0.5..=1.0));
-        self.0 = (self.0 * 2).min(BACKOFF_MAX);
+    /// `refused`: the last connection was refused.
+    fn next(&mut self, refused: bool) -> Duration {
+        let longest = if refused { BACKOFF_REFUSED } else { BACKOFF_MAX };
+        let pause = self.0.min(longest).mul_f64(rand::random_range(0.5..=1.0));
+        self.0 = (self.0 * 2).min(longest);
         pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_five_seconds_and_to_one_while_connections_are_refused() {
+        let longest = |refused| {
+            let mut backoff = Backoff::default();
+            (0..100).map(|_| backoff.next(refused)).max()
+        };
+        assert!(longest(true) <= Some(BACKOFF_REFUSED));
+        assert!(longest(false) > Some(BACKOFF_REFUSED) && longest(false) <= Some(BACKOFF_MAX));
+        let mut backoff = Backoff::default();
+        for _ in 0..100 {
+            backoff.next(false);
+        }
+        assert!(backoff.next(true) <= BACKOFF_REFUSED, "the first refusal counts");
     }
 }

@@ -195,7 +195,7 @@ impl Bench {
             return Ok(None);
         }
         Ok(Some(if self.publish == "redis" {
-            Door::Redis(Publisher::connect(&super::publish::address(&config.source)).await?)
+            Door::Redis(Publisher::connect(&super::publish::address(config)).await?)
         } else {
             let url = target::parse(&self.publish).context("--publish")?;
             Door::Http(
@@ -227,7 +227,7 @@ impl Bench {
             format!("keeps them for {}", format_duration(hold))
         } else {
             let place = match &*self.publish {
-                "redis" => format!("Redis at {}", super::publish::address(&config.source)),
+                "redis" => format!("Redis at {}", super::publish::address(config)),
                 url => url.to_owned(),
             };
             let (rate, size) = (self.rate, self.size);

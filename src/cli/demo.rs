@@ -24,7 +24,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
     if let Ok((200, _)) = healthcheck::ask(&config.http_addr, "/livez").await {
         let page = format!("http://{}", local(&config.http_addr));
         println!("Publishing for the server that runs already:\n  {}", link(&page));
-        publish_all(&publish::address(&config.source), stop).await;
+        publish_all(&publish::address(&config), stop).await;
         return Ok(ExitCode::SUCCESS);
     }
     let format = config.log_format;

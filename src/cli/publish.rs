@@ -34,7 +34,7 @@ impl Publish {
         let max = config.max_payload;
         let single = self.payload != "-";
         ensure!(!single || self.payload.len() <= max, too_large(max));
-        let mut publisher = Publisher::connect(&address(&config.source)).await?;
+        let mut publisher = Publisher::connect(&address(config)).await?;
         if single {
             self.one(&mut publisher, self.payload.as_bytes()).await?;
             return Ok(ExitCode::SUCCESS);
@@ -97,9 +97,12 @@ async fn skip_line(input: &mut (impl AsyncBufRead + Unpin)) -> anyhow::Result<()
     }
 }
 
-/// Where to publish: also a broker that another process embeds is a Redis for us.
-pub fn address(source: &Source) -> RedisAddress {
-    match source {
+/// Where to publish. A broker that another process embeds is a Redis, too.
+pub fn address(config: &Config) -> RedisAddress {
+    if let Some(address) = &config.publish_host {
+        return address.clone();
+    }
+    match &config.source {
         Source::Redis(address) | Source::Detect(address) => address.clone(),
         Source::Embedded(port) => RedisAddress::tcp("localhost", *port),
     }

@@ -18,6 +18,8 @@ pub struct Credential {
     /// The setting it stands in.
     pub setting: String,
     place: Place,
+    /// White space at both ends belongs to it, except for the line end of a file.
+    literal: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -27,12 +29,18 @@ enum Place {
 }
 
 impl Credential {
+    /// A secret of a setting, taken as it is.
+    pub fn literal(setting: &str, secret: String) -> Self {
+        Self { setting: setting.to_owned(), place: Place::Here(secret.into()), literal: true }
+    }
+
     /// The secret as it is now, or why it cannot be had. It blocks, where it is in a file.
     pub fn read(&self) -> Result<Secret, String> {
         match &self.place {
             Place::Here(secret) => Ok(secret.clone()),
             Place::File(file) => match files::read(file)? {
                 text if text.trim().is_empty() => Err(format!("`{}` is empty", file.display())),
+                text if self.literal => Ok(text.trim_end_matches(['\r', '\n']).to_owned().into()),
                 text => Ok(text.trim().to_owned().into()),
             },
         }
@@ -60,19 +68,36 @@ pub fn credential(
         (None, None) => (lego.as_deref().unwrap_or(name), variable(""), variable("_FILE")),
         (value, file) => (name, value, file),
     };
-    let credential = match (value, file) {
+    of_either(check, name, value, file, false)
+}
+
+/// A secret of a setting or of its file in which white space counts.
+pub fn literal(
+    check: &mut Check,
+    name: &str,
+    value: Option<String>,
+    file: Option<String>,
+) -> Option<Credential> {
+    of_either(check, name, value.filter(|value| !value.is_empty()), given(file), true)
+}
+
+fn of_either(
+    check: &mut Check,
+    name: &str,
+    value: Option<String>,
+    file: Option<String>,
+    literal: bool,
+) -> Option<Credential> {
+    let (setting, place) = match (value, file) {
         (None, None) => return None,
         (Some(_), Some(_)) => {
             check.problem(name, format!("both {name} and {name}_FILE are set; keep one"));
             return None;
         }
-        (Some(value), None) => {
-            Credential { setting: name.to_owned(), place: Place::Here(value.into()) }
-        }
-        (None, Some(file)) => {
-            Credential { setting: format!("{name}_FILE"), place: Place::File(file.into()) }
-        }
+        (Some(value), None) => (name.to_owned(), Place::Here(value.into())),
+        (None, Some(file)) => (format!("{name}_FILE"), Place::File(file.into())),
     };
+    let credential = Credential { setting, place, literal };
     check.take(&credential.setting, credential.read());
     Some(credential)
 }

@@ -2,17 +2,33 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use super::{REDIS_PORT, Secret, split_host_port};
+use super::{Credential, REDIS_PORT, split_host_port};
 
-/// Where a Redis is, and who we are there.
+/// The setting that addresses come from unless stated otherwise.
+pub const REDISHOST: &str = "REDISHOST";
+
+/// A Redis: how to reach it, and how to log in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RedisAddress {
+    /// The setting that names it, for error messages.
+    pub setting: &'static str,
     /// How to reach it.
     pub transport: Transport,
-    /// `None` = Redis' `default` user.
-    pub username: Option<String>,
-    /// `None` = no AUTH is sent.
-    pub password: Option<Secret>,
+    /// Read at each connect. `None` = Redis' `default` user.
+    pub username: Option<Credential>,
+    /// Read at each connect. `None` = no AUTH is sent.
+    pub password: Option<Credential>,
+    /// Files for TLS, read at each connect.
+    pub tls_files: RedisTlsFiles,
+}
+
+/// PEM files for `rediss://`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RedisTlsFiles {
+    /// The only roots to trust; `None` = Mozilla's and those of `SSL_CERT_FILE`.
+    pub ca: Option<PathBuf>,
+    /// The client's certificate chain and its key, for a Redis that asks for one.
+    pub client: Option<(PathBuf, PathBuf)>,
 }
 
 /// How to reach a Redis.
@@ -40,8 +56,12 @@ impl Default for RedisAddress {
 impl RedisAddress {
     /// A plain TCP address without credentials.
     pub fn tcp(host: &str, port: u16) -> Self {
-        let transport = Transport::Tcp { host: host.to_owned(), port, tls: false };
-        Self { transport, username: None, password: None }
+        Self::anonymous(Transport::Tcp { host: host.to_owned(), port, tls: false })
+    }
+
+    fn anonymous(transport: Transport) -> Self {
+        let (username, password, tls_files) = Default::default();
+        Self { setting: REDISHOST, transport, username, password, tls_files }
     }
 
     /// Whether it is reached by TLS.
@@ -77,7 +97,7 @@ impl FromStr for RedisAddress {
             if path.as_os_str().is_empty() {
                 return Err("names no socket; write unix:/path/to/redis.sock".to_owned());
             }
-            return Ok(Self { transport: Transport::Unix(path), username: None, password: None });
+            return Ok(Self::anonymous(Transport::Unix(path)));
         }
         if text.contains("://") {
             return from_url(text);
@@ -112,10 +132,11 @@ fn from_url(text: &str) -> Result<RedisAddress, String> {
     let host = url.host_str().filter(|host| !host.is_empty()).ok_or("names no host")?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let port = url.port().unwrap_or(REDIS_PORT);
+    let credential = |text| decoded(text).map(|text| Credential::literal(REDISHOST, text));
     Ok(RedisAddress {
-        transport: Transport::Tcp { host, port, tls },
-        username: decoded(url.username()),
-        password: decoded(url.password().unwrap_or_default()).map(Secret::from),
+        username: credential(url.username()),
+        password: credential(url.password().unwrap_or_default()),
+        ..RedisAddress::anonymous(Transport::Tcp { host, port, tls })
     })
 }
 
@@ -130,6 +151,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::Secret;
 
     proptest! {
         #[test]
@@ -139,7 +161,7 @@ mod tests {
             tls: bool,
         ) {
             let transport = Transport::Tcp { host, port, tls };
-            let address = RedisAddress { transport, username: None, password: None };
+            let address = RedisAddress::anonymous(transport);
             prop_assert_eq!(address.to_string().parse(), Ok(address));
         }
 
@@ -152,8 +174,11 @@ mod tests {
             let encoded = utf8_percent_encode(&password, NON_ALPHANUMERIC);
             let url = format!("rediss://{user}:{encoded}@cache:6380");
             let address: RedisAddress = url.parse().map_err(TestCaseError::fail)?;
-            prop_assert_eq!(address.username.as_deref(), Some(user.as_str()));
-            prop_assert_eq!(address.password.as_ref().map(Secret::expose), Some(&*password));
+            let read = |credential: &Option<Credential>| {
+                credential.as_ref().and_then(|credential| credential.read().ok())
+            };
+            prop_assert_eq!(read(&address.username), Some(Secret::from(user)));
+            prop_assert_eq!(read(&address.password), Some(Secret::from(password.clone())));
             let shown = format!("{address} {:?}", address.password);
             prop_assert!(!shown.contains(&password));
         }

@@ -101,7 +101,7 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "NAME")]
     pub redis_username: Option<String>,
 
-    /// File that holds the user name
+    /// File that holds the user name; it is read at each connect
     #[arg(long, env, global = true, value_name = "FILE")]
     pub redis_username_file: Option<String>,
 
@@ -109,9 +109,27 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "PASSWORD", hide_env_values = true)]
     pub redis_password: Option<String>,
 
-    /// File that holds the password
+    /// File that holds the password; it is read at each connect
     #[arg(long, env, global = true, value_name = "FILE")]
     pub redis_password_file: Option<String>,
+
+    /// Where to publish and to probe from if REDISHOST is a replica: its master, in the same forms.
+    /// Unset: REDISHOST
+    #[arg(long, env, global = true, value_name = "ADDR", hide_env_values = true)]
+    pub redis_publish_host: Option<String>,
+
+    /// File with the root to trust for a rediss:// Redis, PEM, read at each connect. Unset:
+    /// Mozilla's roots and those of SSL_CERT_FILE
+    #[arg(long, env, global = true, value_name = "FILE")]
+    pub redis_ca: Option<String>,
+
+    /// File with the client certificate that a rediss:// Redis asks for, PEM, read at each connect
+    #[arg(long, env, global = true, value_name = "FILE")]
+    pub redis_cert: Option<String>,
+
+    /// File with the key of REDIS_CERT, PEM
+    #[arg(long, env, global = true, value_name = "FILE")]
+    pub redis_key: Option<String>,
 
     /// Channel patterns to subscribe to, comma-separated, in Redis' glob syntax
     #[arg(long, env, global = true, value_name = "PATTERNS", default_value = super::REDIS_CHANNELS)]

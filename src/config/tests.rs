@@ -17,6 +17,11 @@ fn address_of(redishost: &str) -> RedisAddress {
     }
 }
 
+/// A credential as it is sent.
+fn read(credential: &Option<Credential>) -> Option<String> {
+    credential.as_ref()?.read().ok().map(|secret| secret.expose().to_owned())
+}
+
 #[test]
 fn nothing_set_is_valid() {
     let config = settings(|_| ()).expect("valid");
@@ -108,8 +113,8 @@ fn redishost_in_all_its_forms() {
 #[test]
 fn credentials_come_from_the_url_or_from_their_own_settings() {
     let address = address_of("redis://me:a%2Bb+c%3D@cache:6379");
-    assert_eq!(address.username.as_deref(), Some("me"));
-    assert_eq!(address.password.as_ref().map(Secret::expose), Some("a+b+c="));
+    assert_eq!(read(&address.username).as_deref(), Some("me"));
+    assert_eq!(read(&address.password).as_deref(), Some("a+b+c="));
     assert_eq!(address.to_string(), "cache:6379");
     assert!(!format!("{address:?}").contains("a+b"));
 
@@ -119,8 +124,8 @@ fn credentials_come_from_the_url_or_from_their_own_settings() {
         settings.redis_password = Some(azure.into());
     });
     let Ok(Source::Redis(address)) = config.map(|config| config.source) else { panic!() };
-    assert_eq!(address.password.as_ref().map(Secret::expose), Some(azure));
-    assert_eq!(address.username.as_deref(), Some("me"));
+    assert_eq!(read(&address.password).as_deref(), Some(azure));
+    assert_eq!(read(&address.username).as_deref(), Some("me"));
 }
 
 #[test]
@@ -130,9 +135,47 @@ fn a_secret_may_come_from_a_file() {
     let config = settings(|settings| {
         settings.redis_password_file = Some(file.to_string_lossy().into_owned());
     });
-    std::fs::remove_file(&file).expect("was there");
     let Ok(Source::Detect(address)) = config.map(|config| config.source) else { panic!() };
-    assert_eq!(address.password.as_ref().map(Secret::expose), Some("top=secret/"));
+    assert_eq!(read(&address.password).as_deref(), Some("top=secret/"));
+    std::fs::write(&file, " rotated \r\n").expect("temporary file");
+    assert_eq!(read(&address.password).as_deref(), Some(" rotated "), "it is read again");
+    std::fs::remove_file(&file).expect("was there");
+}
+
+#[test]
+fn redis_tls_files_go_with_tls_and_in_pairs() {
+    let with = |redishost: &str, cert: &str, key: &str| {
+        settings(|settings| {
+            settings.redishost = Some(redishost.into());
+            settings.redis_cert = Some(cert.into());
+            settings.redis_key = Some(key.into());
+        })
+    };
+    assert!(with("rediss://cache", "c.pem", "k.pem").is_ok());
+    assert!(with("rediss://cache", "c.pem", "").is_err_and(|text| text.contains("REDIS_KEY")));
+    assert!(with("rediss://cache", "", "k.pem").is_err_and(|text| text.contains("REDIS_CERT")));
+    assert!(with("cache", "c.pem", "k.pem").is_err_and(|text| text.contains("rediss://")));
+}
+
+#[test]
+fn the_publish_host_has_the_same_login_unless_its_url_names_another() {
+    let with = |publish_host: &str| {
+        let config = settings(|settings| {
+            settings.redishost = Some("replica".into());
+            settings.redis_publish_host = Some(publish_host.into());
+            settings.redis_password = Some("shared".into());
+        });
+        config.ok().and_then(|config| config.publish_host)
+    };
+    let password = |host: &str| read(&with(host)?.password);
+    assert_eq!(password("master:7000").as_deref(), Some("shared"));
+    assert_eq!(password("redis://:own@master").as_deref(), Some("own"));
+    assert_eq!(with("master").map(|address| address.setting), Some("REDIS_PUBLISH_HOST"));
+    let both = settings(|settings| {
+        settings.redishost = Some("embedded".into());
+        settings.redis_publish_host = Some("master".into());
+    });
+    assert!(both.is_err_and(|text| text.contains("REDIS_PUBLISH_HOST")));
 }
 
 #[test]

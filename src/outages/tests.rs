@@ -1,7 +1,7 @@
 use tokio::time::advance;
 
 use super::*;
-use crate::health::Health;
+use crate::health::{Health, SourceServer};
 
 /// Remembers what it hears; gaps are `None`.
 struct Ear {
@@ -42,7 +42,7 @@ const GAP: Option<bool> = None;
 
 fn start() -> (Health, Arc<Outages>) {
     let health = Health::new("redis".to_owned(), Vec::new());
-    health.subscribed();
+    health.subscribed(complete());
     let outages = Outages::new(health.watch_source());
     (health, outages)
 }
@@ -62,6 +62,11 @@ async fn go_away(health: &Health) {
     settle().await;
 }
 
+/// A server that has all messages.
+fn complete() -> SourceServer {
+    SourceServer { is_complete: true, ..SourceServer::default() }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_told_once_at_its_start_and_once_at_its_end() {
     let (health, outages) = start();
@@ -71,7 +76,7 @@ async fn an_outage_is_told_once_at_its_start_and_once_at_its_end() {
     health.failed("still gone");
     let late = Ear::new(&outages);
     assert_eq!(late.heard(), [DOWN], "who comes during an outage is told at once");
-    health.subscribed();
+    health.subscribed(complete());
     settle().await;
     for ear in ears.iter().chain([&late]) {
         assert_eq!(ear.heard(), [DOWN, UP]);
@@ -90,7 +95,7 @@ async fn a_short_outage_is_not_told() {
     health.failed("gone");
     settle().await;
     advance(TOLD_AFTER - Duration::from_millis(1)).await;
-    health.subscribed();
+    health.subscribed(complete());
     settle().await;
     advance(TOLD_AFTER).await;
     settle().await;
@@ -103,7 +108,7 @@ async fn a_gap_that_overtakes_the_teller_comes_after_the_end_of_its_outage() {
     tokio::spawn(outages.clone().run());
     let ear = Ear::new(&outages);
     go_away(&health).await;
-    health.subscribed();
+    health.subscribed(complete());
     ear.gap();
     settle().await;
     assert_eq!(ear.heard(), [DOWN, UP, GAP]);
@@ -117,7 +122,7 @@ async fn an_outage_that_ends_while_the_teller_is_under_way_is_not_told_after_its
     let since = outages.source.borrow().since;
     // The teller has announced it, and has not come to this listener yet.
     outages.announced.store(since, Release);
-    health.subscribed();
+    health.subscribed(complete());
     ear.gap();
     outages.walk().await;
     assert_eq!(ear.heard(), [GAP]);
@@ -131,7 +136,7 @@ async fn a_source_that_goes_away_again_at_once_was_back_in_between() {
     go_away(&health).await;
     // Both before the teller sees either: by the clock on the wall, which the test cannot move.
     let gone = outages.source.borrow().since;
-    health.subscribed();
+    health.subscribed(complete());
     while crate::broker::now() == gone {
         std::hint::spin_loop();
     }

@@ -81,7 +81,8 @@ pub async fn assemble(server: Server) -> Running {
     }
     let sweep = fanout::sweep(parts.rooms.clone());
     serving.push(core.spawn_endless("sweep", &stops.serving, sweep));
-    let link = Link::new(redis.clone(), parts.health.clone());
+    let publish_host = parts.config.publish_host.clone();
+    let link = Link::new(redis.clone(), publish_host, parts.health.clone());
     let (progress, source) = parts.start_source(&core, &stops, redis);
     let outages = parts.outages.clone().run();
     serving.push(core.spawn_endless("outages", &stops.serving, outages));
@@ -146,13 +147,14 @@ impl Parts {
         let bounds = broker::Bounds::new(config.max_payload);
         let (queue, lanes) = broker::queue(config.lanes, bounds, metrics.clone());
         let progress = queue.progress();
-        let subscription = Subscription {
-            address: redis,
-            patterns: config.channels.clone(),
+        let subscription = Subscription::new(
+            redis,
+            config.publish_host.clone(),
+            config.channels.clone(),
             queue,
-            health: health.clone(),
-            metrics: metrics.clone(),
-        };
+            health.clone(),
+            metrics.clone(),
+        );
         let subscription = subscription.run(stops.source.clone());
         let mut tasks = vec![core.spawn("subscription", &stops.source, subscription)];
         // A lane ends when the subscription has, and all is handed on.

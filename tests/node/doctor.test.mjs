@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'
-import { command, startRedis } from './support.mjs'
+import { command, startRedis, until } from './support.mjs'
 
 async function examine(t, redis, env = {}) {
   const { code, stdout, stderr } = await command(t, ['doctor', '--json'], {
@@ -62,7 +62,8 @@ describe('doctor', { concurrency: 4 }, () => {
     const fitting = await examine(t, redis, { ...env, REDIS_CHANNELS: 'allowed:*' })
     fitting.find('ok', 'REDIS_CHANNELS', /do not cover roomcast:probe/)
     fitting.find('ok', 'REDISHOST', /cannot be asked for \(CONFIG GET\)/)
-    assert.deepEqual([fitting.code, fitting.bad], [0, 0])
+    fitting.find('warn', 'REDISHOST', /may not run INFO.*\+info$/)
+    assert.deepEqual([fitting.code, fitting.bad], [0, 1])
   })
 
   test('warns where probes may not be published, which is no failure', async t => {
@@ -70,7 +71,21 @@ describe('doctor', { concurrency: 4 }, () => {
     const env = await user(redis, '&*', '+psubscribe', '+ping')
     const { code, find, bad } = await examine(t, redis, env)
     find('warn', 'REDIS_CHANNELS', /watcher may not publish on roomcast:probe.*'&roomcast:probe:\*'$/)
-    assert.deepEqual([code, bad], [0, 1])
+    assert.deepEqual([code, bad], [0, 2]) // and that it may not run INFO
+  })
+
+  test('warns of a replica, and fails where its link is down', async t => {
+    const master = await startRedis(t, { args: ['--repl-diskless-sync-delay', '0'] })
+    const replica = await startRedis(t, { args: ['--replicaof', `127.0.0.1 ${master.port}`] })
+    await until(async () => (await replica.client.info('replication')).includes('link_status:up'), 'linked')
+    const up = await examine(t, replica)
+    up.find('warn', 'REDISHOST', /replica of 127\.0\.0\.1:\d+.*REDIS_PUBLISH_HOST/)
+    const proven = await examine(t, replica, { REDIS_PUBLISH_HOST: master.address })
+    proven.find('ok', 'REDIS_CHANNELS', /came back/)
+    await master.kill()
+    const down = await examine(t, replica)
+    down.find('fail', 'REDISHOST', /link to the master .* is down/)
+    assert.equal(down.code, 1)
   })
 
   test('warns of an output buffer that a burst would fill', async t => {

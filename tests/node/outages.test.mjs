@@ -100,7 +100,7 @@ describe('while messages pour in', { concurrency: 3 }, () => {
     }
   })
 
-  test('our process is stopped: every viewer has all that came until then, and the end is in order', async t => {
+  test('our process is stopped: messages go on until each viewer is closed, one after the other', async t => {
     const { redis, server } = await startBoth(t, { HISTORY: '1000' })
     const pages = openPages(t, server.page)
     for (const { viewer } of pages) viewer.socket.io.reconnection(false)
@@ -112,7 +112,7 @@ describe('while messages pour in', { concurrency: 3 }, () => {
     await traffic.stop()
     for (const { shown } of pages) assert.deepEqual(shown, Array.from(shown, (_, i) => i))
     const had = pages.filter(({ viewer }) => viewer.transport === 'websocket').map(({ shown }) => shown.length)
-    assert.deepEqual(new Set(had).size, 1, `all have the same: ${had}`)
+    assert.ok(Math.max(...had) > Math.min(...had), `messages went on: ${had}`)
   })
 
   test('a viewer moves from one instance to another: it is told, and sees nothing twice', async t => {

@@ -1,6 +1,7 @@
 // Redis goes, comes back, refuses, hangs; what the server makes of it, and what it tells.
 
 import assert from 'node:assert/strict'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { describe } from 'node:test'
 import { freePort, run, startBoth, startRedis, startRoomcast, temporaryFolder, until } from './support.mjs'
@@ -124,22 +125,52 @@ describe('the way into Redis', { concurrency: 4 }, () => {
     await assertDelivers(t, redis, server)
   })
 
-  test('by TLS does not trust a certificate that nobody vouches for, and says so', async t => {
+  test('by TLS needs a root that is trusted, and a client certificate where Redis asks for one', async t => {
     const folder = await temporaryFolder(t)
-    const [key, certificate] = ['key.pem', 'certificate.pem'].map(name => join(folder, name))
-    const { code, stderr } = await run(t, 'openssl', [
-      'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes',
-      '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1',
-      '-keyout', key, '-out', certificate,
-    ])
-    assert.equal(code, 0, stderr)
+    const file = name => join(folder, name)
+    const openssl = async (...args) => {
+      const { code, stderr } = await run(t, 'openssl', args)
+      assert.equal(code, 0, stderr)
+    }
+    const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
+    const ca = ['-CA', file('ca.pem'), '-CAkey', file('ca.key')]
+    await openssl('req', '-x509', ...newKey, '-subj', '/CN=A root of our own', '-keyout', file('ca.key'), '-out', file('ca.pem'))
+    for (const name of ['server', 'client']) {
+      await openssl('req', '-x509', ...newKey, ...ca, '-subj', `/CN=${name}`, '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1',
+        '-addext', 'basicConstraints=critical,CA:FALSE', '-keyout', file(`${name}.key`), '-out', file(`${name}.pem`))
+    }
     const port = await freePort()
-    await startRedis(t, {
-      args: ['--tls-port', port, '--tls-auth-clients', 'no', '--tls-cert-file', certificate, '--tls-key-file', key],
+    const redis = await startRedis(t, {
+      args: ['--tls-port', port, '--tls-auth-clients', 'yes', '--tls-ca-cert-file', file('ca.pem'),
+        '--tls-cert-file', file('server.pem'), '--tls-key-file', file('server.key')],
     })
-    const server = await startRoomcast(t, { REDISHOST: `rediss://127.0.0.1:${port}` })
-    const { redis: { error } } = await isDown(server, /REDISHOST/)
-    assert.match(error, /certificate/i)
+    const REDISHOST = `rediss://127.0.0.1:${port}`
+    const unknown = await startRoomcast(t, { REDISHOST })
+    assert.match((await isDown(unknown, /certificate/i)).redis.error, /REDISHOST, REDIS_CA/)
+    const trusted = { REDISHOST, REDIS_CA: file('ca.pem') }
+    await isDown(await startRoomcast(t, trusted), /REDIS_CERT|certificate/i)
+    const missing = { ...trusted, REDIS_CERT: file('client.pem'), REDIS_KEY: file('nowhere.key') }
+    await isDown(await startRoomcast(t, missing), /REDIS_KEY: cannot use .*nowhere/)
+    for (const root of ['REDIS_CA', 'SSL_CERT_FILE']) {
+      const server = await startRoomcast(t, {
+        REDISHOST, [root]: file('ca.pem'), REDIS_CERT: file('client.pem'), REDIS_KEY: file('client.key'),
+      })
+      await isWell(server)
+      await assertDelivers(t, redis, server, root)
+    }
+  })
+
+  test('by a password in a file uses what the file holds at the next connect', async t => {
+    const redis = await startRedis(t, { password: 'first' })
+    const file = join(await temporaryFolder(t), 'password')
+    await writeFile(file, 'first\n')
+    const server = await startRoomcast(t, { REDISHOST: redis.address, REDIS_PASSWORD_FILE: file })
+    await isWell(server)
+    await redis.client.config('SET', 'requirepass', 'second')
+    await writeFile(file, 'second\n')
+    await redis.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+    await until(async () => (await server.status()).redis.reconnects === 1, 'it has subscribed again')
+    await assertDelivers(t, redis, server)
   })
 })
 

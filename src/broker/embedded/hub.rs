@@ -1,6 +1,7 @@
 //! Who is connected, who is subscribed to what, and how a message gets to them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -69,6 +70,23 @@ pub(super) struct Hub {
     patterns: HashMap<Bytes, Subscribers>,
     last_id: u64,
     budget: Budget,
+    /// Names this broker, as Redis' `run_id` names a process.
+    pub(super) run_id: RunId,
+}
+
+/// 40 random hexadecimal digits.
+pub(super) struct RunId(u128);
+
+impl Default for RunId {
+    fn default() -> Self {
+        Self(rand::random())
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:040x}", self.0)
+    }
 }
 
 impl Hub {

@@ -1,27 +1,101 @@
-//! The way to a Redis, and what to say when there is none.
+//! Connects to a Redis step by step, and explains what went wrong.
+//!
+//! Name lookup, TCP, TLS and the login each have [`STEP_TIMEOUT`]: over a slow link all of them
+//! together may take longer.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use redis::{
-    Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError,
-    ServerErrorKind,
-    io::tcp::{TcpSettings, socket2::TcpKeepalive},
+    AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, ProtocolVersion, RedisConnectionInfo,
+    RedisError, ServerErrorKind, aio::MultiplexedConnection,
 };
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpStream, UnixStream, lookup_host},
+    task::spawn_blocking,
+    time::{sleep, timeout},
 };
+use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{RedisAddress, Transport};
+use super::tls;
+use crate::config::{Credential, RedisAddress, Transport};
 
-/// For name lookup, TCP, TLS and AUTH together.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The kernel's own probes, for a peer that vanished while we had nothing to send.
+/// For each step of a connection and for each command.
+pub const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+/// The kernel's own probes, for a peer that vanished while there was nothing to send.
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// How long whoever listens at the default port has to answer when we look for a Redis there.
+/// How long a peer at the default port has to answer when a Redis is looked for there.
 const DETECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// When a name has several addresses, the next one is tried after this time even if the one before
+/// has not answered yet (RFC 8305 recommends 250 ms).
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
+/// The bytes of a connection: TCP, TLS or a Unix socket.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A connection that is not logged in yet.
+pub struct Dialed {
+    /// The bytes.
+    pub stream: Box<dyn Stream>,
+    /// Which of the name's addresses it leads to; `None` for a Unix socket.
+    pub peer: Option<SocketAddr>,
+}
+
+/// A connection for commands; clones share it.
+#[derive(Clone)]
+pub struct Commands {
+    connection: MultiplexedConnection,
+    /// Reads and writes; `None` if the owner of the connection does that.
+    _driver: Option<Arc<AbortOnDropHandle<()>>>,
+}
+
+impl Commands {
+    /// Over a connection whose owner reads and writes it.
+    pub fn over(connection: MultiplexedConnection) -> Self {
+        Self { connection, _driver: None }
+    }
+
+    /// Connects and logs in; with `peer`, to that address instead of looking up the name.
+    pub async fn connect(address: &RedisAddress, peer: Option<SocketAddr>) -> anyhow::Result<Self> {
+        let Dialed { stream, .. } = dial(address, peer).await?;
+        let login = login(address, ProtocolVersion::RESP2).await?;
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(STEP_TIMEOUT));
+        let connecting = MultiplexedConnection::new_with_config(&login, stream, config);
+        let (connection, driver) = in_time(address, connecting).await?;
+        let driver = Arc::new(AbortOnDropHandle::new(tokio::spawn(driver)));
+        Ok(Self { connection, _driver: Some(driver) })
+    }
+
+    /// Sends a command and waits for its answer.
+    pub async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, RedisError> {
+        command.query_async(&mut self.connection).await
+    }
+
+    /// Sends several commands and waits until all of them are answered; answers are not kept.
+    pub async fn ask_all(&mut self, commands: &redis::Pipeline) -> Result<(), RedisError> {
+        commands.query_async(&mut self.connection).await
+    }
+}
+
+/// The result of a step, or why there is none.
+///
+/// # Errors
+/// The step's own error, or that it took longer than [`STEP_TIMEOUT`]; both name the setting.
+pub async fn in_time<T>(
+    address: &RedisAddress,
+    step: impl Future<Output = Result<T, RedisError>>,
+) -> anyhow::Result<T> {
+    match timeout(STEP_TIMEOUT, step).await {
+        Ok(result) => result.map_err(|error| explain(address, error)),
+        Err(_) => Err(no_answer(address)),
+    }
+}
 
 /// Whether something at this address speaks RESP; also a Redis that wants a password first.
 pub async fn answers(address: &RedisAddress) -> bool {
@@ -35,53 +109,151 @@ pub async fn answers(address: &RedisAddress) -> bool {
     matches!(timeout(DETECT_TIMEOUT, ask).await, Ok(Ok(true)))
 }
 
-/// A client that has not connected yet.
-pub fn client(address: &RedisAddress) -> Result<Client, RedisError> {
-    let target = match address.transport.clone() {
-        Transport::Tcp { host, port, tls: false } => ConnectionAddr::Tcp(host, port),
-        Transport::Tcp { host, port, tls: true } => {
-            ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+/// Connects, and makes TLS of it if the address says so; with `peer`, to that address instead of
+/// looking up the name.
+///
+/// # Errors
+/// Each names the setting. [`is_refused`] tells a refused connection from the others.
+pub async fn dial(address: &RedisAddress, peer: Option<SocketAddr>) -> anyhow::Result<Dialed> {
+    match &address.transport {
+        Transport::Unix(path) => {
+            let stream = step(address, UnixStream::connect(path)).await?;
+            Ok(Dialed { stream: Box::new(stream), peer: None })
         }
-        Transport::Unix(path) => ConnectionAddr::Unix(path),
-    };
-    let mut login = RedisConnectionInfo::default();
+        Transport::Tcp { host, port, tls } => {
+            let peers = match peer {
+                Some(peer) => vec![peer],
+                None => step(address, lookup_host((host.as_str(), *port))).await?.collect(),
+            };
+            let (stream, peer) = step(address, connect_to_any(peers)).await?;
+            step(address, async { tune(&stream) }).await?;
+            let stream: Box<dyn Stream> = if *tls {
+                let client = tls::client(&address.tls_files).await?;
+                let name = ServerName::try_from(host.clone())
+                    .with_context(|| format!("{}: no name for TLS", address.setting))?;
+                let handshake = TlsConnector::from(client).connect(name, stream);
+                match timeout(STEP_TIMEOUT, handshake).await {
+                    Ok(result) => Box::new(result.map_err(|error| untrusted(address, error))?),
+                    Err(_) => return Err(no_answer(address)),
+                }
+            } else {
+                Box::new(stream)
+            };
+            Ok(Dialed { stream, peer: Some(peer) })
+        }
+    }
+}
+
+/// The user and the password as they are now.
+pub async fn login(
+    address: &RedisAddress,
+    protocol: ProtocolVersion,
+) -> anyhow::Result<RedisConnectionInfo> {
+    let mut login = RedisConnectionInfo::default().set_protocol(protocol);
     if let Some(username) = &address.username {
-        login = login.set_username(username);
+        login = login.set_username(read(username).await?);
     }
     if let Some(password) = &address.password {
-        login = login.set_password(password.expose());
+        login = login.set_password(read(password).await?);
     }
+    Ok(login)
+}
+
+/// A secret may be in a file of a share that hangs.
+async fn read(credential: &Credential) -> anyhow::Result<String> {
+    let setting = credential.setting.clone();
+    let credential = credential.clone();
+    let reading = timeout(STEP_TIMEOUT, spawn_blocking(move || credential.read())).await;
+    let secret =
+        reading.map_err(|_| anyhow!("{setting}: the file could not be read in time"))??;
+    Ok(secret.map_err(|problem| anyhow!("{setting}: {problem}"))?.expose().to_owned())
+}
+
+/// The first address that can be connected to.
+async fn connect_to_any(peers: Vec<SocketAddr>) -> io::Result<(TcpStream, SocketAddr)> {
+    let mut peers = peers.into_iter();
+    let mut connecting = FuturesUnordered::new();
+    let mut problem = io::Error::from(io::ErrorKind::NotFound);
+    loop {
+        if let Some(peer) = peers.next() {
+            connecting.push(async move { (TcpStream::connect(peer).await, peer) });
+        } else if connecting.is_empty() {
+            return Err(problem);
+        }
+        // A failure is followed by the next address at once.
+        tokio::select! {
+            Some((connected, peer)) = connecting.next() => match connected {
+                Ok(stream) => return Ok((stream, peer)),
+                Err(error) => problem = error,
+            },
+            () = sleep(NEXT_ADDRESS_AFTER), if peers.len() > 0 => {}
+        }
+    }
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
-    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
-    let target = target.into_connection_info()?;
-    let target = target.set_redis_settings(login).set_tcp_settings(tcp);
-    Client::open(target)
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+async fn step<T>(
+    address: &RedisAddress,
+    step: impl Future<Output = io::Result<T>>,
+) -> anyhow::Result<T> {
+    match timeout(STEP_TIMEOUT, step).await {
+        Ok(result) => result.with_context(|| {
+            format!("Redis at {address} is out of reach: check {}", address.setting)
+        }),
+        Err(_) => Err(no_answer(address)),
+    }
+}
+
+/// Whether nothing listens there, which costs nothing to find out.
+pub fn is_refused(error: &anyhow::Error) -> bool {
+    let refused = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+    };
+    error.downcast_ref::<io::Error>().is_some_and(refused)
+        || error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(refused))
+}
+
+/// Whether the user may not do this.
+pub fn is_denied(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
 }
 
 /// One line that says which setting to look at.
 pub fn explain(address: &RedisAddress, error: RedisError) -> anyhow::Error {
+    let setting = address.setting;
     let text = error.to_string();
     let what = match error.kind() {
         _ if text.contains("NOAUTH") => "wants a password: set REDIS_PASSWORD".to_owned(),
-        ErrorKind::AuthenticationFailed => {
+        _ if error.kind() == ErrorKind::AuthenticationFailed || text.contains("WRONGPASS") => {
             "refused the password: check REDIS_PASSWORD and REDIS_USERNAME".to_owned()
         }
         ErrorKind::Server(ServerErrorKind::NoPerm) => format!(
             "does not permit this: check REDIS_CHANNELS and the user's ACL in Redis ({text})"
         ),
-        _ if address.is_tls() && (text.contains("ertificate") || text.contains("TLS")) => {
-            format!("fails the TLS handshake: check REDISHOST (rediss://) ({text})")
-        }
-        ErrorKind::Parse => "does not speak Redis' protocol: check REDISHOST".to_owned(),
-        _ if error.is_io_error() => format!("is out of reach: check REDISHOST ({text})"),
+        ErrorKind::Parse => format!("does not speak Redis' protocol: check {setting}"),
+        _ if error.is_io_error() => format!("is out of reach: check {setting} ({text})"),
         _ => format!("answers with an error: {text}"),
     };
     anyhow!("Redis at {address} {what}")
 }
 
+fn untrusted(address: &RedisAddress, error: io::Error) -> anyhow::Error {
+    let setting = address.setting;
+    let hint = match &address.tls_files.ca {
+        Some(_) => "REDIS_CA and REDIS_CERT",
+        None => "REDIS_CA (the root to trust) and REDIS_CERT",
+    };
+    anyhow!("Redis at {address} fails the TLS handshake: check {setting}, {hint} ({error})")
+}
+
 /// The same for silence.
-pub fn no_answer(address: &RedisAddress, after: Duration) -> anyhow::Error {
+pub fn no_answer(address: &RedisAddress) -> anyhow::Error {
     let hint = if address.is_tls() { " and whether it speaks TLS there" } else { "" };
-    let after = after.as_secs();
-    anyhow!("Redis at {address} gave no answer within {after} s: check REDISHOST{hint}")
+    let (setting, after) = (address.setting, STEP_TIMEOUT.as_secs());
+    anyhow!("Redis at {address} gave no answer within {after} s: check {setting}{hint}")
 }

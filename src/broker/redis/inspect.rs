@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use redis::{FromRedisValue, RedisResult};
+use redis::{ProtocolVersion, aio::PubSub};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    PROBE_TIMEOUT, Publisher,
-    connection::{CONNECT_TIMEOUT, client, explain, no_answer},
-    probe::{covers, is_denied, new_channel},
+    connection::{Commands, STEP_TIMEOUT, dial, explain, in_time, is_denied, login},
+    identity::{Identity, Role},
+    probe::{covers, new_channel},
 };
 use crate::config::RedisAddress;
 
@@ -19,6 +19,10 @@ pub struct Inspection {
     pub version: Option<String>,
     /// It is the embedded broker of a roomcast.
     pub embedded: bool,
+    /// It is a Sentinel.
+    pub sentinel: bool,
+    /// Its place among masters and replicas.
+    pub role: Role,
     /// Patterns that the user may not subscribe to.
     pub refused: Vec<String>,
     /// What becomes of a probe.
@@ -50,67 +54,77 @@ pub struct BufferLimit {
     pub soft_seconds: u64,
 }
 
-/// Subscribes and publishes a probe, on connections of its own. An error says which setting to
-/// look at.
-pub async fn inspect(address: &RedisAddress, patterns: &[String]) -> anyhow::Result<Inspection> {
-    let connect = async { client(address)?.get_async_pubsub().await };
-    let mut session = in_time(address, connect).await?.map_err(|error| explain(address, error))?;
+/// Subscribes and publishes a probe, on connections of its own: at `publish_host`, if that is
+/// another Redis.
+///
+/// # Errors
+/// Each names the setting to look at.
+pub async fn inspect(
+    address: &RedisAddress,
+    publish_host: Option<&RedisAddress>,
+    patterns: &[String],
+) -> anyhow::Result<Inspection> {
+    let stream = dial(address, None).await?.stream;
+    let login = login(address, ProtocolVersion::RESP2).await?;
+    let mut session = in_time(address, PubSub::new(&login, stream)).await?;
+    let mut commands = Commands::connect(address, None).await?;
+    let identity = in_time(address, Identity::ask(&mut commands)).await?;
     let (mut permitted, mut refused) = (Vec::new(), Vec::new());
     for pattern in patterns {
-        match in_time(address, session.psubscribe(pattern)).await? {
-            Ok(()) => permitted.push(pattern.clone()),
-            Err(error) if is_denied(&error) => refused.push(pattern.clone()),
-            Err(error) => return Err(explain(address, error)),
+        match timeout(STEP_TIMEOUT, session.psubscribe(pattern)).await {
+            Ok(Err(error)) if is_denied(&error) => refused.push(pattern.clone()),
+            Ok(Err(error)) => return Err(explain(address, error)),
+            Ok(Ok(())) => permitted.push(pattern.clone()),
+            Err(_) => return Err(super::connection::no_answer(address)),
         }
     }
-    let mut publisher = Publisher::connect(address).await?;
-    let channel = new_channel();
-    let echo = if covers(&permitted, &channel) {
-        let begun = Instant::now();
-        match in_time(address, publisher.send(&channel, &[])).await? {
-            Ok(_) => {
-                let messages = session.on_message();
-                let mut ours = messages.filter(|message| {
-                    futures_util::future::ready(message.get_channel_name() == channel)
-                });
-                match timeout(PROBE_TIMEOUT, ours.next()).await {
-                    Ok(Some(_)) => Echo::Heard(begun.elapsed()),
-                    Ok(None) | Err(_) => Echo::Lost,
-                }
-            }
-            Err(error) if is_denied(&error) => Echo::Denied,
-            Err(error) => return Err(explain(address, error)),
-        }
-    } else {
+    let echo = if identity.is_sentinel || !covers(&permitted, &new_channel()) {
         Echo::NotCovered
+    } else {
+        match publish_host {
+            Some(host) => echo(host, &mut Commands::connect(host, None).await?, session).await?,
+            None => echo(address, &mut commands, session).await?,
+        }
     };
-    // Whoever may not ask these can still watch.
-    let about: Option<String> = told(address, &mut publisher, &["INFO", "server"]).await;
-    let about = about.unwrap_or_default();
-    let field = |name: &str| {
-        about.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::to_owned)
-    };
-    let limit = ["CONFIG", "GET", "client-output-buffer-limit"];
-    let limit: Option<Vec<String>> = told(address, &mut publisher, &limit).await;
+    // A user who may not ask this can still watch.
+    let mut command = redis::cmd("CONFIG");
+    command.arg("GET").arg("client-output-buffer-limit");
+    let limit = in_time(address, commands.ask::<Vec<String>>(&command)).await.ok();
     Ok(Inspection {
-        version: field("redis_version"),
-        embedded: field("roomcast_embedded").is_some(),
+        version: identity.version,
+        embedded: identity.is_embedded,
+        sentinel: identity.is_sentinel,
+        role: identity.replication.role,
         refused,
         echo,
         buffer: limit.and_then(|answer| buffer_limit(answer.get(1)?)),
     })
 }
 
-async fn told<T: FromRedisValue>(
+/// What becomes of a probe that is published here.
+async fn echo(
     address: &RedisAddress,
-    publisher: &mut Publisher,
-    words: &[&str],
-) -> Option<T> {
-    let mut command = redis::Cmd::new();
-    words.iter().for_each(|word| {
-        command.arg(word);
-    });
-    in_time(address, publisher.ask(&command)).await.ok()?.ok()
+    commands: &mut Commands,
+    mut session: PubSub,
+) -> anyhow::Result<Echo> {
+    let channel = new_channel();
+    let begun = Instant::now();
+    match timeout(STEP_TIMEOUT, commands.ask::<i64>(redis::cmd("PUBLISH").arg(&channel).arg("")))
+        .await
+    {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) if is_denied(&error) => return Ok(Echo::Denied),
+        Ok(Err(error)) => return Err(explain(address, error)),
+        Err(_) => return Err(super::connection::no_answer(address)),
+    }
+    let ours = session
+        .on_message()
+        .filter(|message| futures_util::future::ready(message.get_channel_name() == channel));
+    let mut ours = std::pin::pin!(ours);
+    Ok(match timeout(STEP_TIMEOUT, ours.next()).await {
+        Ok(Some(_)) => Echo::Heard(begun.elapsed()),
+        Ok(None) | Err(_) => Echo::Lost,
+    })
 }
 
 /// `normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60`.
@@ -118,14 +132,6 @@ fn buffer_limit(text: &str) -> Option<BufferLimit> {
     let mut words = text.split_whitespace().skip_while(|word| *word != "pubsub").skip(1);
     let mut next = || words.next()?.parse().ok();
     Some(BufferLimit { hard: next()?, soft: next()?, soft_seconds: next()? })
-}
-
-/// An answer, unless it is silence.
-async fn in_time<T>(
-    address: &RedisAddress,
-    answer: impl Future<Output = RedisResult<T>>,
-) -> anyhow::Result<RedisResult<T>> {
-    timeout(CONNECT_TIMEOUT, answer).await.map_err(|_| no_answer(address, CONNECT_TIMEOUT))
 }
 
 #[cfg(test)]

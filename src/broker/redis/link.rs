@@ -31,6 +31,8 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// which Redis could have heard: better told that it failed than twice.
 pub struct Link {
     address: RedisAddress,
+    /// Publish where the subscription is, not where the name leads by now.
+    at_source: bool,
     health: Arc<Health>,
     current: Mutex<Arc<Attempt>>,
 }
@@ -49,10 +51,16 @@ struct Attempt {
 }
 
 impl Link {
-    /// A link that connects when somebody publishes.
-    pub fn new(address: RedisAddress, health: Arc<Health>) -> Self {
+    /// A link that connects when something is published: to `publish_host`, or to the server of
+    /// `source` that is watched.
+    pub fn new(
+        source: RedisAddress,
+        publish_host: Option<RedisAddress>,
+        health: Arc<Health>,
+    ) -> Self {
         let current = Mutex::new(Attempt::new(health.reconnects()));
-        Self { address, health, current }
+        let at_source = publish_host.is_none();
+        Self { address: publish_host.unwrap_or(source), at_source, health, current }
     }
 
     /// Publishes and returns how many subscribers Redis counted.
@@ -60,7 +68,8 @@ impl Link {
         let attempt = self.attempt();
         let publishing = async {
             let connect = async || {
-                let connected = Publisher::connect(&self.address).await;
+                let peer = self.health.source().server.peer.filter(|_| self.at_source);
+                let connected = Publisher::connect_to(&self.address, peer).await;
                 connected.map_err(|error| format!("{error:#}"))
             };
             let publisher = attempt.publisher.get_or_init(connect).await;
@@ -75,7 +84,7 @@ impl Link {
         let published = timeout(DEADLINE, publishing).await;
         let published = published.unwrap_or_else(|_| {
             attempt.broken.store(true, Relaxed);
-            Err(no_answer(&self.address, DEADLINE))
+            Err(no_answer(&self.address))
         });
         published.inspect_err(|error| {
             if !attempt.told.swap(true, Relaxed) {

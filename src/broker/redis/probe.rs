@@ -1,88 +1,159 @@
-//! Signs of life of a subscription, and how to ask for one.
+//! Proves again and again that the subscription gets what is published: a probe is published to
+//! this process, and the server is asked for its role.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{pin::pin, time::Duration};
+
+use redis::RedisError;
+use tokio::{
+    join, select,
+    time::{Instant, sleep_until, timeout},
+    try_join,
 };
-
-use redis::{ErrorKind, RedisError, ServerErrorKind};
-use tokio::{sync::Notify, time::Instant};
 use tracing::info;
 
-use super::Publisher;
-use crate::{broker::now, config::RedisAddress, glob};
+use super::{
+    Subscription,
+    connection::{Commands, STEP_TIMEOUT, explain, is_denied, no_answer},
+    identity::Replication,
+    session::Session,
+};
+use crate::{config::RedisAddress, glob};
 
-/// Channels below this are probes, ours and other instances'; no instance shows or keeps them.
+/// Channels below this are probes of this and of other instances; they are no rooms.
 pub const PROBES: &str = "roomcast:probe:";
+/// How often a probe is sent.
+const PROBE_EVERY: Duration = Duration::from_secs(3);
+/// A subscription is lost if nothing at all arrives for so long while an answer is due. With
+/// [`PROBE_EVERY`], a connection that is only half open is noticed within 8 s.
+const SILENCE: Duration = Duration::from_secs(5);
 
-/// Signs of life of a subscription.
-pub struct Pulse {
-    /// When the last one came.
-    last: Mutex<Instant>,
-    /// Until when nothing is missing, in ms since the Unix epoch.
-    proven: AtomicU64,
-    /// A probe of ours came back.
-    pub echo: Notify,
-}
-
-impl Pulse {
-    /// As if the last sign of life came now.
-    pub fn new() -> Self {
-        let (last, proven) = (Mutex::new(Instant::now()), AtomicU64::new(now()));
-        Self { last, proven, echo: Notify::new() }
-    }
-
-    /// Something came that proves that nothing published until `proven` is missing.
-    pub fn beat(&self, proven: u64) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        self.proven.store(proven, Relaxed);
-    }
-
-    /// When the last sign of life came.
-    pub fn last(&self) -> Instant {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Until when nothing is missing, in ms since the Unix epoch.
-    pub fn proven(&self) -> u64 {
-        self.proven.load(Relaxed)
-    }
-}
-
-/// Publishes to ourselves.
-pub struct Probe {
-    /// A channel of our own.
-    pub channel: String,
-    /// Our patterns cover the channel, and nothing speaks against publishing so far.
-    pub possible: bool,
-    publisher: Option<Publisher>,
-}
-
-impl Probe {
-    /// A probe that comes back through these patterns, if they cover it.
-    pub fn new(patterns: &[String]) -> Self {
-        let channel = new_channel();
-        let possible = covers(patterns, &channel);
-        if !possible {
-            info!("REDIS_CHANNELS does not cover {PROBES}*: probing by PING");
+impl Subscription {
+    /// Sends probes until the subscription is lost, and says why it is.
+    pub(super) async fn keep_proving(&self, session: &mut Session) -> anyhow::Error {
+        loop {
+            let sent = Instant::now();
+            if let Err(error) = self.prove(session, sent).await {
+                return error;
+            }
+            sleep_until(sent + PROBE_EVERY).await;
         }
-        Self { possible, channel, publisher: None }
     }
 
-    /// Publishes a probe.
-    pub async fn publish(&mut self, address: &RedisAddress) -> Result<(), RedisError> {
-        let mut publisher = match self.publisher.take() {
-            Some(publisher) => publisher,
-            None => Publisher::open(address).await?,
+    async fn prove(&self, session: &mut Session, sent: Instant) -> anyhow::Result<()> {
+        let mut commands = session.commands.clone();
+        let is_one = session.is_one_connection();
+        let replication = async {
+            let answer = Replication::ask(&mut commands).await;
+            if is_one {
+                self.intake.pulse.beat();
+            }
+            answer.map_err(|error| explain(&self.address, error))
         };
-        publisher.send(&self.channel, &[]).await?;
-        // Kept only as long as it works.
-        self.publisher = Some(publisher);
+        let (missing, replication) = match &self.publish_host {
+            // The way from there says nothing about this connection, so it is asked, too.
+            Some(host) => {
+                let alive = async { try_join!(self.ping(session), replication) };
+                let (missing, alive) = join!(self.echo_from(host), self.unless_silent(sent, alive));
+                (missing, alive?.1)
+            }
+            None => {
+                let proof = async { try_join!(self.echo(session), replication) };
+                let ((), replication) = self.unless_silent(sent, proof).await?;
+                (None, replication)
+            }
+        };
+        let has_echo = missing.is_none();
+        self.judge(replication, missing);
+        if has_echo {
+            self.metrics.round_trip.set(sent.elapsed().as_secs_f64());
+            self.ledger().echoed(sent);
+        }
         Ok(())
     }
+
+    /// The result of a round, unless the connection is silent. Under heavy traffic an answer may
+    /// take long: it comes after all messages before it.
+    async fn unless_silent<T>(
+        &self,
+        sent: Instant,
+        round: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        let mut round = pin!(round);
+        let silent_at = || self.intake.pulse.last().max(sent) + SILENCE;
+        loop {
+            select! {
+                result = &mut round => return result,
+                () = sleep_until(silent_at()) => {
+                    self.metrics.round_trip.set(sent.elapsed().as_secs_f64());
+                    if silent_at() <= Instant::now() {
+                        return Err(no_answer(&self.address));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Publishes a probe and waits until it comes back. Where that is not possible, the connection
+    /// that subscribes is asked by PING.
+    ///
+    /// # Errors
+    /// The watched server answered with an error.
+    async fn echo(&self, session: &mut Session) -> anyhow::Result<()> {
+        if self.can_probe() {
+            let (number, payload) = self.intake.pulse.probes.next();
+            match self.publish_probe(&mut session.commands, &payload).await {
+                Ok(()) => {
+                    self.intake.pulse.probes.back(number).await;
+                    return Ok(());
+                }
+                Err(error) if is_denied(&error) => {
+                    self.cannot_probe();
+                    info!("the Redis user may not publish on {PROBES}*: probing by PING instead");
+                }
+                Err(error) => return Err(explain(&self.address, error)),
+            }
+        }
+        self.ping(session).await
+    }
+
+    async fn ping(&self, session: &mut Session) -> anyhow::Result<()> {
+        session.ping().await.map_err(|error| explain(&self.address, error))
+    }
+
+    /// Publishes a probe at another server, on a new connection each time: its name may lead to
+    /// another one by now. Returns why the probe did not come the whole way, if it did not.
+    async fn echo_from(&self, host: &RedisAddress) -> Option<String> {
+        let (number, payload) = self.intake.pulse.probes.next();
+        let published = async {
+            let mut commands = Commands::connect(host, None).await?;
+            let published = self.publish_probe(&mut commands, &payload).await;
+            published.map_err(|error| explain(host, error))
+        };
+        if let Err(error) = published.await {
+            return Some(format!("cannot publish a probe: {error:#}"));
+        }
+        match timeout(STEP_TIMEOUT, self.intake.pulse.probes.back(number)).await {
+            Ok(()) => None,
+            Err(_) => Some(format!(
+                "a message published at {} ({host}) did not arrive from {} within {} s: check that one is the master of the other",
+                host.setting,
+                self.address,
+                STEP_TIMEOUT.as_secs()
+            )),
+        }
+    }
+
+    pub(super) async fn publish_probe(
+        &self,
+        commands: &mut Commands,
+        payload: &str,
+    ) -> Result<(), RedisError> {
+        let channel = &self.intake.probe_channel;
+        commands.ask(redis::cmd("PUBLISH").arg(channel).arg(payload)).await
+    }
 }
 
-/// A channel for probes of one's own.
+/// A channel for the probes of one process.
 pub fn new_channel() -> String {
     format!("{PROBES}{:012x}", rand::random::<u64>() >> 16)
 }
@@ -90,9 +161,4 @@ pub fn new_channel() -> String {
 /// Whether a probe would come back through these patterns.
 pub fn covers(patterns: &[String], channel: &str) -> bool {
     patterns.iter().any(|pattern| glob::matches(pattern.as_bytes(), channel.as_bytes()))
-}
-
-/// Whether the user may not do this.
-pub fn is_denied(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
 }

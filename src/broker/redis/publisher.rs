@@ -1,40 +1,38 @@
 //! Publishes, on a connection of its own.
 
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisError};
-use tokio::time::timeout;
+use redis::RedisError;
 
-use super::connection::{CONNECT_TIMEOUT, client, explain, no_answer};
+use super::connection::{Commands, explain};
 use crate::config::RedisAddress;
-
-/// How long Redis may take to answer a command.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Publishes on a connection of its own; clones share it.
 #[derive(Clone)]
 pub struct Publisher {
-    connection: redis::aio::MultiplexedConnection,
+    commands: Commands,
     address: RedisAddress,
 }
 
 impl Publisher {
     /// Connects and authenticates.
+    ///
+    /// # Errors
+    /// Each names the setting to look at.
     pub async fn connect(address: &RedisAddress) -> anyhow::Result<Self> {
-        match timeout(CONNECT_TIMEOUT, Self::open(address)).await {
-            Ok(result) => result.map_err(|error| explain(address, error)),
-            Err(_) => Err(no_answer(address, CONNECT_TIMEOUT)),
-        }
+        Self::connect_to(address, None).await
     }
 
-    /// As [`Self::connect`], for who has to tell errors apart.
-    pub(super) async fn open(address: &RedisAddress) -> Result<Self, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(ANSWER_TIMEOUT));
-        let client = client(address)?;
-        let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        Ok(Self { connection, address: address.clone() })
+    /// The same; with `peer`, to that address instead of looking up the name.
+    ///
+    /// # Errors
+    /// Each names the setting to look at.
+    pub async fn connect_to(
+        address: &RedisAddress,
+        peer: Option<SocketAddr>,
+    ) -> anyhow::Result<Self> {
+        let commands = Commands::connect(address, peer).await?;
+        Ok(Self { commands, address: address.clone() })
     }
 
     /// Publishes a payload and returns how many subscribers Redis counted.
@@ -51,17 +49,11 @@ impl Publisher {
         for (channel, payload) in messages {
             commands.cmd("PUBLISH").arg(channel).arg(payload).ignore();
         }
-        let result = commands.query_async(&mut self.connection).await;
-        result.map_err(|error| explain(&self.address, error))
+        self.commands.ask_all(&commands).await.map_err(|error| explain(&self.address, error))
     }
 
-    /// As [`Self::publish`], for who has to tell errors apart.
+    /// As [`Self::publish`], with an error that can be told from others.
     pub(super) async fn send(&mut self, channel: &str, payload: &[u8]) -> Result<u64, RedisError> {
-        self.ask(redis::cmd("PUBLISH").arg(channel).arg(payload)).await
-    }
-
-    /// Any other question.
-    pub(super) async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, RedisError> {
-        command.query_async(&mut self.connection).await
+        self.commands.ask(redis::cmd("PUBLISH").arg(channel).arg(payload)).await
     }
 }

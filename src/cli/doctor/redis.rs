@@ -2,8 +2,8 @@
 
 use bytesize::ByteSize;
 use roomcast::{
-    broker::redis::{BufferLimit, Echo, Inspection, answers, inspect},
-    config::{Config, ListenAddr, REDIS_PORT, RedisAddress, Source},
+    broker::redis::{BufferLimit, Echo, Inspection, SourceRole, answers, inspect},
+    config::{Config, ListenAddr, REDIS_PORT, RedisAddress, Secret, Source},
     inspect::bind,
 };
 
@@ -15,10 +15,8 @@ const SOFT: u64 = 8 << 20;
 
 pub async fn look(config: &Config) -> Vec<Finding> {
     match &config.source {
-        Source::Redis(address) => examine(address, &config.channels).await,
-        Source::Detect(address) if answers(address).await => {
-            examine(address, &config.channels).await
-        }
+        Source::Redis(address) => examine(address, config).await,
+        Source::Detect(address) if answers(address).await => examine(address, config).await,
         Source::Detect(address) => {
             let text = format!(
                 "no Redis answers at {address}, so the embedded broker, for development, is started there; set REDISHOST to a Redis"
@@ -34,7 +32,7 @@ pub async fn look(config: &Config) -> Vec<Finding> {
 async fn embedded(port: u16, patterns: &[String]) -> Vec<Finding> {
     let address = RedisAddress::tcp("127.0.0.1", port);
     if port != 0 && answers(&address).await {
-        return match inspect(&address, patterns).await {
+        return match inspect(&address, None, patterns).await {
             Ok(found) if found.embedded => tell(&address, &found),
             _ => {
                 let text = format!(
@@ -51,8 +49,8 @@ async fn embedded(port: u16, patterns: &[String]) -> Vec<Finding> {
     }]
 }
 
-async fn examine(address: &RedisAddress, patterns: &[String]) -> Vec<Finding> {
-    match inspect(address, patterns).await {
+async fn examine(address: &RedisAddress, config: &Config) -> Vec<Finding> {
+    match inspect(address, config.publish_host.as_ref(), &config.channels).await {
         Ok(found) => tell(address, &found),
         Err(error) => vec![Finding::fail("REDISHOST", format!("{error:#}"))],
     }
@@ -64,13 +62,21 @@ fn tell(address: &RedisAddress, found: &Inspection) -> Vec<Finding> {
         Some(version) => format!("Redis {version}"),
         None => "Redis".to_owned(),
     };
-    let user = address.username.as_deref().unwrap_or("default");
+    let user = address.username.as_ref().and_then(|user| user.read().ok());
+    let user = user.as_ref().map_or("default", Secret::expose);
     let login = match &address.password {
         Some(_) => format!("the password of the user {user} is taken"),
         None => "no password is wanted".to_owned(),
     };
     let mut findings =
         vec![Finding::ok("REDISHOST", format!("{what} answers at {address}; {login}"))];
+    if found.sentinel {
+        let text =
+            "it is a Sentinel, which has no messages: set REDISHOST to the Redis that it watches";
+        findings.push(Finding::fail("REDISHOST", text));
+        return findings;
+    }
+    findings.push(role(&found.role, user));
     findings.push(if found.refused.is_empty() {
         Finding::ok("REDIS_CHANNELS", "all patterns can be subscribed to")
     } else {
@@ -90,6 +96,31 @@ fn tell(address: &RedisAddress, found: &Inspection) -> Vec<Finding> {
         findings.push(buffer(found.buffer.as_ref()));
     }
     findings
+}
+
+fn role(role: &SourceRole, user: &str) -> Finding {
+    let setting = "REDISHOST";
+    match role {
+        SourceRole::Master => Finding::ok(setting, "it is a master"),
+        SourceRole::Replica { master, is_linked: true, .. } => Finding::warn(
+            setting,
+            format!(
+                "it is a replica of {master}: messages come from there; set REDIS_PUBLISH_HOST to the master, so that they can be proven to"
+            ),
+        ),
+        SourceRole::Replica { master, is_linked: false, .. } => Finding::fail(
+            setting,
+            format!(
+                "it is a replica, and its link to the master {master} is down: messages are missing"
+            ),
+        ),
+        SourceRole::Unknown => Finding::warn(
+            setting,
+            format!(
+                "the user {user} may not run INFO, so a failover that leaves the connection open is noticed late; in Redis: ACL SETUSER {user} +info"
+            ),
+        ),
+    }
 }
 
 fn echo(echo: &Echo, user: &str) -> Finding {

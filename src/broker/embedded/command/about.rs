@@ -152,11 +152,12 @@ impl Session {
             .map_or(0, |(_, client)| client.local.port());
         wire::verbatim(format!(
             "# Server\r\nredis_version:{REDIS_VERSION}\r\nredis_mode:standalone\r\n\
-             roomcast_embedded:1\r\ntcp_port:{port}\r\n\r\n\
+             run_id:{}\r\nroomcast_embedded:1\r\ntcp_port:{port}\r\n\r\n\
              # Clients\r\nconnected_clients:{}\r\n\r\n\
              # Persistence\r\nloading:0\r\n\r\n\
              # Stats\r\npubsub_channels:{}\r\npubsub_patterns:{}\r\n\r\n\
              # Replication\r\nrole:master\r\nconnected_slaves:0\r\n",
+            hub.run_id,
             hub.clients().count(),
             hub.channels().count(),
             hub.patterns(),

@@ -150,3 +150,24 @@ async fn every_end_is_counted_under_one_reason() {
     assert_eq!(request(site.addr, "GET", "/", "").await.0, 200);
     ends(&["bad_packet 1", "client 3", "not_connected 1", "transport_error 1"]).await;
 }
+
+#[tokio::test]
+async fn a_viewer_that_is_closed_in_order_at_the_stop_is_counted_so() {
+    let site = Site::start().await;
+    // A request whose head never ends holds up the end, so that the metrics can be looked at.
+    let stalled = tokio::net::TcpStream::connect(site.addr).await.expect("connected");
+    stalled.writable().await.expect("writable");
+    stalled.try_write(b"GET / HTTP/1.1\r\n").expect("sent");
+    let mut viewer = Client::connect(&site).await;
+    site.until_metric("roomcast_connections", 2).await;
+    site.stop();
+    viewer.rest().await;
+    assert!(viewer.closed);
+    site.until_metric("roomcast_closes_total{reason=\"stop\"}", 1).await;
+    for reason in ["client", "transport_error", "drain"] {
+        let series = format!("roomcast_closes_total{{reason=\"{reason}\"}}");
+        assert_eq!(site.metric(&series).await, 0, "{reason}");
+    }
+    drop(stalled);
+    site.until("it is over", async || site.is_over()).await;
+}

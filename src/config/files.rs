@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The text of a file, or why it cannot be had.
 pub(super) fn read(file: &Path) -> Result<String, String> {
     let name = file.display();
-    match within_limit(file, |file| fs::read_to_string(file)) {
+    match within_limit(file, fs::read_to_string) {
         Some(text) => text.map_err(|error| format!("cannot read `{name}`: {error}")),
         None => Err(format!("cannot read `{name}`: no answer within {} s", TIMEOUT.as_secs())),
     }

@@ -76,13 +76,24 @@ pub struct Streams {
     open: Gauge,
     backlog: Arc<Backlog>,
     metrics: Arc<Metrics>,
+    /// Whether streams that are to finish have to wait.
+    hold: OnceLock<Hold>,
 }
+
+/// Says whether messages are being handed on.
+type Hold = Box<dyn Fn() -> bool + Send + Sync>;
 
 impl Streams {
     /// None yet; `open` counts those that are, what waits for them counts in `backlog`.
     pub fn new(open: Gauge, backlog: Arc<Backlog>, metrics: Arc<Metrics>) -> Arc<Self> {
-        let (live, next_id, changed) = Default::default();
-        Arc::new(Self { live, next_id, changed, open, backlog, metrics })
+        let (live, next_id, changed, hold) = Default::default();
+        Arc::new(Self { live, next_id, changed, open, backlog, metrics, hold })
+    }
+
+    /// From now on, no stream finishes while `busy` says so, unless it is to hurry: a message that
+    /// is being handed on may not have come to it yet.
+    pub fn hold_while(&self, busy: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.hold.set(Box::new(busy));
     }
 
     /// How many are open.
@@ -134,7 +145,9 @@ impl Entry {
             line: Mutex::default(),
             framed: AtomicBool::new(false),
             between_polls: AtomicBool::new(false),
-            poll_begun: Notify::new(),
+            hurries: AtomicBool::new(false),
+            finishes: AtomicBool::new(false),
+            changed: Notify::new(),
         });
         streams.lock().insert(id, Arc::downgrade(&control));
         streams.open.inc();
@@ -184,7 +197,12 @@ pub struct Control {
     framed: AtomicBool,
     /// A poll has been answered, and the client has not sent the next one yet.
     between_polls: AtomicBool,
-    poll_begun: Notify,
+    /// It finishes also while messages are being handed on.
+    hurries: AtomicBool,
+    /// Its end has begun.
+    finishes: AtomicBool,
+    /// A poll has begun, or it was asked to finish.
+    changed: Notify,
 }
 
 /// The bytes, and how long their peer may be behind.
@@ -246,7 +264,7 @@ impl Control {
     /// A poll has come over this connection.
     pub fn poll_begins(&self) {
         self.between_polls.store(false, Ordering::Release);
-        self.poll_begun.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     /// It is answered.
@@ -256,9 +274,12 @@ impl Control {
 
     /// Waits for the next poll, if the client is between two of them.
     pub async fn next_poll(&self) {
-        let begun = self.poll_begun.notified();
-        if self.between_polls.load(Ordering::Acquire) {
-            begun.await;
+        loop {
+            let changed = self.changed.notified();
+            if !self.between_polls.load(Ordering::Acquire) {
+                return;
+            }
+            changed.await;
         }
     }
 
@@ -269,10 +290,45 @@ impl Control {
 
     /// Asks for an end after all that waits has been sent. HTTP sees [`Self::finishing`]; a
     /// WebSocket reads an error, on which the engine sends what waits and closes. (Were it to read
-    /// the end of the stream, tungstenite would send nothing more.)
+    /// the end of the stream, tungstenite would send nothing more.) A stream that is held has to be
+    /// asked again.
     pub fn finish(&self) {
         self.finishing.cancel();
         self.tasks.reader.wake();
+        self.changed.notify_waiters();
+    }
+
+    /// The same, also while messages are being handed on.
+    pub fn finish_at_once(&self) {
+        self.hurries.store(true, Ordering::Release);
+        self.finish();
+    }
+
+    /// Waits until the stream is to finish, and nothing holds it.
+    pub async fn finishes(&self) {
+        self.finishing.cancelled().await;
+        loop {
+            let changed = self.changed.notified();
+            if self.may_finish() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn may_finish(&self) -> bool {
+        let is_held = || self.streams.hold.get().is_some_and(|busy| busy());
+        let may_finish =
+            self.finishing.is_cancelled() && (self.hurries.load(Ordering::Acquire) || !is_held());
+        if may_finish {
+            self.finishes.store(true, Ordering::Release);
+        }
+        may_finish
+    }
+
+    /// Whether it was asked to finish, and is held.
+    pub fn is_held(&self) -> bool {
+        !self.finishes.load(Ordering::Acquire) && self.streams.lock().contains_key(&self.id)
     }
 
     /// Is cancelled when the stream shall end as soon as it can.
@@ -465,7 +521,7 @@ impl Control {
     }
 
     fn reads_the_end(&self) -> bool {
-        self.upgraded.load(Ordering::Acquire) && self.finishing.is_cancelled()
+        self.upgraded.load(Ordering::Acquire) && self.may_finish()
     }
 }
 

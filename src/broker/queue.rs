@@ -234,6 +234,11 @@ impl Sender {
 }
 
 impl Progress {
+    /// Whether no message waits and none is being handed on.
+    pub fn is_idle(&self) -> bool {
+        self.queues.iter().all(|shared| shared.lock().is_idle())
+    }
+
     /// How full the lanes are.
     pub fn lanes(&self) -> Vec<LaneReport> {
         self.queues.iter().map(|lane| lane.report()).collect()
@@ -246,7 +251,7 @@ impl Progress {
         loop {
             let mut idle = pin!(first.idle.notified());
             idle.as_mut().enable();
-            if self.queues.iter().all(|shared| shared.lock().is_idle()) {
+            if self.is_idle() {
                 return;
             }
             idle.await;

@@ -113,7 +113,7 @@ pub async fn follow(
             next = waiting.recv() => {
                 Some((Ok::<_, Infallible>(next?), Some((waiting, membership))))
             }
-            () = stream.finishing().cancelled() => None,
+            () = stream.finishes() => None,
             () = end_of(ends) => {
                 membership.expired = true;
                 Some((Ok(expired()), None))

@@ -125,7 +125,7 @@ impl Engine {
             // An answer that is there goes out, also when the stream is to finish.
             biased;
             response = answer => response,
-            () = stream.finishing().cancelled() => return Err(stopping()),
+            () = stream.finishes() => return Err(stopping()),
         };
         if asked.sid.is_some()
             && let Some(size) = response.body().size_hint().exact()

@@ -77,6 +77,7 @@ impl Running {
         if timeout_at(deadline, join_all(self.source)).await.is_err() {
             warn!("the last messages were not handed on in time");
         }
+        self.health.failed("the server is stopping");
         stops.serving.cancel();
         let ends = join_all(self.serving.into_iter().chain(self.renewal));
         if timeout_at(deadline, ends).await.is_err() {

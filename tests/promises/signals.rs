@@ -66,7 +66,7 @@ async fn a_second_signal_ends_at_once() {
     let (site, process) = Site::start_process(&[("GRACE", "10m")]).await;
     // A request whose body never comes holds up the end.
     let stalled = TcpStream::connect(site.addr).await.expect("connected");
-    let head = b"POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n";
+    let head = b"POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n";
     stalled.writable().await.expect("writable");
     assert_eq!(stalled.try_write(head).expect("sent"), head.len());
     site.until_metric("roomcast_connections", 1).await;

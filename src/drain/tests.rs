@@ -1,0 +1,97 @@
+//! When a connection is asked to end.
+
+use std::num::NonZero;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::time::{Duration, sleep};
+
+use super::*;
+use crate::{
+    backlog::Backlog,
+    broker::{self, Bounds, Message, Receiver, Sender},
+    stream::Entry,
+};
+
+const GRACE: Duration = Duration::from_secs(10);
+
+fn lane() -> (Sender, Receiver) {
+    let bounds = Bounds { messages: 10, bytes: 100, payload: 10 };
+    let (sender, receivers) = broker::queue(NonZero::<usize>::MIN, bounds, Arc::default());
+    (sender, receivers.into_iter().next().expect("a lane"))
+}
+
+fn streams() -> Arc<Streams> {
+    let backlog = Backlog::new(usize::MAX >> 1, <_>::default());
+    Streams::new(<_>::default(), backlog, Arc::default())
+}
+
+fn open(streams: &Arc<Streams>) -> Entry {
+    Entry::new(([127, 0, 0, 1], 1).into(), streams)
+}
+
+fn finishing(entry: &Entry) -> bool {
+    entry.control().finishing().is_cancelled()
+}
+
+/// Takes the lane's message without handing it on yet.
+async fn take(receiver: &mut Receiver) {
+    let mut batch = Vec::new();
+    receiver.next(&mut batch).await;
+    assert_eq!(batch.len(), 1);
+}
+
+fn handed_on(receiver: &mut Receiver) {
+    assert!(receiver.next(&mut Vec::new()).now_or_never().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_ends_when_what_was_received_is_handed_on() {
+    let (streams, (sender, mut receiver)) = (streams(), lane());
+    let entry = open(&streams);
+    let deadline = Instant::now() + GRACE;
+    sender.message(Message::now(Bytes::from_static(b"c"), Bytes::from_static(b"1")));
+    let progress = sender.progress();
+    let draining = tokio::spawn({
+        let streams = streams.clone();
+        async move { close_all(&streams, &progress, deadline).await }
+    });
+    sleep(GRACE.mul_f64(0.1)).await;
+    assert!(!finishing(&entry), "a message waits");
+    take(&mut receiver).await;
+    sleep(GRACE.mul_f64(0.1)).await;
+    assert!(!finishing(&entry), "it is being handed on");
+    handed_on(&mut receiver);
+    sleep(Duration::from_millis(1)).await;
+    assert!(finishing(&entry));
+
+    // One that comes just then is for this connection too.
+    let is_over = || entry.control().finishes().now_or_never().is_some();
+    assert!(is_over());
+    sender.message(Message::now(Bytes::from_static(b"c"), Bytes::from_static(b"2")));
+    take(&mut receiver).await;
+    assert!(!is_over());
+    handed_on(&mut receiver);
+    assert!(is_over());
+    drop(entry);
+    draining.await.expect("no panic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lanes_that_are_never_idle_leave_time_for_the_closing() {
+    const CONNECTIONS: usize = 100;
+    let (streams, (sender, mut receiver)) = (streams(), lane());
+    let entries: Vec<_> = (0..CONNECTIONS).map(|_| open(&streams)).collect();
+    sender.message(Message::now(Bytes::from_static(b"c"), Bytes::from_static(b"1")));
+    take(&mut receiver).await;
+    let (progress, deadline) = (sender.progress(), Instant::now() + GRACE);
+    let draining = tokio::spawn({
+        let streams = streams.clone();
+        async move { close_all(&streams, &progress, deadline).await }
+    });
+    sleep(GRACE.mul_f64(ASKING)).await;
+    let is_over = |entry: &Entry| entry.control().finishes().now_or_never().is_some();
+    assert!(entries.iter().all(is_over), "each has a fifth of the grace for its last bytes");
+    drop(entries);
+    draining.await.expect("no panic");
+}

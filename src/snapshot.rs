@@ -265,3 +265,6 @@ fn tell(path: &Path, problem: impl Display) {
 fn format(time: u64) -> impl Display {
     format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(time.min(LAST_TIME)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,13 @@ async fn fails(task: &str) {
     let name = format!("roomcast-fault-{}-{task}", std::process::id());
     let file = std::env::temp_dir().join(name);
     let fault = format!("{task}:{}", file.display());
-    let settings = [("ROOMCAST_PANIC_IN", &*fault), ("GRACE", "60s"), ("LANES", "1")];
+    let state_dir = format!("{}-state", file.display());
+    let settings = [
+        ("ROOMCAST_PANIC_IN", &*fault),
+        ("GRACE", "60s"),
+        ("LANES", "1"),
+        ("STATE_DIR", &*state_dir),
+    ];
     let (site, process) = Site::start_process(&settings).await;
     // It does not answer the close of its WebSocket, which holds up the end.
     let mut viewer = Client::connect(&site).await;
@@ -26,6 +32,7 @@ async fn fails(task: &str) {
     }
     let (code, log) = process.end().await;
     fs::remove_file(&file).expect("removed");
+    fs::remove_dir_all(&state_dir).expect("removed");
     assert_eq!(code, Some(1), "{log}");
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let errors: Vec<_> = lines.filter(|line| line["level"] == "ERROR").collect();
@@ -57,4 +64,5 @@ each! {
     the_embedded_broker: "embedded";
     the_public_listener: "accept";
     the_listener_for_operators: "accept-admin";
+    the_writer_of_the_history: "state";
 }

@@ -1,0 +1,139 @@
+//! When the history is written, and what a crash leaves behind.
+
+use std::fs;
+
+use bytes::Bytes;
+use tokio::{
+    task::JoinHandle,
+    time::{advance, sleep},
+};
+
+use super::*;
+use crate::{broker::Message, history::Bounds, rooms::Limits};
+
+/// A run of a server whose history outlives it in a folder.
+struct Run {
+    rooms: Arc<Rooms>,
+    metrics: Arc<Metrics>,
+    report: Arc<Report>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Run {
+    async fn begin(folder: &Path) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let limits = Limits { room: Bounds { count: 10, age: 1 << 40 }, bytes: 1 << 20 };
+        let rooms = Arc::new(Rooms::new(limits, metrics.clone()));
+        let snapshot = Snapshot::open(folder.to_owned(), limits.bytes, metrics.clone()).await;
+        let mut snapshot = snapshot.expect("a folder");
+        snapshot.restore(&rooms).await;
+        let (report, stop) = (snapshot.report(), CancellationToken::new());
+        let task = tokio::spawn(snapshot.run(rooms.clone(), stop.clone()));
+        // It looks at the clock before that is moved.
+        sleep(Duration::from_millis(1)).await;
+        Self { rooms, metrics, report, stop, task }
+    }
+
+    fn publish(&self, payload: &'static str) {
+        self.metrics.messages.inc();
+        let message =
+            Message::now(Bytes::from_static(b"room"), Bytes::from_static(payload.as_bytes()));
+        self.rooms.place("room", vec![message]);
+    }
+
+    /// Lets so much time pass, and what is written then be written.
+    async fn pass(&self, time: Duration) {
+        let before = self.writes();
+        advance(time).await;
+        // Time stands still as long as the folder is at work.
+        sleep(Duration::from_millis(1)).await;
+        assert!(self.writes() <= before + 1);
+    }
+
+    fn writes(&self) -> u64 {
+        self.metrics.state_writes("done").get()
+    }
+
+    fn crash(self) {
+        self.task.abort();
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.task.await.expect("an orderly end");
+    }
+
+    fn kept(&self) -> Vec<String> {
+        let rooms = self.rooms.kept().flat_map(|(_, kept)| kept);
+        rooms.map(|kept| String::from_utf8_lossy(&kept.payload).into_owned()).collect()
+    }
+}
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("roomcast-snapshot-{}-{name}", std::process::id())))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_written_every_30_s_if_messages_have_come() {
+    let folder = Folder::new("every");
+    let run = Run::begin(&folder.0).await;
+    assert_eq!(run.writes(), 1, "the record of the start");
+    run.pass(WRITE_EVERY).await;
+    assert_eq!(run.writes(), 1, "nothing has come");
+    run.publish("a");
+    run.pass(WRITE_EVERY).await;
+    assert_eq!(run.writes(), 2);
+    run.pass(WRITE_EVERY).await;
+    assert_eq!(run.writes(), 2, "nothing has come since");
+    run.crash();
+
+    let run = Run::begin(&folder.0).await;
+    assert_eq!(run.kept(), ["a"], "what was written before the crash");
+    run.crash();
+    let run = Run::begin(&folder.0).await;
+    assert_eq!(run.kept(), [""; 0], "it is used once");
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_restored_is_written_though_nothing_comes() {
+    let folder = Folder::new("again");
+    let run = Run::begin(&folder.0).await;
+    run.publish("a");
+    run.end().await;
+    let run = Run::begin(&folder.0).await;
+    run.pass(WRITE_EVERY).await;
+    run.crash();
+    let run = Run::begin(&folder.0).await;
+    assert_eq!(run.kept(), ["a"]);
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_goes_away_is_told_and_so_is_that_it_is_back() {
+    let folder = Folder::new("away");
+    let run = Run::begin(&folder.0).await;
+    fs::remove_dir_all(&folder.0).expect("removed");
+    fs::write(&folder.0, "in its place").expect("written");
+    run.publish("a");
+    run.pass(WRITE_EVERY).await;
+    let (ok, _) = run.report.look();
+    assert_eq!((ok, run.metrics.state_ok.get()), (false, 0));
+    fs::remove_file(&folder.0).expect("removed");
+    run.pass(WRITE_EVERY).await;
+    let (ok, report) = run.report.look();
+    assert!(ok && report.error.is_none() && report.written.is_some());
+    assert_eq!(run.metrics.state_ok.get(), 1);
+    run.end().await;
+}

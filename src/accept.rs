@@ -18,15 +18,19 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::{
     addresses::Addresses,
     config::ListenAddr,
-    metrics::Metrics,
+    metrics::{Counter, Metrics},
     stream::{Entry, Io, Stream, Streams},
     tls::Tls,
 };
+
+mod files;
+
+pub use files::Reserve;
 
 /// Connections that the kernel completes for us while we are busy: a reconnect storm.
 const BACKLOG: i32 = 4096;
@@ -48,6 +52,8 @@ const LAST_POLL: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Answers 503 under way at once; further connections above the limit are closed without one.
 const MAX_REFUSALS: usize = 64;
+/// The part of the open files that they may take, one in so many.
+const REFUSALS_SHARE: usize = 16;
 /// For such an answer to be taken.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -104,6 +110,12 @@ pub struct Accept<S> {
     pub addresses: Arc<Addresses>,
     /// Counts those that were one too many.
     pub metrics: Arc<Metrics>,
+    /// How many files the process may have open.
+    pub files: usize,
+    /// Counts the times that none could be accepted.
+    pub errors: Counter,
+    /// Open files for the connections of a listener that has to answer when there are no more.
+    pub reserve: Option<Reserve>,
 }
 
 /// What somebody is answered whose connection is one too many.
@@ -126,25 +138,44 @@ where
 {
     /// Accepts until `stop`. Connections go on; they end through their [`Streams`].
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
-        let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+        let refusals = (self.files / REFUSALS_SHARE).clamp(1, MAX_REFUSALS);
+        let refusals = Arc::new(Semaphore::new(refusals));
+        if let Some(reserve) = &self.reserve {
+            reserve.refill();
+        }
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
             let (io, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // One that vanished while it waited is nothing to wait for.
                     if error.kind() != io::ErrorKind::ConnectionAborted {
-                        warn!("cannot accept a connection: {error}");
-                        sleep(ACCEPT_PAUSE).await;
+                        files::failed(&error, &self.errors);
+                        if !self.reserve.as_ref().is_some_and(|reserve| reserve.release(&error)) {
+                            sleep(ACCEPT_PAUSE).await;
+                        }
                     }
                     continue;
                 }
             };
+            if let Some(reserve) = &self.reserve {
+                reserve.refill();
+            }
             if let Err(error) = tune(&io) {
                 debug!(%peer, "gone before it was served: {error}");
                 continue;
             }
             match self.admit(peer) {
-                Ok(entry) => drop(tokio::spawn(self.clone().connect(io, entry, peer))),
+                Ok(entry) => {
+                    let (connection, reserve) =
+                        (self.clone().connect(io, entry, peer), self.reserve.clone());
+                    tokio::spawn(async move {
+                        connection.await;
+                        // At once, before another part of the process takes its file.
+                        if let Some(reserve) = reserve {
+                            reserve.refill();
+                        }
+                    });
+                }
                 Err(refusal) => {
                     if let Ok(permit) = refusals.clone().try_acquire_owned() {
                         let tls = self.tls.clone();

@@ -43,6 +43,8 @@ pub struct Server {
     redis: RedisAddress,
     snapshot: Option<Snapshot>,
     max_connections: usize,
+    /// How many files the process may have open.
+    files: usize,
 }
 
 impl Server {
@@ -54,7 +56,7 @@ impl Server {
         if let Some(shortage) = capacity.shortage() {
             warn!("MAX_CONNECTIONS: {shortage}");
         }
-        let max_connections = capacity.connections;
+        let Capacity { connections: max_connections, files, .. } = capacity;
         let listener = accept::bind("HTTP_ADDR", &config.http_addr).await?;
         let admin = match &config.admin_addr {
             Some(addr) => Some(accept::bind("ADMIN_ADDR", addr).await?),
@@ -84,6 +86,7 @@ impl Server {
             redis,
             snapshot,
             max_connections,
+            files,
         })
     }
 

@@ -17,7 +17,7 @@ use super::{
     secure::Secure,
 };
 use crate::{
-    accept::Accept,
+    accept::{Accept, Reserve},
     addresses::Addresses,
     auth::Auth,
     backlog::{self, Backlog},
@@ -56,7 +56,7 @@ pub async fn assemble(server: Server) -> Running {
     let backlog = Backlog::new(most, metrics.backlog_bytes.clone());
     let streams = Streams::new(metrics.connections.clone(), backlog.clone(), metrics.clone());
     let (core, stops) = (CoreTasks::new(health.clone()), Stops::default());
-    let max_connections = server.max_connections;
+    let (max_connections, files) = (server.max_connections, server.files);
     let is_embedded = embedded.is_some();
     let certificates = https.as_ref().map(|https| https.redirect.certificates.clone());
     let parts = Parts {
@@ -68,6 +68,7 @@ pub async fn assemble(server: Server) -> Running {
         rooms,
         backlog,
         max_connections,
+        files,
         is_embedded,
         certificates,
     };
@@ -124,6 +125,7 @@ struct Parts {
     rooms: Arc<Rooms>,
     backlog: Arc<Backlog>,
     max_connections: usize,
+    files: usize,
     is_embedded: bool,
     certificates: Option<Arc<Certificates>>,
 }
@@ -215,6 +217,9 @@ impl Parts {
             slow_after: config.slow_after,
             addresses,
             metrics: metrics.clone(),
+            files: self.files,
+            errors: metrics.accept_errors.clone(),
+            reserve: None,
         }
     }
 
@@ -229,6 +234,9 @@ impl Parts {
             slow_after: self.config.slow_after,
             addresses: Addresses::new(None, Vec::new()),
             metrics: Arc::default(),
+            files: self.files,
+            errors: self.metrics.accept_errors.clone(),
+            reserve: Some(Reserve::default()),
         }
     }
 

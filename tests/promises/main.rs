@@ -18,6 +18,7 @@ mod doctor;
 mod drain;
 mod embedded;
 mod events;
+mod files;
 mod headers;
 mod history;
 mod hostile;

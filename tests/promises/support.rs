@@ -106,7 +106,14 @@ impl Site {
 
     /// Starts the program itself, in a process of its own.
     pub async fn start_process(settings: &[(&str, &str)]) -> (Arc<Self>, Process) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_roomcast"))
+        Self::start_process_by(&[], settings).await
+    }
+
+    /// Starts it by another program, which gets its path as the last argument.
+    pub async fn start_process_by(by: &[&str], settings: &[(&str, &str)]) -> (Arc<Self>, Process) {
+        let words = [by, &[env!("CARGO_BIN_EXE_roomcast")]].concat();
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
             .env_clear()
             .envs([("HTTP_ADDR", "127.0.0.1:0"), ("ADMIN_ADDR", "127.0.0.1:0")])
             .envs([("REDISHOST", "embedded:0"), ("LOG_FORMAT", "json")])
@@ -165,6 +172,12 @@ impl Site {
         }
         let publisher = kept.as_mut().expect("connected");
         publisher.publish(channel, payload.as_ref()).await
+    }
+
+    /// Where the broker listens.
+    pub fn redis_addr(&self) -> Option<SocketAddr> {
+        let Transport::Tcp { port, .. } = &self.redis.transport else { return None };
+        Some(([127, 0, 0, 1], *port).into())
     }
 
     /// Sends the broker a command whose answer is a number.

@@ -283,9 +283,11 @@ impl Waiting {
         let reason = GapReason::QueueFull;
         match self.events.back_mut() {
             Some((_, Event::Gap(gap))) if gap.reason == reason => {
-                let more = Gap { from: gap.to, to: at, reason };
+                // The server's clock may have been set back.
+                let to = at.max(gap.to);
+                let more = Gap { from: gap.to, to, reason };
                 metrics.gap_seconds(reason.as_str()).inc_by(more.seconds());
-                gap.to = at;
+                gap.to = to;
             }
             last => {
                 let from = match last {
@@ -293,7 +295,7 @@ impl Waiting {
                     Some((_, Event::Gap(gap) | Event::ChannelGap { gap, .. })) => gap.to,
                     None => at,
                 };
-                let gap = Gap { from, to: at, reason };
+                let gap = Gap { from: from.min(at), to: at, reason };
                 count_gap(metrics, &gap);
                 self.push(Event::Gap(gap));
             }

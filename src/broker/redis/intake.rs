@@ -6,9 +6,10 @@ use bytes::Bytes;
 use redis::{PushInfo, PushKind, Value};
 use tokio::time::Instant;
 
-use super::{probe::PROBES, pulse::Pulse};
+use super::pulse::Pulse;
 use crate::{
     broker::{Gap, GapReason, Message, Sender},
+    channel::RESERVED,
     glob,
 };
 
@@ -81,7 +82,7 @@ impl Intake {
             self.pulse.heard(&payload);
             return;
         }
-        if channel.starts_with(PROBES.as_bytes()) {
+        if channel.starts_with(RESERVED.as_bytes()) {
             return;
         }
         let mut earlier = self.patterns.iter().take_while(|known| known.as_bytes() != pattern);

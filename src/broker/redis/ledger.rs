@@ -77,6 +77,11 @@ impl Ledger {
         lost_since
     }
 
+    /// Whether the watched server was cut off from its master at the last look.
+    pub fn is_cut_off(&self) -> bool {
+        self.is_cut_off
+    }
+
     /// A probe that was sent then has come back.
     pub fn echoed(&mut self, sent: Instant) {
         if self.is_cut_off {

@@ -23,6 +23,9 @@ use crate::{config::RedisAddress, glob};
 pub const PROBES: &str = "roomcast:probe:";
 /// How often a probe is sent.
 const PROBE_EVERY: Duration = Duration::from_secs(3);
+/// The same while a replica has lost its master: until the next probe after its return, messages
+/// arrive behind a gap that has not been told.
+const CUT_OFF_EVERY: Duration = Duration::from_millis(500);
 /// A subscription is lost if nothing at all arrives for so long while an answer is due. With
 /// [`PROBE_EVERY`], a connection that is only half open is noticed within 8 s.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -35,7 +38,8 @@ impl Subscription {
             if let Err(error) = self.prove(session, sent).await {
                 return error;
             }
-            sleep_until(sent + PROBE_EVERY).await;
+            let pause = if self.ledger().is_cut_off() { CUT_OFF_EVERY } else { PROBE_EVERY };
+            sleep_until(sent + pause).await;
         }
     }
 

@@ -129,6 +129,8 @@ async fn an_expired_token_ends_the_socket_and_its_rooms() {
     assert_eq!(viewer.packet().await, "41");
     site.until_metric("roomcast_members", 0).await;
     site.until_metric("roomcast_sockets", 0).await;
+    drop(viewer);
+    site.until_metric("roomcast_closes_total{reason=\"expired\"}", 1).await;
 }
 
 #[tokio::test]
@@ -156,4 +158,5 @@ async fn events_and_publishing_obey_the_token_too() {
     assert!(got == 200 && text.contains("event: joined"), "{text}");
     assert!(text.contains("event: error") && text.contains("\"code\":\"expired\""), "{text}");
     site.until_metric("roomcast_members", 0).await;
+    site.until_metric("roomcast_closes_total{reason=\"expired\"}", 1).await;
 }

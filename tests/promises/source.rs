@@ -103,6 +103,21 @@ async fn losses_and_joins_are_counted() {
 }
 
 #[tokio::test]
+async fn the_queue_is_reported_by_lane() {
+    let site = Site::start_with(|settings| settings.lanes = Some("3".into())).await;
+    site.publish("room", "x".repeat(300 << 10)).await;
+    site.until_metric("roomcast_drops_total{reason=\"too_large\"}", 1).await;
+    let status: Value = serde_json::from_str(&site.get("/status").await.1).expect("JSON");
+    let lanes = status["queue"]["lanes"].as_array().expect("lanes");
+    let sum = |name: &str| lanes.iter().filter_map(|lane| lane[name].as_u64()).sum::<u64>();
+    assert_eq!(lanes.len(), 3);
+    for name in ["messages", "messages_max", "bytes", "bytes_max", "dropped"] {
+        assert_eq!(status["queue"][name], sum(name), "{name}");
+    }
+    assert!(lanes.iter().all(|lane| lane["ok"] == true), "too large is not too much: {status}");
+}
+
+#[tokio::test]
 async fn every_end_is_counted_under_one_reason() {
     let site = Site::start().await;
     let closes = async || {

@@ -9,7 +9,7 @@ use tokio::{
     time::interval,
 };
 
-use super::{Siege, frame, rest, websocket};
+use super::{Siege, frame, rest, until, websocket};
 use crate::support::{Polling, Site};
 
 /// How often each sends its next byte: never slow enough for a timer between bytes.
@@ -50,6 +50,7 @@ async fn five_hundred_that_send_a_byte_at_a_time_are_ended() {
     let siege = Siege::begin(&[]).await;
     let site = &siege.site;
     let session = Polling::connect(site).await;
+    let _silent = Polling::connect(site).await;
     let mut slow = JoinSet::new();
     for number in 0..500 {
         let site = site.clone();
@@ -76,5 +77,8 @@ async fn five_hundred_that_send_a_byte_at_a_time_are_ended() {
     assert!(site.metric("roomcast_refusals_total{reason=\"head_time\"}").await >= 200);
     assert!(site.metric("roomcast_refusals_total{reason=\"body_time\"}").await >= 100);
     assert_eq!(session.post("1").await, 200);
+    // It has not answered its heartbeat.
+    let overdue = "roomcast_closes_total{reason=\"ping_timeout\"}";
+    until(site, overdue, async || site.metric(overdue).await == 1).await;
     siege.end().await;
 }

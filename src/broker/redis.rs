@@ -41,13 +41,13 @@ use connection::{in_time, is_refused};
 use identity::{Identity, Replication, Role};
 use intake::Intake;
 use ledger::{Judgement, Ledger};
+use probe::PROBES;
 use session::Session;
 
 pub use connection::answers;
 pub use identity::Role as SourceRole;
 pub use inspect::{BufferLimit, Echo, Inspection, inspect};
 pub use link::{Link, RETRY_AFTER};
-pub use probe::PROBES;
 pub use publisher::Publisher;
 
 /// The first pause before trying again; it doubles.

@@ -239,7 +239,7 @@ describe('REDISHOST that leads to several servers', { concurrency: 2 }, () => {
       const status = await server.status()
       return status.redis.note && status
     }, 'it is said')
-    assert.match(redis.note, /leads to a replica .* of what is watched too/)
+    assert.match(redis.note, /also leads to a replica .* of the same replication/)
     assert.deepEqual([redis.role, redis.reconnects, redis.ok], ['master', 0, true])
   })
 })

@@ -7,14 +7,12 @@ use anyhow::anyhow;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::info;
 
-use super::{
-    Subscription,
-    connection::{Commands, STEP_TIMEOUT},
-    identity::{Identity, Role},
-};
+use super::{Subscription, connection::Commands, identity::Identity};
 
 /// How often the name is followed. One short connection each time.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// For a probe to arrive that was published where the name leads.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(3);
 /// The next look after one that found another server.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Looks in a row that have to find another server before it is believed.
@@ -27,9 +25,9 @@ const MOVE_EVERY: Duration = Duration::from_secs(60);
 enum Found {
     /// To the watched server.
     Watched,
-    /// To a replica or to the master of the watched one, as said.
+    /// To a replica or to the master of the watched one: as described.
     Relative(String),
-    /// To another server, as said.
+    /// To another server: as described.
     Another(String),
     /// Nothing can be told: it is out of reach, or says nothing about itself.
     Nothing,
@@ -57,7 +55,10 @@ impl Subscription {
                     self.ledger().astray = Some(words);
                     continue;
                 }
-                Found::Relative(what) => Some(format!("{} leads to {what} too", self.address)),
+                Found::Relative(what) => Some(format!(
+                    "{} also leads to {what} of the same replication as the watched server",
+                    self.address
+                )),
                 Found::Watched => None,
             };
             others = 0;
@@ -77,26 +78,29 @@ impl Subscription {
         };
         let Ok(found) = Identity::ask(&mut commands).await else { return Found::Nothing };
         let watched = self.ledger().identity().clone();
-        match watched.is_same_process(&found) {
+        let is_another = match watched.is_same_process(&found) {
+            Some(true) => return Found::Watched,
+            Some(false) if watched.is_related(&found) => return Found::Relative(describe(&found)),
+            Some(false) => true,
+            None => false,
+        };
+        // Servers that share what is published, as the nodes of a cluster do, are one source.
+        match self.arrives(&mut commands).await {
             Some(true) => Found::Watched,
-            Some(false) => compare(&watched, &found),
-            None => self.echo_by_name(&mut commands).await,
+            Some(false) => Found::Another(describe(&found)),
+            None if is_another => Found::Another(describe(&found)),
+            None => Found::Nothing,
         }
     }
 
-    /// A server that does not say what it is can still show that messages published there arrive.
-    async fn echo_by_name(&self, commands: &mut Commands) -> Found {
+    /// Whether what is published there arrives here; `None` if that cannot be tried.
+    async fn arrives(&self, commands: &mut Commands) -> Option<bool> {
         if !self.can_probe() {
-            return Found::Nothing;
+            return None;
         }
         let (number, payload) = self.intake.pulse.looks.next();
-        if self.publish_probe(commands, &payload).await.is_err() {
-            return Found::Nothing;
-        }
-        match timeout(STEP_TIMEOUT, self.intake.pulse.looks.back(number)).await {
-            Ok(()) => Found::Watched,
-            Err(_) => Found::Another("what is published there does not arrive".to_owned()),
-        }
+        self.publish_probe(commands, &payload).await.ok()?;
+        Some(timeout(ECHO_TIMEOUT, self.intake.pulse.looks.back(number)).await.is_ok())
     }
 
     /// Whether the watched server may be left now; if so, not again for a while.
@@ -110,16 +114,10 @@ impl Subscription {
     }
 }
 
-fn compare(watched: &Identity, found: &Identity) -> Found {
-    let run = found.run_id.as_deref().unwrap_or_default();
-    let is_replica = matches!(found.replication.role, Role::Replica { .. });
-    match (watched.is_related(found), &watched.replication.role) {
-        (true, _) if is_replica => Found::Relative(format!("a replica ({run}) of what is watched")),
-        // The master is where publishers are; its replicas will be relatives then.
-        (true, Role::Replica { .. }) => {
-            Found::Another(format!("the master ({run}) of the replica that is watched"))
-        }
-        _ if is_replica => Found::Another(format!("a replica ({run}) of another master")),
-        _ => Found::Another(format!("a master ({run})")),
+/// A server, for the log and the status.
+fn describe(found: &Identity) -> String {
+    match &found.run_id {
+        Some(run_id) => format!("a {} ({run_id})", found.replication.role.as_str()),
+        None => "what is published there does not arrive".to_owned(),
     }
 }

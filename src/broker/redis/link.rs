@@ -19,13 +19,15 @@ use super::{
     Publisher,
     connection::{explain, no_answer},
 };
-use crate::{config::RedisAddress, health::Health};
+use crate::{config::RedisAddress, health::Health, log_limit::LogLimit};
 
 /// From the request to Redis' answer, a connection included: callers that wait longer have often
 /// given up themselves.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Connections are made at most so often; what is published meanwhile fails at once.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Log lines about it, a minute: publishers may try as often as they like.
+static REFUSED: LogLimit = LogLimit::new(1);
 
 /// The way to Redis for many publishers, who never wait for long. Nothing is published again of
 /// which Redis could have heard: better told that it failed than twice.
@@ -46,8 +48,6 @@ struct Attempt {
     /// All who come while it is being made wait for it; what is wrong is told to all of them.
     publisher: OnceCell<Result<Publisher, String>>,
     broken: AtomicBool,
-    /// The log has said what is wrong.
-    told: AtomicBool,
 }
 
 impl Link {
@@ -87,9 +87,10 @@ impl Link {
             Err(no_answer(&self.address))
         });
         published.inspect_err(|error| {
-            if !attempt.told.swap(true, Relaxed) {
-                warn!("what is published over HTTP is refused: {error:#}");
-            }
+            let error = format!("{error:#}");
+            REFUSED.line(move |left_out| {
+                warn!(left_out, "cannot publish what came over HTTP: {error}");
+            });
         })
     }
 
@@ -106,8 +107,8 @@ impl Link {
 
 impl Attempt {
     fn new(reconnects: u64) -> Arc<Self> {
-        let (publisher, broken, told) = Default::default();
-        Arc::new(Self { begun: Instant::now(), reconnects, publisher, broken, told })
+        let (publisher, broken) = Default::default();
+        Arc::new(Self { begun: Instant::now(), reconnects, publisher, broken })
     }
 
     fn is_over(&self, reconnects: u64) -> bool {

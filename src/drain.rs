@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::{
-    broker::Progress,
+    ingest::Progress,
     metrics::Close,
     stream::{Control, Streams},
 };

@@ -20,9 +20,11 @@ use tokio::{
 use tracing::info;
 
 use crate::{
-    broker::{Event, Message, Receiver, now},
+    clock::now,
     delivery::{Batch, Delivery},
+    ingest::Receiver,
     log_limit::LogLimit,
+    message::{Event, Message},
     metrics::{Drop, Metrics},
     rooms::{Members, Rooms},
 };

@@ -5,7 +5,7 @@ use std::{mem, net::SocketAddr, sync::Mutex, time::Instant};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::broker::now;
+use crate::clock::now;
 
 /// The state of the subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

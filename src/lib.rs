@@ -4,7 +4,7 @@
 //! Three flows run through the house, each from left to right:
 //!
 //! ```text
-//! data     Redis ─► broker::redis ─[queue: full = drop + count]─► fanout ─► rooms ─► outlets ─► stream ─► kernel
+//! data     Redis ─► redis ─[ingest: full = drop + count]─► fanout ─► rooms ─► outlets ─► stream ─► kernel
 //! control  flags + env ─► config ─► tls ─► accept ─► http ─► sockets
 //! stop     stop ─► not ready ─► stop accepting ─► end the streams over the grace while messages go on ─► stop the subscription
 //! ```
@@ -15,15 +15,16 @@
 //! [`Server`] puts the parts together: bind, assemble, serve, drain.
 
 pub mod auth;
-pub mod broker;
 pub mod channel;
 pub mod config;
+pub mod dev_redis;
 pub mod glob;
 pub mod health;
 pub mod metrics;
+pub mod redis;
 
 /// What is to know before a server runs here; nothing is changed by it. Redis' part is
-/// [`broker::redis::inspect`].
+/// [`redis::inspect`].
 pub mod inspect {
     pub use crate::{
         accept::bind,
@@ -38,14 +39,17 @@ mod accept;
 mod addresses;
 mod backlog;
 mod capacity;
+mod clock;
 mod delivery;
 mod drain;
 mod fanout;
 mod file_calls;
 mod history;
 mod http;
+mod ingest;
 mod log_limit;
 mod memory;
+mod message;
 mod outages;
 mod rooms;
 mod server;

@@ -23,9 +23,10 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use crate::{
-    broker::{self, Gap, Message},
+    clock,
     delivery::{Batch, Delivery},
     history::{Bounds, History, Kept, Position, Replay, Wish},
+    message::{Gap, Message},
     metrics::Metrics,
 };
 
@@ -125,7 +126,7 @@ impl Rooms {
     /// None yet.
     pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
         let (index, kept, next_member) = Default::default();
-        Self { index, limits, kept, next_member, metrics, clock: broker::now }
+        Self { index, limits, kept, next_member, metrics, clock: clock::now }
     }
 
     /// Whether a room may be called so; otherwise what is wrong with the name.

@@ -10,11 +10,12 @@ use tracing::warn;
 use crate::{
     accept,
     auth::Auth,
-    broker::{self, embedded::Embedded},
     capacity::Capacity,
     config::{self, Config, RedisAddress, Source, TokenKey, Tokens},
+    dev_redis::Embedded,
     http,
     metrics::Metrics,
+    redis,
     snapshot::Snapshot,
 };
 
@@ -158,7 +159,7 @@ impl Server {
 async fn choose_source(source: &Source) -> anyhow::Result<(RedisAddress, Option<Embedded>)> {
     let port = match source {
         Source::Redis(address) => return Ok((address.clone(), None)),
-        Source::Detect(address) if broker::redis::answers(address).await => {
+        Source::Detect(address) if redis::answers(address).await => {
             return Ok((address.clone(), None));
         }
         Source::Detect(_) => config::REDIS_PORT,

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    broker::now,
+    clock::now,
     file_calls::StoreCalls,
     metrics::Metrics,
     rooms::Rooms,

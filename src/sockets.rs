@@ -28,7 +28,7 @@ use tracing::debug;
 
 use crate::{
     auth::{Auth, BadToken, Grant, WATCHING},
-    broker::now,
+    clock::now,
     metrics::{Close, Metrics},
     outages::Outages,
     rooms::Rooms,

@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{Allowed, BadToken, Grant, LEEWAY, MAX_TOKEN, repeated, ring};
 use crate::{
-    broker::now,
+    clock::now,
     config::{KeyKind, PublicKey, Secret, TokenKey, Tokens},
 };
 

@@ -422,7 +422,7 @@ fn our_own_tokens_are_taken() {
     let ttl = std::time::Duration::from_secs(60);
     let said = Claims { rooms: vec!["a*".into()], publish: vec!["b".into()], ttl };
     let token = sign(tokens, &said).expect("signed");
-    let now = crate::broker::now();
+    let now = crate::clock::now();
     let grant = Auth::new(&config).viewer(Some(&token), now).expect("a grant");
     assert!(grant.may_join("ab") && grant.may_publish("b") && !grant.may_publish("ab"));
     assert!(grant.ends.is_some_and(|ends| ends > now && ends <= now + 61_000));

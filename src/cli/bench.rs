@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::Args;
 use humantime::format_duration;
-use roomcast::{broker::redis::Publisher, config::Config};
+use roomcast::{config::Config, redis::Publisher};
 use tokio::time::sleep;
 
 mod answer;

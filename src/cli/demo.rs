@@ -4,8 +4,8 @@ use std::{process::ExitCode, time::Duration};
 
 use roomcast::{
     Server,
-    broker::redis::Publisher,
     config::{Config, ListenAddr, RedisAddress},
+    redis::Publisher,
 };
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval, sleep};

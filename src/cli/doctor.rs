@@ -5,9 +5,9 @@ use std::{process::ExitCode, time::Duration};
 use clap::Args;
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 use roomcast::{
-    broker::redis::answers,
     config::{BadSettings, Config, Source, misspelt},
     inspect::are_checked,
+    redis::answers,
 };
 use serde::Serialize;
 use tokio::time::timeout;

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use anyhow::{bail, ensure};
 use clap::Args;
 use roomcast::{
-    broker::redis::Publisher,
     channel,
     config::{Config, RedisAddress, Source},
+    redis::Publisher,
 };
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader, stdin};
 

@@ -9,7 +9,8 @@ use tokio::time::{Duration, sleep};
 use super::*;
 use crate::{
     backlog::Backlog,
-    broker::{self, Bounds, Message, Receiver, Sender},
+    ingest::{self, Bounds, Receiver, Sender},
+    message::Message,
     stream::Entry,
 };
 
@@ -17,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 fn lane() -> (Sender, Receiver) {
     let bounds = Bounds { messages: 10, bytes: 100, payload: 10 };
-    let (sender, receivers) = broker::queue(NonZero::<usize>::MIN, bounds, Arc::default());
+    let (sender, receivers) = ingest::queue(NonZero::<usize>::MIN, bounds, Arc::default());
     (sender, receivers.into_iter().next().expect("a lane"))
 }
 

@@ -7,8 +7,9 @@ use tokio::{runtime::Builder, task::JoinSet};
 
 use super::*;
 use crate::{
-    broker::{self, Gap, GapReason, Sender},
     history::{Bounds, Position, Wish},
+    ingest::{self, Sender},
+    message::{Gap, GapReason},
     rooms::{Limits, Member, Outlet},
 };
 
@@ -105,8 +106,8 @@ async fn play(lanes: usize, steps: Vec<Step>) -> (Vec<Viewer>, Vec<usize>) {
     let limits = Limits { room: Bounds { count: 10, age: u64::MAX / 2 }, bytes: 1 << 20 };
     let rooms = Arc::new(Rooms::new(limits, metrics.clone()));
     let lanes = NonZero::new(lanes).expect("not 0");
-    let bounds = broker::Bounds { messages: 1_000_000, bytes: 1 << 30, payload: 1 << 20 };
-    let (source, receivers) = broker::queue(lanes, bounds, metrics.clone());
+    let bounds = ingest::Bounds { messages: 1_000_000, bytes: 1 << 30, payload: 1 << 20 };
+    let (source, receivers) = ingest::queue(lanes, bounds, metrics.clone());
     let mut running = JoinSet::new();
     for receiver in receivers {
         running.spawn(run(receiver, rooms.clone(), metrics.clone()));

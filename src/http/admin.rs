@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::hosts::{self, Hosts};
 use crate::{
-    broker::{LaneReport, Progress},
     health::{Health, SourceReport, SourceState},
+    ingest::{LaneReport, Progress},
     metrics::Metrics,
     snapshot::{Report, StateReport},
     tls::certificates::{CertificateReport, Certificates},

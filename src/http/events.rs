@@ -23,10 +23,11 @@ use tokio::{
 use super::bearer;
 use crate::{
     auth::{Auth, WATCHING},
-    broker::{Gap, now},
+    clock::now,
     delivery::{Batch, Delivery},
     health::SourceSignal,
     history::{Position, Wish},
+    message::Gap,
     metrics::{Close, Metrics},
     outages::{self, Listener, Outages, Told},
     rooms::{Member, Outlet, Rooms},

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     auth::Auth,
-    broker::now,
+    clock::now,
     log_limit::LogLimit,
     metrics::Metrics,
     sockets::{

@@ -18,13 +18,11 @@ use tokio::{sync::Semaphore, time::timeout};
 use super::bearer;
 use crate::{
     auth::{Auth, PUBLISHING},
-    broker::{
-        now,
-        redis::{Link, RETRY_AFTER},
-    },
     channel,
+    clock::now,
     config::Config,
     metrics::Metrics,
+    redis::{Link, RETRY_AFTER},
 };
 
 /// For a body to arrive whole.

@@ -137,7 +137,7 @@ async fn a_source_that_goes_away_again_at_once_was_back_in_between() {
     // Both before the teller sees either: by the clock on the wall, which the test cannot move.
     let gone = outages.source.borrow().since;
     health.subscribed(complete());
-    while crate::broker::now() == gone {
+    while crate::clock::now() == gone {
         std::hint::spin_loop();
     }
     health.failed("gone again");

@@ -5,7 +5,7 @@ use std::{cell::Cell, collections::HashMap};
 use proptest::prelude::*;
 
 use super::*;
-use crate::broker::GapReason;
+use crate::message::GapReason;
 
 const NAMES: [&str; 4] = ["a", "room", "device:01", "a longer name than the others have"];
 /// Sizes of payloads; the largest alone is more than the smallest of the bounds.

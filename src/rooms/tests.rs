@@ -131,7 +131,7 @@ fn a_gap_is_told_and_starts_a_new_epoch() {
     let seen = Arc::new(Seen::default());
     let (_, before) = join(&rooms, &seen);
     publish(&rooms, "a");
-    rooms.gap(&Gap { from: 1, to: 2, reason: crate::broker::GapReason::SourceLost }, |_| true);
+    rooms.gap(&Gap { from: 1, to: 2, reason: crate::message::GapReason::SourceLost }, |_| true);
     publish(&rooms, "b");
     assert_eq!(*lock(&seen.0), ["1 a", "gap SourceLost", "1 b"]);
     assert_eq!(replay(&rooms, "room", since(&before)), (vec!["a".into(), "b".into()], Some(false)));
@@ -163,9 +163,9 @@ fn the_least_recently_published_room_is_forgotten_first() {
 fn what_is_too_old_is_forgotten() {
     let (rooms, metrics) = rooms(100, 1 << 20);
     publish(&rooms, "a");
-    rooms.expire(crate::broker::now());
+    rooms.expire(crate::clock::now());
     assert_eq!(metrics.rooms.get(), 1);
-    rooms.expire(crate::broker::now() + HOUR + 1000);
+    rooms.expire(crate::clock::now() + HOUR + 1000);
     assert_eq!((metrics.rooms.get(), metrics.history_bytes.get()), (0, 0));
 }
 
@@ -188,7 +188,7 @@ fn channels_are_told_with_their_latest_message() {
     for (name, payload) in [("device01", "a"), ("device02", "bb"), ("other", "c")] {
         publish_to(&rooms, name, payload);
     }
-    let (channels, more) = rooms.channels(|room| room.starts_with("device"), crate::broker::now());
+    let (channels, more) = rooms.channels(|room| room.starts_with("device"), crate::clock::now());
     let told: Vec<_> = channels.iter().map(|channel| (&*channel.room, channel.size)).collect();
     assert_eq!((told, more), (vec![("device02", Some(2)), ("device01", Some(1))], false));
     assert_eq!(channels[0].last.as_deref(), Some("bb"));

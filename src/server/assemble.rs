@@ -21,18 +21,16 @@ use crate::{
     addresses::Addresses,
     auth::Auth,
     backlog::{self, Backlog},
-    broker::{
-        self, Progress,
-        redis::{Link, Subscription},
-    },
     config::{Config, RedisAddress},
     fanout,
     health::Health,
     history::Bounds,
     http::{self, Publishing, Rear, admin::Admin, hosts::Hosts, polling::Engine},
+    ingest::{self, Progress},
     memory,
     metrics::{Gauge, Metrics},
     outages::Outages,
+    redis::{Link, Subscription},
     rooms::{Limits, Rooms},
     snapshot::Snapshot,
     sockets::{self, Shared, expiry::Expiry, session::Sessions},
@@ -146,8 +144,8 @@ impl Parts {
         redis: RedisAddress,
     ) -> (Progress, Vec<JoinHandle<()>>) {
         let Self { config, metrics, health, rooms, .. } = self;
-        let bounds = broker::Bounds::new(config.max_payload);
-        let (queue, lanes) = broker::queue(config.lanes, bounds, metrics.clone());
+        let bounds = ingest::Bounds::new(config.max_payload);
+        let (queue, lanes) = ingest::queue(config.lanes, bounds, metrics.clone());
         let progress = queue.progress();
         let subscription = Subscription::new(
             redis,

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::core_tasks::CoreTasks;
-use crate::{broker::Progress, drain, health::Health, stream::Streams};
+use crate::{drain, health::Health, ingest::Progress, stream::Streams};
 
 /// The grace when a core task has failed: viewers may be missing messages until they are elsewhere.
 const FAILED_GRACE: Duration = Duration::from_secs(2);

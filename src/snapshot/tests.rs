@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{broker::Message, history::Bounds, rooms::Limits};
+use crate::{history::Bounds, message::Message, rooms::Limits};
 
 /// A run of a server whose history outlives it in a folder.
 struct Run {

@@ -11,8 +11,8 @@ use tokio::time::{sleep, timeout};
 
 use super::session::Session;
 use crate::{
-    broker::Gap,
     delivery::{Batch, Delivery},
+    message::Gap,
     rooms::Outlet,
 };
 

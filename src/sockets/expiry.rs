@@ -12,7 +12,7 @@ use std::{
 use tokio::{select, sync::Notify, task::yield_now, time::sleep};
 
 use super::viewer::Viewer;
-use crate::broker::now;
+use crate::clock::now;
 
 /// Tokens end by the clock on the wall, which may be set meanwhile: it is looked at again.
 const LOOK_EVERY: Duration = Duration::from_secs(10);

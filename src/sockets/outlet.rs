@@ -11,10 +11,10 @@ use tracing::error;
 use super::{frames, source::SourceOutlet, viewer::Viewer};
 use crate::{
     backlog::Peer,
-    broker::Gap,
     delivery::{Batch, Delivery},
     history::Kept,
     log_limit::LogLimit,
+    message::Gap,
     metrics::Close,
     outages::catch_up,
     rooms::Outlet,

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     auth::{Grant, WATCHING},
-    broker::now,
+    clock::now,
     glob,
     history::Wish,
     metrics::Close,

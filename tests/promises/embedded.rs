@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use redis::AsyncTypedCommands;
-use roomcast::broker::embedded::Embedded;
+use roomcast::dev_redis::Embedded;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;

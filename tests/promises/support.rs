@@ -17,8 +17,9 @@ use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use roomcast::{
     Server,
-    broker::{embedded::Embedded, redis::Publisher},
     config::{Config, RedisAddress, Settings, Transport},
+    dev_redis::Embedded,
+    redis::Publisher,
 };
 use serde_json::{Value, json};
 use tokio::{

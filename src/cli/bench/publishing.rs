@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use roomcast::broker::redis::Publisher;
+use roomcast::redis::Publisher;
 use tokio::time::sleep;
 
 use super::{plan::Plan, posts::Posts, stamp::Stamp};

@@ -2,9 +2,9 @@
 
 use bytesize::ByteSize;
 use roomcast::{
-    broker::redis::{BufferLimit, Echo, Inspection, SourceRole, answers, inspect},
     config::{Config, ListenAddr, REDIS_PORT, RedisAddress, Secret, Source},
     inspect::bind,
+    redis::{BufferLimit, Echo, Inspection, SourceRole, answers, inspect},
 };
 
 use super::Finding;

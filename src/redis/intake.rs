@@ -8,9 +8,10 @@ use tokio::time::Instant;
 
 use super::pulse::Pulse;
 use crate::{
-    broker::{Gap, GapReason, Message, Sender},
     channel::RESERVED,
     glob,
+    ingest::Sender,
+    message::{Gap, GapReason, Message},
 };
 
 /// Called once when Redis confirms the subscription; returns since when messages may be missing.

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use bytes::Bytes;
 
 use super::{Answer, COMMANDS, Session};
-use crate::broker::embedded::hub::{self, Client};
-use crate::broker::embedded::wire::{self, Reply, RespVersion};
-use crate::broker::embedded::words::{self, ECHOED, check_name, lossy, lower};
+use crate::dev_redis::hub::{self, Client};
+use crate::dev_redis::wire::{self, Reply, RespVersion};
+use crate::dev_redis::words::{self, ECHOED, check_name, lossy, lower};
 
 /// The Redis whose commands these are. Clients choose what they may send by it.
 const REDIS_VERSION: &str = "7.2.0";

@@ -1,16 +1,10 @@
-//! The seam to where messages come from: what a source says, and the bounded queue it says it in.
-
-use std::time::SystemTime;
+//! The nouns of the data flow: messages, gaps, and what a source says in the order it happened.
 
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::Instant;
 
-pub mod embedded;
-mod queue;
-pub mod redis;
-
-pub use queue::{Bounds, LaneReport, Progress, Receiver, Sender, queue};
+use crate::clock::now;
 
 /// What somebody published.
 #[derive(Clone, Debug)]
@@ -48,7 +42,7 @@ pub enum Event {
 
 impl Event {
     /// Bytes of what somebody published; `None` if it is our own word.
-    fn size(&self) -> Option<usize> {
+    pub fn size(&self) -> Option<usize> {
         match self {
             Self::Message(message) => Some(message.channel.len() + message.payload.len()),
             Self::ChannelGap { channel, .. } => Some(channel.len()),
@@ -103,12 +97,6 @@ impl GapReason {
             Self::TooLarge => "too_large",
         }
     }
-}
-
-/// The server's clock, in ms since the Unix epoch.
-pub fn now() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    now.as_millis() as u64
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Sender;
+use crate::ingest::Sender;
 use crate::{
     config::RedisAddress,
     health::{Health, SourceServer},

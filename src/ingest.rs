@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
 use tracing::info;
 
-use super::{Event, Gap, GapReason, Message};
+use crate::message::{Event, Gap, GapReason, Message};
 use crate::{
     log_limit::LogLimit,
     metrics::{Drop as Dropped, Metrics},

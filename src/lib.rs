@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Answers, replays and whatever goes to who polls take the way through the engine; see
-//! `stream/wire.rs` for how messages pass it by.
+//! `conn/stream/wire.rs` for how messages pass it by.
 //!
 //! [`Server`] puts the parts together: bind, assemble, serve, drain.
 
@@ -27,21 +27,17 @@ pub mod redis;
 /// [`redis::inspect`].
 pub mod inspect {
     pub use crate::{
-        accept::bind,
-        capacity::Capacity,
+        conn::accept::bind,
+        conn::capacity::Capacity,
         http::hosts::are_checked,
         store::try_folder,
         tls::inspect::{Ca, Certificate, Stored, ask_ca, ca, files, is_forgotten, stored, zones},
     };
 }
 
-mod accept;
-mod addresses;
-mod backlog;
-mod capacity;
 mod clock;
+mod conn;
 mod delivery;
-mod drain;
 mod fanout;
 mod file_calls;
 mod history;
@@ -56,7 +52,6 @@ mod server;
 mod snapshot;
 mod sockets;
 mod store;
-mod stream;
 mod tls;
 
 pub use server::{Reload, Server};

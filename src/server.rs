@@ -8,10 +8,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
-    accept,
     auth::Auth,
-    capacity::Capacity,
     config::{self, Config, RedisAddress, Source, TokenKey, Tokens},
+    conn::{accept, capacity::Capacity},
     dev_redis::Embedded,
     http,
     metrics::Metrics,

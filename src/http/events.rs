@@ -24,6 +24,7 @@ use super::bearer;
 use crate::{
     auth::{Auth, WATCHING},
     clock::now,
+    conn::stream::Control,
     delivery::{Batch, Delivery},
     health::SourceSignal,
     history::{Position, Wish},
@@ -32,7 +33,6 @@ use crate::{
     outages::{self, Listener, Outages, Told},
     rooms::{Member, Outlet, Rooms},
     sockets::Refusal,
-    stream::Control,
 };
 
 /// Events that may wait for one client, as for a socket.

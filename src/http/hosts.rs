@@ -18,7 +18,7 @@ use tracing::warn;
 
 use super::forwarded;
 use crate::{
-    config::Config, log_limit::LogLimit, metrics::Metrics, stream::Control,
+    config::Config, conn::stream::Control, log_limit::LogLimit, metrics::Metrics,
     tls::certificates::Certificates,
 };
 

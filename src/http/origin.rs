@@ -24,9 +24,9 @@ use tracing::warn;
 use super::{forwarded, hosts::covers};
 use crate::{
     config::{AllowedOrigin, Config, Origin},
+    conn::stream::Control,
     log_limit::LogLimit,
     metrics::Counter,
-    stream::Control,
 };
 
 /// For how long a browser may remember that it may ask; Chromium's longest.

@@ -25,13 +25,13 @@ use super::{
 use crate::{
     auth::Auth,
     clock::now,
+    conn::stream::Control,
     log_limit::LogLimit,
     metrics::Metrics,
     sockets::{
         Presented, Service,
         session::{Session, Sessions},
     },
-    stream::Control,
 };
 
 /// Bytes of a polling POST; Node's default.

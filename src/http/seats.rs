@@ -15,7 +15,10 @@ use http::StatusCode;
 use http_body_util::BodyExt;
 
 use super::forwarded;
-use crate::{accept::TOO_MANY_OF_ADDRESS, addresses::Addresses, metrics::Metrics, stream::Control};
+use crate::{
+    conn::{accept::TOO_MANY_OF_ADDRESS, addresses::Addresses, stream::Control},
+    metrics::Metrics,
+};
 
 /// Routes at which each client takes its seats.
 pub fn seated(routes: Router, addresses: Arc<Addresses>, metrics: Arc<Metrics>) -> Router {

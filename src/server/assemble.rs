@@ -17,11 +17,14 @@ use super::{
     secure::Secure,
 };
 use crate::{
-    accept::{Accept, Reserve},
-    addresses::Addresses,
     auth::Auth,
-    backlog::{self, Backlog},
     config::{Config, RedisAddress},
+    conn::{
+        accept::{Accept, Reserve},
+        addresses::Addresses,
+        backlog::{self, Backlog},
+        stream::Streams,
+    },
     fanout,
     health::Health,
     history::Bounds,
@@ -34,7 +37,6 @@ use crate::{
     rooms::{Limits, Rooms},
     snapshot::Snapshot,
     sockets::{self, Shared, expiry::Expiry, session::Sessions},
-    stream::Streams,
     tls::certificates::Certificates,
 };
 

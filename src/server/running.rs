@@ -12,7 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::core_tasks::CoreTasks;
-use crate::{drain, health::Health, ingest::Progress, stream::Streams};
+use crate::{
+    conn::{drain, stream::Streams},
+    health::Health,
+    ingest::Progress,
+};
 
 /// The grace when a core task has failed: viewers may be missing messages until they are elsewhere.
 const FAILED_GRACE: Duration = Duration::from_secs(2);

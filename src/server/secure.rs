@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
-    accept,
     config::{CertificateSource, Config},
+    conn::accept,
     http::Redirect,
     metrics::Metrics,
     tls::{self, Tls, acme::Acme, certificates::Certificates, files::Watch},

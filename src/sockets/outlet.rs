@@ -10,7 +10,10 @@ use tracing::error;
 
 use super::{frames, source::SourceOutlet, viewer::Viewer};
 use crate::{
-    backlog::Peer,
+    conn::{
+        backlog::Peer,
+        stream::{Control, FENCE},
+    },
     delivery::{Batch, Delivery},
     history::Kept,
     log_limit::LogLimit,
@@ -18,7 +21,6 @@ use crate::{
     metrics::Close,
     outages::catch_up,
     rooms::Outlet,
-    stream::{Control, FENCE},
 };
 
 /// What the packets of a message are besides the payload and its place, for knowing their size.

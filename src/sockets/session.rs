@@ -14,9 +14,11 @@ use tokio::sync::{Notify, mpsc::UnboundedSender};
 use tracing::info;
 
 use crate::{
-    backlog::{Backlog, Peer, Share},
+    conn::{
+        backlog::{Backlog, Peer, Share},
+        stream::{Control, fits, log_end},
+    },
     metrics::{Close, Metrics, Transport},
-    stream::{Control, fits, log_end},
 };
 
 /// All sessions that began with polling, by sid.

@@ -7,9 +7,9 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::{
+    conn::stream::{Control, Streams},
     ingest::Progress,
     metrics::Close,
-    stream::{Control, Streams},
 };
 
 /// Connections are ended so far apart, unless the grace is too short for it: clients

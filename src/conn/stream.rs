@@ -28,8 +28,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
-    addresses::Seat,
-    backlog::{Backlog, Peer, Share},
+    conn::{
+        addresses::Seat,
+        backlog::{Backlog, Peer, Share},
+    },
     log_limit::LogLimit,
     metrics::{Close, Gauge, Metrics},
 };

@@ -21,10 +21,12 @@ use tower::{Service, ServiceExt};
 use tracing::debug;
 
 use crate::{
-    addresses::Addresses,
     config::ListenAddr,
+    conn::{
+        addresses::Addresses,
+        stream::{Entry, Io, Stream, Streams},
+    },
     metrics::{Counter, Metrics},
-    stream::{Entry, Io, Stream, Streams},
     tls::Tls,
 };
 
@@ -96,7 +98,7 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 /// What a listener does with its connections.
 #[derive(Clone)]
 pub struct Accept<S> {
-    /// Answers requests; each carries its connection's [`crate::stream::Control`] as an extension.
+    /// Answers requests; each carries its connection's [`crate::conn::stream::Control`] as an extension.
     pub service: S,
     /// What the bytes go through first; `None` = nothing, plain HTTP.
     pub tls: Option<Tls>,

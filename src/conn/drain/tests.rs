@@ -8,10 +8,9 @@ use tokio::time::{Duration, sleep};
 
 use super::*;
 use crate::{
-    backlog::Backlog,
+    conn::{backlog::Backlog, stream::Entry},
     ingest::{self, Bounds, Receiver, Sender},
     message::Message,
-    stream::Entry,
 };
 
 const GRACE: Duration = Duration::from_secs(10);

@@ -37,10 +37,7 @@ pub mod inspect {
 
 mod clock;
 mod conn;
-mod delivery;
-mod fanout;
 mod file_calls;
-mod history;
 mod http;
 mod ingest;
 mod log_limit;
@@ -49,7 +46,6 @@ mod message;
 mod outages;
 mod rooms;
 mod server;
-mod snapshot;
 mod sockets;
 mod store;
 mod tls;

@@ -24,11 +24,17 @@ use serde::Serialize;
 
 use crate::{
     clock,
-    delivery::{Batch, Delivery},
-    history::{Bounds, History, Kept, Position, Replay, Wish},
     message::{Gap, Message},
     metrics::Metrics,
 };
+
+pub mod delivery;
+pub mod fanout;
+pub mod history;
+pub mod snapshot;
+
+use delivery::{Batch, Delivery};
+use history::{Bounds, History, Kept, Position, Replay, Wish};
 
 /// Bytes of a room's name: long enough for any path of topics, short enough to count on.
 const MAX_NAME: usize = 256;

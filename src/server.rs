@@ -15,7 +15,7 @@ use crate::{
     http,
     metrics::Metrics,
     redis,
-    snapshot::Snapshot,
+    rooms::snapshot::Snapshot,
 };
 
 mod assemble;

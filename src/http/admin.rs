@@ -16,7 +16,7 @@ use crate::{
     health::{Health, SourceReport, SourceState},
     ingest::{LaneReport, Progress},
     metrics::Metrics,
-    snapshot::{Report, StateReport},
+    rooms::snapshot::{Report, StateReport},
     tls::certificates::{CertificateReport, Certificates},
 };
 

@@ -25,13 +25,15 @@ use crate::{
     auth::{Auth, WATCHING},
     clock::now,
     conn::stream::Control,
-    delivery::{Batch, Delivery},
     health::SourceSignal,
-    history::{Position, Wish},
     message::Gap,
     metrics::{Close, Metrics},
     outages::{self, Listener, Outages, Told},
-    rooms::{Member, Outlet, Rooms},
+    rooms::{
+        Member, Outlet, Rooms,
+        delivery::{Batch, Delivery},
+        history::{Position, Wish},
+    },
     sockets::Refusal,
 };
 

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::request::Refusal;
-use crate::{
+use crate::rooms::{
+    Rooms,
     history::{Position, Wish},
-    rooms::Rooms,
 };
 
 /// Bytes of a pattern: matching costs time.

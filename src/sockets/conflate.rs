@@ -11,9 +11,11 @@ use tokio::time::{sleep, timeout};
 
 use super::session::Session;
 use crate::{
-    delivery::{Batch, Delivery},
     message::Gap,
-    rooms::Outlet,
+    rooms::{
+        Outlet,
+        delivery::{Batch, Delivery},
+    },
 };
 
 /// At most one message a tick: the first at once, then the newest at each tick.

@@ -4,7 +4,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use socketioxide::ProtocolVersion;
 
-use crate::delivery::{Batch, Delivery};
+use crate::rooms::delivery::{Batch, Delivery};
 
 const TEXT: u8 = 0x81;
 const BINARY: u8 = 0x82;

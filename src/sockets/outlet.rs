@@ -14,13 +14,15 @@ use crate::{
         backlog::Peer,
         stream::{Control, FENCE},
     },
-    delivery::{Batch, Delivery},
-    history::Kept,
     log_limit::LogLimit,
     message::Gap,
     metrics::Close,
     outages::catch_up,
-    rooms::Outlet,
+    rooms::{
+        Outlet,
+        delivery::{Batch, Delivery},
+        history::Kept,
+    },
 };
 
 /// What the packets of a message are besides the payload and its place, for knowing their size.

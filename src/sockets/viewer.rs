@@ -29,10 +29,9 @@ use crate::{
     auth::{Grant, WATCHING},
     clock::now,
     glob,
-    history::Wish,
     metrics::Close,
     outages,
-    rooms::{Channel, Member, Outlet, Welcome},
+    rooms::{Channel, Member, Outlet, Welcome, history::Wish},
 };
 
 /// How long before its token ends a viewer is told so, in ms.

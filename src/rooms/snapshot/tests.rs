@@ -9,7 +9,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::{history::Bounds, message::Message, rooms::Limits};
+use crate::{
+    message::Message,
+    rooms::{Limits, history::Bounds},
+};
 
 /// A run of a server whose history outlives it in a folder.
 struct Run {

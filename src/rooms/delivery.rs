@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{history::Kept, message::Message};
+use crate::{message::Message, rooms::history::Kept};
 
 /// Ways in which sockets are sent the same messages: with their places or without, and by either
 /// version of Engine.IO.

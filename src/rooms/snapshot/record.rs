@@ -6,9 +6,9 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use crate::rooms::{
+    Rooms,
     history::{Kept, Position},
-    rooms::Rooms,
 };
 
 /// The format that is written, and the only one that is read: what a record says about the past is

@@ -21,12 +21,14 @@ use tracing::info;
 
 use crate::{
     clock::now,
-    delivery::{Batch, Delivery},
     ingest::Receiver,
     log_limit::LogLimit,
     message::{Event, Message},
     metrics::{Drop, Metrics},
-    rooms::{Members, Rooms},
+    rooms::{
+        Members, Rooms,
+        delivery::{Batch, Delivery},
+    },
 };
 
 /// How often what is too old is looked for; it is never told, only kept for so much longer.

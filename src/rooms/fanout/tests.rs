@@ -7,10 +7,12 @@ use tokio::{runtime::Builder, task::JoinSet};
 
 use super::*;
 use crate::{
-    history::{Bounds, Position, Wish},
     ingest::{self, Sender},
     message::{Gap, GapReason},
-    rooms::{Limits, Member, Outlet},
+    rooms::{
+        Limits, Member, Outlet,
+        history::{Bounds, Position, Wish},
+    },
 };
 
 const ROOMS: usize = 8;

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! data     Redis ─► redis ─[ingest: full = drop + count]─► fanout ─► rooms ─► outlets ─► stream ─► kernel
-//! control  flags + env ─► config ─► tls ─► accept ─► http ─► sockets
+//! control  flags + env ─► config ─► tls ─► accept ─► http ─► socketio
 //! stop     stop ─► not ready ─► stop accepting ─► end the streams over the grace while messages go on ─► stop the subscription
 //! ```
 //!
@@ -46,7 +46,7 @@ mod message;
 mod outages;
 mod rooms;
 mod server;
-mod sockets;
+mod socketio;
 mod store;
 mod tls;
 

@@ -34,7 +34,7 @@ use crate::{
         delivery::{Batch, Delivery},
         history::{Position, Wish},
     },
-    sockets::Refusal,
+    socketio::Refusal,
 };
 
 /// Events that may wait for one client, as for a socket.

@@ -28,7 +28,7 @@ use crate::{
     conn::stream::Control,
     log_limit::LogLimit,
     metrics::Metrics,
-    sockets::{
+    socketio::{
         Presented, Service,
         session::{Session, Sessions},
     },

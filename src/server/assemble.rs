@@ -33,7 +33,7 @@ use crate::{
     outages::Outages,
     redis::{Link, Subscription},
     rooms::{Limits, Rooms, fanout, history::Bounds, snapshot::Snapshot},
-    sockets::{self, Shared, expiry::Expiry, session::Sessions},
+    socketio::{self, Shared, expiry::Expiry, session::Sessions},
     tls::certificates::Certificates,
 };
 
@@ -180,8 +180,8 @@ impl Parts {
         let (end, ended) = mpsc::unbounded_channel();
         let (max, slow_after) = (self.max_connections, config.slow_after);
         let sessions = Sessions::new(max, slow_after, self.backlog.clone(), end, metrics.clone());
-        let max_packet = sockets::READ * config.limits.message;
-        let service = sockets::service(Arc::new(shared));
+        let max_packet = socketio::READ * config.limits.message;
+        let service = socketio::service(Arc::new(shared));
         (Engine::new(service, sessions, auth.clone(), max_packet, metrics.clone()), ended)
     }
 

@@ -20,23 +20,23 @@ pub mod forwarded;
 mod headers;
 pub mod hosts;
 mod inbound;
+mod ip_permits;
 mod origin;
 pub mod polling;
 mod publish;
-mod seats;
 mod secure;
 
 use admin::Admin;
 use events::Following;
 use hosts::Hosts;
+pub use ip_permits::with_ip_permits;
 use origin::Gate;
 use polling::Engine;
 pub use publish::Publishing;
-pub use seats::seated;
-pub use secure::{Redirect, strict};
+pub use secure::{Redirect, with_hsts};
 
 /// What the routes lead to.
-pub struct Rear {
+pub struct AppState {
     /// The sockets.
     pub engine: Engine,
     /// The rooms.
@@ -52,8 +52,8 @@ pub struct Rear {
 }
 
 /// Routes of the listener that viewers use.
-pub fn public(config: &Config, rear: Rear, hosts: Option<Hosts>) -> Router {
-    let Rear { engine, rooms, outages, auth, publishing, admin } = rear;
+pub fn public(config: &Config, rear: AppState, hosts: Option<Hosts>) -> Router {
+    let AppState { engine, rooms, outages, auth, publishing, admin } = rear;
     let sockets =
         any(async |State(engine): State<Engine>, request: Request| engine.answer(request).await);
     let following = Following { rooms, auth, outages, metrics: admin.metrics.clone() };
@@ -66,13 +66,13 @@ pub fn public(config: &Config, rear: Rear, hosts: Option<Hosts>) -> Router {
         .merge(publish::routes(publishing))
         .merge(assets::client())
         .fallback_service(assets::page(config.assets.as_deref()));
-    let routes = origin::guard(guarded, gate).merge(alive(config, admin));
-    headers::careful(hosts::guard(routes, hosts))
+    let routes = origin::guard(guarded, gate).merge(liveness_routes(config, admin));
+    headers::with_security_headers(hosts::guard(routes, hosts))
 }
 
 /// Routes of the plain listener beside HTTPS: whether the process lives, what a CA asks, and the
 /// way to HTTPS.
-pub fn plain(
+pub fn redirect_routes(
     config: &Config,
     admin: Arc<Admin>,
     redirect: Redirect,
@@ -82,12 +82,13 @@ pub fn plain(
     let challenge = async move |Path(token): Path<String>| {
         certificates.http_01(&token).ok_or(StatusCode::NOT_FOUND)
     };
-    let routes = alive(config, admin).route("/.well-known/acme-challenge/{token}", get(challenge));
+    let routes =
+        liveness_routes(config, admin).route("/.well-known/acme-challenge/{token}", get(challenge));
     let routes = routes.fallback(move |request: Request| async move { redirect.answer(&request) });
-    headers::careful(hosts::guard(routes, hosts))
+    headers::with_security_headers(hosts::guard(routes, hosts))
 }
 
-fn alive(config: &Config, admin: Arc<Admin>) -> Router {
+fn liveness_routes(config: &Config, admin: Arc<Admin>) -> Router {
     let routes = Router::new().route("/livez", get(admin::livez).with_state(admin.clone()));
     // Whoever switches the admin listener off may still have to ask whether we are ready.
     match config.admin_addr {

@@ -21,7 +21,7 @@ use tracing::info;
 use crate::message::{Event, Gap, GapReason, Message};
 use crate::{
     log_limit::LogLimit,
-    metrics::{Drop as Dropped, Metrics},
+    metrics::{DropReason, Metrics},
 };
 
 /// Messages that may wait in all lanes: a burst of a second from a Redis that publishes 100,000 a second.
@@ -183,7 +183,7 @@ impl Sender {
         metrics.messages.inc();
         let at = message.at;
         let event = if message.payload.len() > bounds.payload {
-            metrics.dropped(Dropped::TooLarge).inc();
+            metrics.dropped(DropReason::TooLarge).inc();
             let most = bounds.payload;
             TOO_LARGE.count(1, move |messages| {
                 info!(messages, "dropped what is larger than MAX_PAYLOAD, {most} bytes");
@@ -277,7 +277,7 @@ impl Waiting {
 
     /// One gap an episode, at the place where the messages are missing.
     fn drop_one(&mut self, at: u64, metrics: &Metrics) {
-        metrics.dropped(Dropped::QueueFull).inc();
+        metrics.dropped(DropReason::QueueFull).inc();
         self.dropped += 1;
         self.last_drop = Some(Instant::now());
         let reason = GapReason::QueueFull;
@@ -390,7 +390,7 @@ mod tests {
         assert_eq!(drain(&mut receiver).await, ["1", "2", "QueueFull", "SourceLost"]);
         sender.message(message("5"));
         assert_eq!(drain(&mut receiver).await, ["5"]);
-        assert_eq!(metrics.dropped(Dropped::QueueFull).get(), 2);
+        assert_eq!(metrics.dropped(DropReason::QueueFull).get(), 2);
         assert_eq!(metrics.queue_messages.get(), 0);
         assert_eq!(metrics.queue_bytes.get(), 0);
         assert_eq!([metrics.gaps("queue_full").get(), metrics.gaps("source_lost").get()], [1, 1]);
@@ -444,7 +444,7 @@ mod tests {
         }
         assert_eq!(metrics.queue_bytes.get(), 5 + 1 + 2);
         assert_eq!(drain(&mut receiver).await, ["1234", "TooLarge", "1"]);
-        assert_eq!(metrics.dropped(Dropped::TooLarge).get(), 1);
+        assert_eq!(metrics.dropped(DropReason::TooLarge).get(), 1);
         assert_eq!(metrics.queue_messages.get(), 0);
         assert_eq!(metrics.queue_bytes.get(), 0);
     }
@@ -493,7 +493,7 @@ mod tests {
         sender.gap(Gap { from: 0, to: 1, reason: GapReason::SourceLost });
         assert_eq!(drain(&mut receivers[0]).await, ["1", "2", "QueueFull", "SourceLost"]);
         assert_eq!(drain(&mut receivers[1]).await, ["4", "SourceLost"]);
-        assert_eq!(metrics.dropped(Dropped::QueueFull).get(), 1);
+        assert_eq!(metrics.dropped(DropReason::QueueFull).get(), 1);
         assert_eq!((metrics.queue_messages.get(), metrics.queue_bytes.get()), (0, 0));
     }
 }

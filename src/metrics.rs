@@ -8,7 +8,7 @@ pub use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 mod labels;
 mod register;
 
-pub use labels::{Close, Drop, Handshake, Transport};
+pub use labels::{Close, DropReason, Handshake, Transport};
 use labels::{GAPS, RECOVERED, REFUSALS, ROLES};
 use register::{By, Register};
 
@@ -118,7 +118,12 @@ impl Default for Metrics {
                 "From a batch's first arrival from Redis until all of it was handed to its members",
                 Histogram::new(DELAYS),
             ),
-            drops: new.by("drops", "Messages not handed on, by reason", "reason", Drop::NAMES),
+            drops: new.by(
+                "drops",
+                "Messages not handed on, by reason",
+                "reason",
+                DropReason::NAMES,
+            ),
             gaps: new.by("gaps", "Gaps in the messages, by reason", "reason", GAPS),
             gap_seconds: new.seconds_by("gap", "The time they span, by reason", "reason", GAPS),
             refusals: new.by(
@@ -200,7 +205,7 @@ impl Metrics {
     }
 
     /// Messages dropped for a reason.
-    pub fn dropped(&self, reason: Drop) -> Counter {
+    pub fn dropped(&self, reason: DropReason) -> Counter {
         self.drops.get(reason.as_str())
     }
 

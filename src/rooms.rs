@@ -34,7 +34,7 @@ pub mod history;
 pub mod snapshot;
 
 use delivery::{Batch, Delivery};
-use history::{Bounds, History, Kept, Position, Replay, Wish};
+use history::{Bounds, History, HistoryEntry, Position, Replay, ReplayRequest};
 
 /// Bytes of a room's name: long enough for any path of topics, short enough to count on.
 const MAX_NAME: usize = 256;
@@ -46,7 +46,7 @@ const MAX_LAST: usize = 200;
 const RATE_OVER: Duration = Duration::from_secs(10);
 
 /// Where a member of a room takes its messages.
-pub trait Outlet: Send + Sync {
+pub trait Subscriber: Send + Sync {
     /// Takes messages of its room, in order, without waiting; returns how many it took.
     fn deliver(&self, batch: &Batch) -> usize;
 
@@ -62,7 +62,7 @@ pub trait Outlet: Send + Sync {
 pub struct Member(u64);
 
 /// A room's members as they were at one moment, shared rather than copied.
-pub type Members = Arc<IndexMap<Member, Arc<dyn Outlet>>>;
+pub type Members = Arc<IndexMap<Member, Arc<dyn Subscriber>>>;
 
 /// How much of the past is kept.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ pub struct Limits {
 
 /// What somebody who joins is told first.
 #[derive(Serialize)]
-pub struct Welcome<'a> {
+pub struct JoinReply<'a> {
     /// The room's name.
     pub room: &'a str,
     /// Where the room is.
@@ -153,9 +153,9 @@ impl Rooms {
         &self,
         name: &str,
         again: Option<Member>,
-        outlet: Arc<dyn Outlet>,
-        wish: &Wish,
-        welcome: impl FnOnce(&Welcome<'_>, Vec<Kept>),
+        subscriber: Arc<dyn Subscriber>,
+        wish: &ReplayRequest,
+        welcome: impl FnOnce(&JoinReply<'_>, Vec<HistoryEntry>),
     ) -> Member {
         let member = again.unwrap_or_else(|| {
             self.metrics.members.inc();
@@ -169,8 +169,8 @@ impl Rooms {
         let Replay { messages, recovered } = room.history.replay(wish, &room.position);
         self.metrics.joins(recovered).inc();
         let (position, replayed) = (&room.position, messages.len());
-        welcome(&Welcome { room: name, position, recovered, replayed }, messages);
-        Arc::make_mut(&mut room.members).insert(member, outlet);
+        welcome(&JoinReply { room: name, position, recovered, replayed }, messages);
+        Arc::make_mut(&mut room.members).insert(member, subscriber);
         member
     }
 
@@ -212,7 +212,8 @@ impl Rooms {
                 room.measure(message.at);
                 let position = room.position.clone();
                 let payload = message.payload.clone();
-                room.history.push(Kept { position, at: message.at, payload }, self.limits.room);
+                room.history
+                    .push(HistoryEntry { position, at: message.at, payload }, self.limits.room);
                 if !members.is_empty() {
                     let Position { epoch, offset } = room.position.clone();
                     deliveries.push(Delivery::new(name.clone(), epoch, offset, message));
@@ -250,7 +251,7 @@ impl Rooms {
 
     /// All that is kept, the least recently published room first. Each room is locked when its turn
     /// comes: messages go on meanwhile.
-    pub fn kept(&self) -> impl Iterator<Item = (Arc<str>, Vec<Kept>)> + use<> {
+    pub fn kept(&self) -> impl Iterator<Item = (Arc<str>, Vec<HistoryEntry>)> + use<> {
         let index = lock(&self.index);
         let rooms: Vec<_> = index.iter().map(|(name, room)| (name.clone(), room.clone())).collect();
         drop(index);
@@ -259,7 +260,7 @@ impl Rooms {
     }
 
     /// Remembers what an earlier process kept of a room. What comes next is a new run.
-    pub fn restore(&self, name: &str, kept: Vec<Kept>) {
+    pub fn restore(&self, name: &str, kept: Vec<HistoryEntry>) {
         let mut index = lock(&self.index);
         let (name, shared) = self.open(&mut index, name);
         index.to_back(&name);

@@ -38,11 +38,11 @@ mod arguments;
 mod conflate;
 pub mod expiry;
 mod frames;
-mod outlet;
-mod pace;
+mod rate_limit;
 mod request;
 pub mod session;
 mod source;
+mod subscriber;
 mod viewer;
 
 use expiry::Expiry;

@@ -17,9 +17,8 @@ use roomcast::{config::Config, redis::Publisher};
 use tokio::time::sleep;
 
 mod answer;
-mod audience;
-mod crowd;
 mod entrance;
+mod fleet;
 mod frame;
 mod line;
 mod plan;
@@ -33,8 +32,9 @@ mod target;
 mod trust;
 mod units;
 mod viewer;
+mod worker;
 
-use audience::{Audience, LOOK_EVERY};
+use fleet::{Fleet, LOOK_EVERY};
 use plan::Plan;
 use posts::Posts;
 use publishing::{Door, End, Published, Publishing};
@@ -131,7 +131,7 @@ impl Bench {
         let plan = Arc::new(self.plan(target));
         eprintln!("{}", self.announcement(&plan, config));
         let bar = Bar::new(plan.viewers as u64);
-        let (audience, connecting) = Audience::gather(&plan, &bar).await?;
+        let (audience, connecting) = Fleet::gather(&plan, &bar).await?;
         let mut published = Published::default();
         match door {
             None => {
@@ -160,7 +160,7 @@ impl Bench {
         &self,
         door: Door,
         plan: &Arc<Plan>,
-        audience: &Audience,
+        audience: &Fleet,
         bar: &Bar,
     ) -> anyhow::Result<Published> {
         let end = self.count.map_or(End::After(self.time), |count| End::Count(count as u64));

@@ -197,12 +197,12 @@ where
             self.metrics.refused.inc();
             return Err(TOO_MANY);
         }
-        let seat = self.addresses.connection(peer.ip()).map_err(|()| {
+        let permit = self.addresses.connection(peer.ip()).map_err(|()| {
             self.metrics.refusals("address").inc();
             TOO_MANY_OF_ADDRESS
         })?;
         let entry = Entry::new(peer, &self.streams);
-        entry.control().hold(seat);
+        entry.control().hold(permit);
         Ok(entry)
     }
 

@@ -21,7 +21,7 @@ pub struct Addresses {
 }
 
 /// A connection of an address, as long as it is kept.
-pub struct Seat {
+pub struct IpPermit {
     addresses: Arc<Addresses>,
     address: IpAddr,
 }
@@ -33,12 +33,12 @@ impl Addresses {
     }
 
     /// A seat for a connection, where one has to be had; an error if its address has all it may.
-    pub fn connection(self: &Arc<Self>, peer: IpAddr) -> Result<Option<Seat>, ()> {
+    pub fn connection(self: &Arc<Self>, peer: IpAddr) -> Result<Option<IpPermit>, ()> {
         if self.is_proxy(peer) { Ok(None) } else { self.enter(peer) }
     }
 
     /// As [`Self::connection`], for what a client has asked for through a proxy.
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Option<Seat>, ()> {
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Option<IpPermit>, ()> {
         let Some(max) = self.max else { return Ok(None) };
         let address = match address.to_canonical() {
             IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & IPV6_NETWORK).into(),
@@ -50,7 +50,7 @@ impl Addresses {
             return Err(());
         }
         *count += 1;
-        Ok(Some(Seat { addresses: self.clone(), address }))
+        Ok(Some(IpPermit { addresses: self.clone(), address }))
     }
 
     /// Whether addresses are limited, and this one is a proxy's.
@@ -69,7 +69,7 @@ impl Addresses {
     }
 }
 
-impl Drop for Seat {
+impl Drop for IpPermit {
     fn drop(&mut self) {
         if let Entry::Occupied(mut held) = self.addresses.lock().entry(self.address) {
             *held.get_mut() -= 1;
@@ -111,6 +111,6 @@ mod tests {
     fn a_proxy_holds_any_number_for_others() {
         let addresses = Addresses::new(Some(1), vec![address("10.0.0.1").into()]);
         let seats = [(); 3].map(|()| addresses.connection(address("10.0.0.1")));
-        assert!(seats.iter().all(|seat| matches!(seat, Ok(None))));
+        assert!(seats.iter().all(|permit| matches!(permit, Ok(None))));
     }
 }

@@ -47,14 +47,14 @@ pub struct Backlog {
 /// Somebody that bytes wait for.
 pub trait Peer: Send + Sync {
     /// What waits for it.
-    fn share(&self) -> &Share;
+    fn quota(&self) -> &Quota;
 
     /// Ends it, and gives up its share.
     fn end(&self, reason: Close);
 }
 
 /// What waits for one peer.
-pub struct Share {
+pub struct Quota {
     id: u64,
     bytes: AtomicUsize,
     backlog: Arc<Backlog>,
@@ -68,22 +68,22 @@ impl Backlog {
     }
 
     /// A share for somebody new.
-    pub fn share(self: &Arc<Self>) -> Share {
+    pub fn quota(self: &Arc<Self>) -> Quota {
         let id = self.next_id.fetch_add(1, Relaxed);
-        Share { id, bytes: AtomicUsize::new(0), backlog: self.clone() }
+        Quota { id, bytes: AtomicUsize::new(0), backlog: self.clone() }
     }
 
     /// From now on this peer may be the one that has to go.
     pub fn enter<P: Peer + 'static>(&self, peer: &Arc<P>) {
         let known: Weak<P> = Arc::downgrade(peer);
-        self.lock().insert(peer.share().id, known);
+        self.lock().insert(peer.quota().id, known);
     }
 
     /// Ends those that most waits for, until there is room again.
-    pub fn relieve(&self) {
+    pub fn evict_largest(&self) {
         // Collected first: the last handle of a peer must not be dropped under the lock.
         let mut peers: Vec<_> = self.lock().values().filter_map(Weak::upgrade).collect();
-        peers.sort_by_cached_key(|peer| std::cmp::Reverse(peer.share().waiting()));
+        peers.sort_by_cached_key(|peer| std::cmp::Reverse(peer.quota().waiting()));
         let enough = self.max / 8 * LEFT;
         for peer in peers {
             if self.total() <= enough {
@@ -102,14 +102,14 @@ impl Backlog {
     }
 }
 
-impl Share {
+impl Quota {
     /// How many bytes wait.
     pub fn waiting(&self) -> usize {
         self.bytes.load(Acquire)
     }
 
     /// To be told before bytes are queued. `true`: it is too much for all together, and
-    /// [`Backlog::relieve`] has to come first.
+    /// [`Backlog::evict_largest`] has to come first.
     #[must_use]
     pub fn add(&self, bytes: usize) -> bool {
         self.bytes.fetch_add(bytes, AcqRel);
@@ -135,12 +135,12 @@ impl Share {
     }
 
     /// Makes room, if [`Self::add`] said so.
-    pub fn relieve(&self) {
-        self.backlog.relieve();
+    pub fn evict_largest(&self) {
+        self.backlog.evict_largest();
     }
 }
 
-impl Drop for Share {
+impl Drop for Quota {
     fn drop(&mut self) {
         self.clear();
         self.backlog.lock().remove(&self.id);
@@ -154,18 +154,18 @@ mod tests {
     use super::*;
 
     struct Viewer {
-        share: Share,
+        quota: Quota,
         ended: OnceLock<Close>,
     }
 
     impl Peer for Viewer {
-        fn share(&self) -> &Share {
-            &self.share
+        fn quota(&self) -> &Quota {
+            &self.quota
         }
 
         fn end(&self, reason: Close) {
             let _ = self.ended.set(reason);
-            self.share.clear();
+            self.quota.clear();
         }
     }
 
@@ -173,7 +173,7 @@ mod tests {
         let total = Gauge::default();
         let backlog = Backlog::new(max, total.clone());
         let viewers = (0..viewers).map(|_| {
-            let viewer = Arc::new(Viewer { share: backlog.share(), ended: OnceLock::new() });
+            let viewer = Arc::new(Viewer { quota: backlog.quota(), ended: OnceLock::new() });
             backlog.enter(&viewer);
             viewer
         });
@@ -183,12 +183,12 @@ mod tests {
     #[test]
     fn the_bound_holds_to_the_byte_and_the_furthest_behind_goes_first() {
         let (total, backlog, viewers) = backlog(1000, 3);
-        assert!(!viewers[0].share.add(300));
-        assert!(!viewers[1].share.add(500));
-        assert!(!viewers[2].share.add(200));
+        assert!(!viewers[0].quota.add(300));
+        assert!(!viewers[1].quota.add(500));
+        assert!(!viewers[2].quota.add(200));
         assert_eq!(total.get(), 1000);
-        assert!(viewers[0].share.add(1));
-        backlog.relieve();
+        assert!(viewers[0].quota.add(1));
+        backlog.evict_largest();
         assert_eq!(total.get(), 501);
         let ended: Vec<_> = viewers.iter().map(|viewer| viewer.ended.get().copied()).collect();
         assert_eq!(ended, [None, Some(Close::Backlog), None]);
@@ -197,20 +197,20 @@ mod tests {
     #[test]
     fn who_adds_too_much_may_be_the_one_that_goes() {
         let (total, backlog, viewers) = backlog(1000, 2);
-        assert!(!viewers[0].share.add(10));
-        assert!(viewers[1].share.add(1001));
-        backlog.relieve();
+        assert!(!viewers[0].quota.add(10));
+        assert!(viewers[1].quota.add(1001));
+        backlog.evict_largest();
         assert_eq!((total.get(), viewers[1].ended.get()), (10, Some(&Close::Backlog)));
     }
 
     #[test]
     fn what_is_taken_or_gone_counts_no_more() {
         let (total, backlog, mut viewers) = backlog(1000, 2);
-        assert!(!viewers[0].share.add(100) && !viewers[1].share.add(100));
-        viewers[0].share.take(60);
-        assert_eq!((viewers[0].share.waiting(), total.get()), (40, 140));
-        viewers[0].share.take(60);
-        assert_eq!((viewers[0].share.waiting(), total.get()), (0, 100));
+        assert!(!viewers[0].quota.add(100) && !viewers[1].quota.add(100));
+        viewers[0].quota.take(60);
+        assert_eq!((viewers[0].quota.waiting(), total.get()), (40, 140));
+        viewers[0].quota.take(60);
+        assert_eq!((viewers[0].quota.waiting(), total.get()), (0, 100));
         viewers.clear();
         assert_eq!(total.get(), 0);
         assert!(backlog.lock().is_empty());

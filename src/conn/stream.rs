@@ -29,8 +29,8 @@ use tracing::info;
 
 use crate::{
     conn::{
-        addresses::Seat,
-        backlog::{Backlog, Peer, Share},
+        addresses::IpPermit,
+        backlog::{Backlog, Peer, Quota},
     },
     log_limit::LogLimit,
     metrics::{Close, Gauge, Metrics},
@@ -51,7 +51,7 @@ const MAX_WAITING: usize = 4 << 20;
 const MAX_BATCHES: usize = 4096;
 
 /// Whether more may wait for a peer that is behind. A single message may be larger.
-pub fn fits(waiting: usize, more: usize) -> bool {
+pub fn within_limit(waiting: usize, more: usize) -> bool {
     waiting == 0 || waiting + more <= MAX_WAITING
 }
 
@@ -134,8 +134,8 @@ impl Entry {
         let control = Arc::new(Control {
             id,
             peer,
-            share: streams.backlog.share(),
-            seat: Mutex::default(),
+            quota: streams.backlog.quota(),
+            permit: Mutex::default(),
             streams: streams.clone(),
             upgraded: AtomicBool::new(false),
             lags: AtomicBool::new(false),
@@ -169,7 +169,7 @@ impl Drop for Entry {
         let streams = &self.0.streams;
         streams.lock().remove(&self.0.id);
         streams.open.dec();
-        self.0.share.clear();
+        self.0.quota.clear();
         self.0.hold(None);
         self.0.set_lags(false);
         streams.changed.notify_waiters();
@@ -181,8 +181,8 @@ pub struct Control {
     id: u64,
     peer: SocketAddr,
     streams: Arc<Streams>,
-    share: Share,
-    seat: Mutex<Option<Seat>>,
+    quota: Quota,
+    permit: Mutex<Option<IpPermit>>,
     /// HTTP is over, the bytes are WebSocket frames.
     upgraded: AtomicBool,
     /// The kernel has not taken all that there is to send.
@@ -286,8 +286,8 @@ impl Control {
     }
 
     /// Keeps the seat of the connection's address, until the stream is gone.
-    pub fn hold(&self, seat: Option<Seat>) {
-        *self.seat.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = seat;
+    pub fn hold(&self, permit: Option<IpPermit>) {
+        *self.permit.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = permit;
     }
 
     /// Asks for an end after all that waits has been sent. HTTP sees [`Self::finishing`]; a
@@ -347,15 +347,15 @@ impl Control {
                 info!(left_out, %peer, reason, "ended a connection");
             });
             self.tasks.wake_by_ref();
-            self.share.clear();
+            self.quota.clear();
         }
     }
 
     /// To be told before bytes are handed to whoever writes them. An error says why they are not
     /// to be: the stream has ended, or is to be ended.
     pub fn queue(&self, bytes: usize) -> Result<(), Close> {
-        if self.reserve(bytes, fits)? {
-            self.share.relieve();
+        if self.reserve(bytes, within_limit)? {
+            self.quota.evict_largest();
         }
         self.ended().map_or(Ok(()), Err)
     }
@@ -365,15 +365,15 @@ impl Control {
     pub fn reserve(
         &self,
         bytes: usize,
-        fits: impl Fn(usize, usize) -> bool,
+        within_limit: impl Fn(usize, usize) -> bool,
     ) -> Result<bool, Close> {
         if let Some(reason) = self.ended() {
             return Err(reason);
         }
-        if self.lags() && !fits(self.share.waiting(), bytes) {
+        if self.lags() && !within_limit(self.quota.waiting(), bytes) {
             return Err(Close::QueueFull);
         }
-        Ok(self.share.add(bytes))
+        Ok(self.quota.add(bytes))
     }
 
     /// Whether frames can be pushed.
@@ -410,7 +410,7 @@ impl Control {
         if rest.is_empty() || self.is_over() {
             return Ok(false);
         }
-        let is_far_behind = self.lags() && !fits(self.share.waiting(), rest.len());
+        let is_far_behind = self.lags() && !within_limit(self.quota.waiting(), rest.len());
         if is_far_behind || line.wire.waiting() == MAX_BATCHES {
             // At once: half of the first frame may have been written.
             self.end(Close::QueueFull);
@@ -418,7 +418,7 @@ impl Control {
         }
         let bytes = rest.len();
         line.wire.add(rest, after);
-        Ok(self.share.add(bytes))
+        Ok(self.quota.add(bytes))
     }
 
     /// Why it was ended, if it was.
@@ -485,7 +485,7 @@ impl Control {
 
     fn write_on<V>(&self, line: &mut Line, done: V, write: impl Write<V>) -> Poll<io::Result<V>> {
         let poll = write(&mut line.wire, &mut Context::from_waker(&line.waker));
-        self.share.take(line.wire.taken());
+        self.quota.take(line.wire.taken());
         self.written(line, poll, done)
     }
 
@@ -528,8 +528,8 @@ impl Control {
 }
 
 impl Peer for Control {
-    fn share(&self) -> &Share {
-        &self.share
+    fn quota(&self) -> &Quota {
+        &self.quota
     }
 
     fn end(&self, reason: Close) {

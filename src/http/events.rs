@@ -30,9 +30,9 @@ use crate::{
     metrics::{Close, Metrics},
     outages::{self, Listener, Outages, Told},
     rooms::{
-        Member, Outlet, Rooms,
+        Member, Rooms, Subscriber,
         delivery::{Batch, Delivery},
-        history::{Position, Wish},
+        history::{Position, ReplayRequest},
     },
     socketio::Refusal,
 };
@@ -94,10 +94,11 @@ pub async fn follow(
         since => since.flatten(),
     };
     let (events, waiting) = mpsc::channel(QUEUE);
-    let outlet = Arc::new(EventOutlet { events, stream: stream.clone(), told: outages.told() });
-    let first = outlet.clone();
-    let wish = Wish { last: asked.last, since };
-    let member = rooms.join(&room, None, outlet, &wish, |welcome, messages| {
+    let subscriber =
+        Arc::new(EventSubscriber { events, stream: stream.clone(), told: outages.told() });
+    let first = subscriber.clone();
+    let wish = ReplayRequest { last: asked.last, since };
+    let member = rooms.join(&room, None, subscriber, &wish, |welcome, messages| {
         let Position { epoch, offset } = welcome.position;
         first.send(event("joined", welcome).id(id(epoch, *offset)), 0);
         let name: Arc<str> = room.as_str().into();
@@ -170,13 +171,13 @@ impl Drop for Membership {
 }
 
 /// A response as a member of a room.
-struct EventOutlet {
+struct EventSubscriber {
     events: mpsc::Sender<Event>,
     stream: Arc<Control>,
     told: Told,
 }
 
-impl EventOutlet {
+impl EventSubscriber {
     /// Whether the event of so many bytes was taken; a client that too much waits for is ended.
     fn send(&self, event: Event, bytes: usize) -> bool {
         let sent = self.stream.queue(bytes).and_then(|()| match self.events.try_send(event) {
@@ -204,7 +205,7 @@ impl EventOutlet {
     }
 }
 
-impl Outlet for EventOutlet {
+impl Subscriber for EventSubscriber {
     fn deliver(&self, batch: &Batch) -> usize {
         batch.iter().take_while(|delivery| self.message(delivery)).count()
     }
@@ -219,7 +220,7 @@ impl Outlet for EventOutlet {
     }
 }
 
-impl Listener for EventOutlet {
+impl Listener for EventSubscriber {
     fn told(&self) -> &Told {
         &self.told
     }

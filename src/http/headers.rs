@@ -9,7 +9,7 @@ use axum::{
 use tower_http::set_header::SetResponseHeaderLayer;
 
 /// Routes whose answers say so.
-pub fn careful(routes: Router) -> Router {
+pub fn with_security_headers(routes: Router) -> Router {
     routes
         .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(header(header::REFERRER_POLICY, "no-referrer"))

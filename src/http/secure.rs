@@ -55,7 +55,7 @@ impl Redirect {
 
 /// Tells browsers to use HTTPS alone, as long as they trust the certificate: told with one that
 /// they do not trust, they would refuse to let anybody past the warning.
-pub fn strict(routes: Router, certificates: Arc<Certificates>) -> Router {
+pub fn with_hsts(routes: Router, certificates: Arc<Certificates>) -> Router {
     let value = move |_: &Response| certificates.is_trusted().then_some(STRICT);
     routes.layer(SetResponseHeaderLayer::if_not_present(header::STRICT_TRANSPORT_SECURITY, value))
 }

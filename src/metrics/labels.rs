@@ -26,7 +26,7 @@ macro_rules! label {
 
 label! {
     /// Why a message that arrived was not handed on.
-    Drop {
+    DropReason {
         /// Our queue between Redis and the rooms was full.
         QueueFull = "queue_full",
         /// Its channel can be no room's name, so no client can have joined it.

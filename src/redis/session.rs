@@ -31,10 +31,10 @@ pub struct Session {
     pub commands: Commands,
     /// Which of the name's addresses it leads to.
     pub peer: Option<SocketAddr>,
-    subscriber: Subscriber,
+    protocol: Protocol,
 }
 
-enum Subscriber {
+enum Protocol {
     Resp3(MultiplexedConnection),
     Resp2 {
         sink: PubSubSink,
@@ -86,8 +86,8 @@ impl Session {
             Err(_) => return Err(no_answer(address).into()),
         };
         let commands = Commands::over(connection.clone());
-        let subscriber = Subscriber::Resp3(connection);
-        Ok((Self { commands, peer, subscriber }, driver.boxed()))
+        let protocol = Protocol::Resp3(connection);
+        Ok((Self { commands, peer, protocol }, driver.boxed()))
     }
 
     async fn resp2(
@@ -112,13 +112,13 @@ impl Session {
                 intake.message(&pattern, channel, payload);
             }
         };
-        let subscriber = Subscriber::Resp2 { sink, begin: Some(begin) };
-        Ok((Self { commands, peer, subscriber }, reading.boxed()))
+        let protocol = Protocol::Resp2 { sink, begin: Some(begin) };
+        Ok((Self { commands, peer, protocol }, reading.boxed()))
     }
 
     /// Whether questions are asked on the connection that subscribes.
     pub fn is_one_connection(&self) -> bool {
-        matches!(self.subscriber, Subscriber::Resp3(_))
+        matches!(self.protocol, Protocol::Resp3(_))
     }
 
     /// Subscribes to all patterns at once.
@@ -126,10 +126,10 @@ impl Session {
     /// # Errors
     /// Those of Redis, such as a pattern that the user may not see.
     pub async fn subscribe(&mut self, intake: &Intake) -> Result<(), RedisError> {
-        match &mut self.subscriber {
+        match &mut self.protocol {
             // The push sender sees the confirmation, in order with the messages.
-            Subscriber::Resp3(connection) => connection.psubscribe(intake.patterns()).await,
-            Subscriber::Resp2 { sink, begin } => {
+            Protocol::Resp3(connection) => connection.psubscribe(intake.patterns()).await,
+            Protocol::Resp2 { sink, begin } => {
                 sink.psubscribe(intake.patterns()).await?;
                 intake.confirmed();
                 if let Some(begin) = begin.take() {
@@ -147,9 +147,9 @@ impl Session {
     /// Any error that Redis answers, such as `-MASTERDOWN`, except that the user may not ask: then
     /// the server has read the question too.
     pub async fn ping(&mut self) -> Result<(), RedisError> {
-        let answer = match &mut self.subscriber {
-            Subscriber::Resp3(_) => self.commands.ask::<Value>(&redis::cmd("PING")).await,
-            Subscriber::Resp2 { sink, .. } => sink.ping::<Value>().await,
+        let answer = match &mut self.protocol {
+            Protocol::Resp3(_) => self.commands.ask::<Value>(&redis::cmd("PING")).await,
+            Protocol::Resp2 { sink, .. } => sink.ping::<Value>().await,
         };
         match answer.and_then(Value::extract_error) {
             Err(error) if !is_denied(&error) => Err(error),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{message::Message, rooms::history::Kept};
+use crate::{message::Message, rooms::history::HistoryEntry};
 
 /// Ways in which sockets are sent the same messages: with their places or without, and by either
 /// version of Engine.IO.
@@ -25,7 +25,7 @@ pub struct Batch {
 #[derive(Clone)]
 pub struct Delivery {
     /// Where the message stands.
-    pub place: Place,
+    pub place: MessageMeta,
     /// The publisher's bytes.
     pub payload: Bytes,
     text: OnceLock<Option<Box<RawValue>>>,
@@ -34,7 +34,7 @@ pub struct Delivery {
 
 /// Where a message stands; this is the second argument of `message` for those who asked for it.
 #[derive(Clone, Debug, Serialize)]
-pub struct Place {
+pub struct MessageMeta {
     /// The room, named like the message's channel.
     pub room: Arc<str>,
     /// The unbroken run of offsets that the next line belongs to.
@@ -75,13 +75,13 @@ impl Deref for Batch {
 impl Delivery {
     /// A message at the next place of its room.
     pub fn new(room: Arc<str>, epoch: Arc<str>, offset: u64, message: Message) -> Self {
-        let place = Place { room, epoch, offset, at: message.at };
+        let place = MessageMeta { room, epoch, offset, at: message.at };
         Self { place, payload: message.payload, text: OnceLock::new(), meta: OnceLock::new() }
     }
 
     /// A message that is sent again, out of its room's history.
-    pub fn again(room: Arc<str>, kept: Kept) -> Self {
-        let Kept { position, at, payload } = kept;
+    pub fn again(room: Arc<str>, kept: HistoryEntry) -> Self {
+        let HistoryEntry { position, at, payload } = kept;
         let message = Message { channel: Bytes::new(), payload, at };
         Self::new(room, position.epoch, position.offset, message)
     }

@@ -24,7 +24,7 @@ use crate::{
     ingest::Receiver,
     log_limit::LogLimit,
     message::{Event, Message},
-    metrics::{Drop, Metrics},
+    metrics::{DropReason, Metrics},
     rooms::{
         Members, Rooms,
         delivery::{Batch, Delivery},
@@ -110,7 +110,7 @@ impl Waiting {
             let name = std::str::from_utf8(&channel).ok();
             let Some(name) = name.filter(|name| Rooms::check_name(name).is_ok()) else {
                 let count = messages.len() as u64;
-                metrics.dropped(Drop::BadChannel).inc_by(count);
+                metrics.dropped(DropReason::BadChannel).inc_by(count);
                 BAD_CHANNEL.count(count, |messages| {
                     info!(
                         messages,

@@ -23,7 +23,7 @@ impl Position {
 
 /// A message that is kept.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Kept {
+pub struct HistoryEntry {
     /// Its epoch and offset.
     pub position: Position,
     /// When it arrived, in ms since the Unix epoch.
@@ -32,7 +32,7 @@ pub struct Kept {
     pub payload: Bytes,
 }
 
-impl Kept {
+impl HistoryEntry {
     /// What it costs to keep: the payload and what holds it.
     pub fn size(&self) -> usize {
         self.payload.len() + size_of::<Self>()
@@ -55,18 +55,18 @@ pub struct Bounds {
 
 /// What somebody who joins wants to see first.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Wish {
+pub struct ReplayRequest {
     /// At most so many of the latest messages.
     pub last: Option<usize>,
     /// What came after this position.
     pub since: Option<Position>,
 }
 
-/// What can be given to a [`Wish`].
+/// What can be given to a [`ReplayRequest`].
 #[derive(Debug, PartialEq)]
 pub struct Replay {
     /// The messages, oldest first.
-    pub messages: Vec<Kept>,
+    pub messages: Vec<HistoryEntry>,
     /// Whether they are all that came after the position that was asked for; `None` if none was.
     pub recovered: Option<bool>,
 }
@@ -74,13 +74,13 @@ pub struct Replay {
 /// The recent messages of one room, oldest first.
 #[derive(Debug, Default)]
 pub struct History {
-    kept: VecDeque<Kept>,
+    kept: VecDeque<HistoryEntry>,
     size: usize,
 }
 
 impl History {
     /// Keeps a message, and forgets what is too much or too old by now.
-    pub fn push(&mut self, kept: Kept, bounds: Bounds) {
+    pub fn push(&mut self, kept: HistoryEntry, bounds: Bounds) {
         if bounds.count == 0 {
             return;
         }
@@ -101,19 +101,19 @@ impl History {
     }
 
     /// Forgets the oldest message.
-    pub fn pop(&mut self) -> Option<Kept> {
+    pub fn pop(&mut self) -> Option<HistoryEntry> {
         let kept = self.kept.pop_front()?;
         self.size -= kept.size();
         Some(kept)
     }
 
     /// The latest message.
-    pub fn latest(&self) -> Option<&Kept> {
+    pub fn latest(&self) -> Option<&HistoryEntry> {
         self.kept.back()
     }
 
     /// All that is kept, oldest first.
-    pub fn all(&self) -> Vec<Kept> {
+    pub fn all(&self) -> Vec<HistoryEntry> {
         self.kept.iter().cloned().collect()
     }
 
@@ -128,9 +128,9 @@ impl History {
     }
 
     /// The messages that a wish can be given, as long as the room is at `now`.
-    pub fn replay(&self, wish: &Wish, now: &Position) -> Replay {
+    pub fn replay(&self, wish: &ReplayRequest, now: &Position) -> Replay {
         let recovered = wish.since.as_ref().map(|since| self.reaches_back_to(since, now));
-        let messages: Vec<Kept> = match (&wish.since, recovered) {
+        let messages: Vec<HistoryEntry> = match (&wish.since, recovered) {
             (Some(since), Some(true)) => self.last((now.offset - since.offset) as usize),
             // What was asked for is gone: the latest there is, so that nobody looks at nothing.
             (Some(_), _) => self.last(wish.last.unwrap_or(usize::MAX)),
@@ -139,14 +139,14 @@ impl History {
         Replay { messages, recovered }
     }
 
-    fn last(&self, count: usize) -> Vec<Kept> {
+    fn last(&self, count: usize) -> Vec<HistoryEntry> {
         let mut bytes = 0;
-        let fits = |kept: &&Kept| {
+        let fits = |kept: &&HistoryEntry| {
             let first = bytes == 0;
             bytes += kept.size();
             first || bytes <= MAX_REPLAY_BYTES
         };
-        let mut latest: Vec<Kept> =
+        let mut latest: Vec<HistoryEntry> =
             self.kept.iter().rev().take(count.min(MAX_REPLAY)).take_while(fits).cloned().collect();
         latest.reverse();
         latest
@@ -180,13 +180,13 @@ mod tests {
         for _ in 0..count {
             position.offset += 1;
             let (position, payload) = (position.clone(), payload.clone());
-            history.push(Kept { position, at: 1, payload }, BOUNDS);
+            history.push(HistoryEntry { position, at: 1, payload }, BOUNDS);
         }
         (history, position)
     }
 
-    fn since(position: &Position, offset: u64) -> Wish {
-        Wish { last: None, since: Some(Position { offset, ..position.clone() }) }
+    fn since(position: &Position, offset: u64) -> ReplayRequest {
+        ReplayRequest { last: None, since: Some(Position { offset, ..position.clone() }) }
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl List {
 
     fn size(&self) -> usize {
         let size = |room: &Naive| {
-            let kept = room.kept.iter().map(|(_, _, _, size)| size + size_of::<Kept>());
+            let kept = room.kept.iter().map(|(_, _, _, size)| size + size_of::<HistoryEntry>());
             entry_size(room.name) + kept.sum::<usize>()
         };
         self.rooms.iter().map(size).sum()
@@ -177,7 +177,7 @@ struct Pair {
 
 struct Deaf;
 
-impl Outlet for Deaf {
+impl Subscriber for Deaf {
     fn deliver(&self, batch: &Batch) -> usize {
         batch.len()
     }
@@ -211,7 +211,7 @@ impl Pair {
                 self.list.publish(NAMES[room], &sizes, now);
             }
             Step::Enter { room } => {
-                let wish = Wish::default();
+                let wish = ReplayRequest::default();
                 let member = self.rooms.join(NAMES[room], None, Arc::new(Deaf), &wish, |_, _| ());
                 self.members.push((NAMES[room], member));
                 let place = self.list.open(NAMES[room]);
@@ -264,12 +264,13 @@ impl Pair {
         since: Option<(&'static str, Position, u32)>,
     ) -> Result<(), TestCaseError> {
         let mut sight: Option<Sight<Arc<str>>> = None;
-        let wish = Wish { last, since: since.clone().map(|(_, position, _)| position) };
+        let wish = ReplayRequest { last, since: since.clone().map(|(_, position, _)| position) };
         let member = self.rooms.join(name, None, Arc::new(Deaf), &wish, |welcome, messages| {
             assert_eq!(welcome.replayed, messages.len());
-            let messages = messages.into_iter().map(|Kept { position, payload, .. }| {
-                (position.epoch, position.offset, payload.len())
-            });
+            let messages =
+                messages.into_iter().map(|HistoryEntry { position, payload, .. }| {
+                    (position.epoch, position.offset, payload.len())
+                });
             let at = (welcome.position.epoch.clone(), welcome.position.offset);
             sight = Some((messages.collect(), welcome.recovered, at));
         });

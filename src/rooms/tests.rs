@@ -3,7 +3,7 @@ use super::*;
 #[derive(Default)]
 struct Seen(Mutex<Vec<String>>);
 
-impl Outlet for Seen {
+impl Subscriber for Seen {
     fn deliver(&self, batch: &Batch) -> usize {
         let seen = batch.iter().map(|delivery| {
             let payload = String::from_utf8_lossy(&delivery.payload);
@@ -47,30 +47,30 @@ fn publish(rooms: &Rooms, payload: &str) {
 
 fn join(rooms: &Rooms, seen: &Arc<Seen>) -> (Member, Position) {
     let mut at = None;
-    let member = rooms.join("room", None, seen.clone(), &Wish::default(), |welcome, _| {
+    let member = rooms.join("room", None, seen.clone(), &ReplayRequest::default(), |welcome, _| {
         at = Some(welcome.position.clone());
     });
     (member, at.expect("welcomed"))
 }
 
 /// What somebody who joins now gets to see first.
-fn replay(rooms: &Rooms, name: &str, wish: Wish) -> (Vec<String>, Option<bool>) {
+fn replay(rooms: &Rooms, name: &str, wish: ReplayRequest) -> (Vec<String>, Option<bool>) {
     let mut got = None;
     let member = rooms.join(name, None, Arc::new(Seen::default()), &wish, |welcome, messages| {
         got = Some((messages, welcome.recovered));
     });
     rooms.leave(name, member);
     let (messages, recovered) = got.expect("welcomed");
-    let text = |kept: &Kept| String::from_utf8_lossy(&kept.payload).into_owned();
+    let text = |kept: &HistoryEntry| String::from_utf8_lossy(&kept.payload).into_owned();
     (messages.iter().map(text).collect(), recovered)
 }
 
-fn last(count: usize) -> Wish {
-    Wish { last: Some(count), since: None }
+fn last(count: usize) -> ReplayRequest {
+    ReplayRequest { last: Some(count), since: None }
 }
 
-fn since(position: &Position) -> Wish {
-    Wish { last: None, since: Some(position.clone()) }
+fn since(position: &Position) -> ReplayRequest {
+    ReplayRequest { last: None, since: Some(position.clone()) }
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn the_least_recently_published_room_is_forgotten_first() {
     let payload = "x".repeat(1000);
     let (rooms, metrics) = rooms(100, 6500);
     let watching = Arc::new(Seen::default());
-    rooms.join("watched", None, watching.clone(), &Wish::default(), |_, _| ());
+    rooms.join("watched", None, watching.clone(), &ReplayRequest::default(), |_, _| ());
     for name in ["watched", "a", "b", "a"] {
         publish_to(&rooms, name, &payload);
     }

@@ -26,7 +26,7 @@ use crate::{
         stream::Streams,
     },
     health::Health,
-    http::{self, Publishing, Rear, admin::Admin, hosts::Hosts, polling::Engine},
+    http::{self, AppState, Publishing, admin::Admin, hosts::Hosts, polling::Engine},
     ingest::{self, Progress},
     memory,
     metrics::{Gauge, Metrics},
@@ -196,7 +196,7 @@ impl Parts {
     ) -> Accept<Router> {
         let Self { config, auth, metrics, .. } = self;
         let publishing = Publishing::new(config, auth.clone(), link, metrics.clone());
-        let rear = Rear {
+        let rear = AppState {
             engine,
             rooms: self.rooms.clone(),
             outages: self.outages.clone(),
@@ -207,7 +207,7 @@ impl Parts {
         let routes = http::public(config, rear, hosts);
         let addresses = Addresses::new(config.limits.per_address, config.trusted_proxies.clone());
         Accept {
-            service: http::seated(routes, addresses.clone(), metrics.clone()),
+            service: http::with_ip_permits(routes, addresses.clone(), metrics.clone()),
             tls: None,
             streams,
             max_connections: self.max_connections,
@@ -251,10 +251,11 @@ impl Parts {
         let (mut accepting, mut renewing) = (Vec::new(), None);
         if let Some(Secure { listener: secure, tls, redirect, renewal }) = https {
             renewing = Some(core.spawn("certificates", stop, renewal.run(stop.clone())));
-            let service = http::strict(public.service.clone(), redirect.certificates.clone());
+            let service = http::with_hsts(public.service.clone(), redirect.certificates.clone());
             let accept = Accept { service, tls: Some(tls), ..public.clone() };
             accepting.push(core.spawn("accept-https", stop, accept.run(secure, stop.clone())));
-            public.service = http::plain(&self.config, admin, redirect, self.hosts(&listener));
+            public.service =
+                http::redirect_routes(&self.config, admin, redirect, self.hosts(&listener));
         }
         accepting.push(core.spawn("accept", stop, public.run(listener, stop.clone())));
         (accepting, renewing)

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::request::Refusal;
 use crate::rooms::{
     Rooms,
-    history::{Position, Wish},
+    history::{Position, ReplayRequest},
 };
 
 /// Bytes of a pattern: matching costs time.
@@ -23,7 +23,7 @@ pub struct Options {
     /// Messages come with their place.
     pub meta: bool,
     /// What to see first.
-    pub wish: Wish,
+    pub wish: ReplayRequest,
     /// Only the newest message waits while the viewer is behind.
     pub latest: bool,
     /// At most one message in this time.
@@ -171,7 +171,7 @@ mod tests {
                 "meta": meta, "latest": latest, "last": last, "since": since, "maxRate": rate,
             });
             let tick = rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
-            let meant = Options { meta, latest, tick, wish: Wish { last, since } };
+            let meant = Options { meta, latest, tick, wish: ReplayRequest { last, since } };
             prop_assert_eq!(Options::read(Some(&argument)), Ok(meant));
         }
     }

@@ -13,7 +13,7 @@ use super::session::Session;
 use crate::{
     message::Gap,
     rooms::{
-        Outlet,
+        Subscriber,
         delivery::{Batch, Delivery},
     },
 };
@@ -21,7 +21,7 @@ use crate::{
 /// At most one message a tick: the first at once, then the newest at each tick.
 pub struct MaxRate {
     me: Weak<Self>,
-    inner: Arc<dyn Outlet>,
+    inner: Arc<dyn Subscriber>,
     tick: Duration,
     state: Mutex<Held>,
 }
@@ -29,7 +29,7 @@ pub struct MaxRate {
 /// Only the newest message waits while the viewer is behind.
 pub struct Latest {
     me: Weak<Self>,
-    inner: Arc<dyn Outlet>,
+    inner: Arc<dyn Subscriber>,
     session: Arc<Session>,
     state: Mutex<Held>,
 }
@@ -43,7 +43,7 @@ struct Held {
 
 impl MaxRate {
     /// One message in `tick`.
-    pub fn new(inner: Arc<dyn Outlet>, tick: Duration) -> Arc<Self> {
+    pub fn new(inner: Arc<dyn Subscriber>, tick: Duration) -> Arc<Self> {
         Arc::new_cyclic(|me| Self { me: me.clone(), inner, tick, state: Mutex::default() })
     }
 
@@ -61,7 +61,7 @@ impl MaxRate {
     }
 }
 
-impl Outlet for MaxRate {
+impl Subscriber for MaxRate {
     fn deliver(&self, batch: &Batch) -> usize {
         let Some(newest) = batch.last() else { return 0 };
         let mut held = lock(&self.state);
@@ -85,7 +85,7 @@ impl Outlet for MaxRate {
 
 impl Latest {
     /// For a viewer over this session.
-    pub fn new(inner: Arc<dyn Outlet>, session: Arc<Session>) -> Arc<Self> {
+    pub fn new(inner: Arc<dyn Subscriber>, session: Arc<Session>) -> Arc<Self> {
         Arc::new_cyclic(|me| Self { me: me.clone(), inner, session, state: Mutex::default() })
     }
 
@@ -101,7 +101,7 @@ impl Latest {
     }
 }
 
-impl Outlet for Latest {
+impl Subscriber for Latest {
     fn deliver(&self, batch: &Batch) -> usize {
         let mut held = lock(&self.state);
         if !held.awaited {

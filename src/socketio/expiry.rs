@@ -55,7 +55,7 @@ impl Expiry {
                 Some(Duration::ZERO) => {
                     let due = self.lock().pop_first();
                     if let Some(viewer) = due.and_then(|(_, viewer)| viewer.upgrade()) {
-                        viewer.look_at_the_clock();
+                        viewer.check_token_expiry();
                     }
                     // Tokens of one kind often end together.
                     yield_now().await;

@@ -16,7 +16,7 @@ use socketioxide::{
 };
 use socketioxide_core::Value;
 
-use super::{outlet::queued, session::Session};
+use super::{session::Session, subscriber::queued};
 
 /// An event from a client.
 pub struct Request {

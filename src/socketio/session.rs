@@ -15,8 +15,8 @@ use tracing::info;
 
 use crate::{
     conn::{
-        backlog::{Backlog, Peer, Share},
-        stream::{Control, fits, log_end},
+        backlog::{Backlog, Peer, Quota},
+        stream::{Control, log_end, within_limit},
     },
     metrics::{Close, Metrics, Transport},
 };
@@ -45,7 +45,7 @@ pub struct Session {
     /// Why its last socket left the namespace, as far as that was not the server's doing.
     left: Mutex<Option<Close>>,
     /// What waits for the next poll; what waits for a WebSocket is its stream's.
-    share: Share,
+    quota: Quota,
     /// A poll has begun, or a WebSocket has taken over.
     resumed: Notify,
 }
@@ -97,8 +97,8 @@ impl Sessions {
     fn open(self: &Arc<Self>, carrier: Carrier, base64_only: bool) -> Arc<Session> {
         self.metrics.sessions(carrier.transport()).inc();
         let (sid, left, resumed) = Default::default();
-        let (sessions, carrier, share) = (self.clone(), carrier.into(), self.backlog.share());
-        Arc::new(Session { sessions, sid, base64_only, carrier, left, share, resumed })
+        let (sessions, carrier, quota) = (self.clone(), carrier.into(), self.backlog.quota());
+        Arc::new(Session { sessions, sid, base64_only, carrier, left, quota, resumed })
     }
 
     /// The session of this name, if it is alive.
@@ -122,7 +122,7 @@ impl Session {
             Carrier::Polling(Polling { ended: Some(reason), .. }) => stream.end(*reason),
             Carrier::Polling(_) => {
                 // Both are counted already.
-                let _ = stream.share().add(self.share.clear());
+                let _ = stream.quota().add(self.quota.clear());
                 self.count(&carrier, -1);
                 *carrier = Carrier::WebSocket(stream);
                 self.count(&carrier, 1);
@@ -150,33 +150,35 @@ impl Session {
     /// To be told before packets of these sizes are queued. An error says why they are not to be:
     /// the session has ended, or is to be ended.
     pub fn queue(&self, packets: impl Iterator<Item = usize>) -> Result<(), Close> {
-        self.admit(packets, fits)
+        self.admit(packets, within_limit)
     }
 
     /// As [`Self::queue`], for a replay: as much as may be in one comes beside what may wait.
     pub fn queue_replay(&self, packets: impl Iterator<Item = usize>) -> Result<(), Close> {
-        self.admit(packets, |waiting, _| fits(waiting, 0))
+        self.admit(packets, |waiting, _| within_limit(waiting, 0))
     }
 
     fn admit(
         &self,
         packets: impl Iterator<Item = usize>,
-        fits: impl Fn(usize, usize) -> bool,
+        within_limit: impl Fn(usize, usize) -> bool,
     ) -> Result<(), Close> {
         let is_too_much = match &mut *lock(&self.carrier) {
-            Carrier::WebSocket(stream) => stream.reserve(packets.map(framed).sum(), fits)?,
+            Carrier::WebSocket(stream) => {
+                stream.reserve(packets.map(framed).sum(), within_limit)?
+            }
             Carrier::Polling(polling) => {
                 let bytes = packets.sum();
                 polling.check(self.sessions.slow_after)?;
-                if polling.open == 0 && !fits(self.share.waiting(), bytes) {
+                if polling.open == 0 && !within_limit(self.quota.waiting(), bytes) {
                     return Err(Close::QueueFull);
                 }
-                self.share.add(bytes)
+                self.quota.add(bytes)
             }
         };
         // Not under the lock: it may be this session that has to go.
         if is_too_much {
-            self.share.relieve();
+            self.quota.evict_largest();
             return self.ended().map_or(Ok(()), Err);
         }
         Ok(())
@@ -193,8 +195,8 @@ impl Session {
     /// A poll's answer has taken so many bytes.
     pub fn taken(&self, bytes: usize) {
         match &*lock(&self.carrier) {
-            Carrier::WebSocket(stream) => stream.share().take(bytes),
-            Carrier::Polling(_) => self.share.take(bytes),
+            Carrier::WebSocket(stream) => stream.quota().take(bytes),
+            Carrier::Polling(_) => self.quota.take(bytes),
         }
     }
 
@@ -233,7 +235,7 @@ impl Session {
             Carrier::Polling(polling) if polling.ended.is_none() => {
                 polling.ended = Some(reason);
                 self.sessions.metrics.closed(reason).inc();
-                self.share.clear();
+                self.quota.clear();
                 let sid = self.sid.get().cloned().unwrap_or_default();
                 let ended = sid.clone();
                 log_end(reason, move |left_out, reason| {
@@ -265,8 +267,8 @@ impl Session {
 }
 
 impl Peer for Session {
-    fn share(&self) -> &Share {
-        &self.share
+    fn quota(&self) -> &Quota {
+        &self.quota
     }
 
     fn end(&self, reason: Close) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use socketioxide::extract::SocketRef;
 
-use super::{outlet::queued, session::Session};
+use super::{session::Session, subscriber::queued};
 use crate::{
     health::SourceSignal,
     outages::{Listener, Told},

@@ -19,11 +19,11 @@ use super::{
     arguments::{self, Options},
     conflate::{Latest, MaxRate},
     expiry::Alarm,
-    outlet::SocketOutlet,
-    pace::{Pace, Verdict},
+    rate_limit::{RateLimit, Verdict},
     request::{Refusal, Request},
     session::Session,
     source::SourceOutlet,
+    subscriber::SocketSubscriber,
 };
 use crate::{
     auth::{Grant, WATCHING},
@@ -31,7 +31,7 @@ use crate::{
     glob,
     metrics::Close,
     outages,
-    rooms::{Channel, Member, Outlet, Welcome, history::Wish},
+    rooms::{Channel, JoinReply, Member, Subscriber, history::ReplayRequest},
 };
 
 /// How long before its token ends a viewer is told so, in ms.
@@ -61,7 +61,7 @@ pub struct Viewer {
 
 struct State {
     phase: Phase,
-    pace: Pace,
+    rate_limit: RateLimit,
     rooms: HashMap<Arc<str>, Membership>,
     grant: Grant,
     /// It was told that the grant ends soon.
@@ -100,7 +100,7 @@ struct Channels {
 
 struct Membership {
     member: Member,
-    outlet: Arc<SocketOutlet>,
+    subscriber: Arc<SocketSubscriber>,
 }
 
 impl Viewer {
@@ -108,10 +108,11 @@ impl Viewer {
     pub fn new(shared: Arc<Shared>, session: Arc<Session>, grant: Grant) -> Arc<Self> {
         let Shared { max_rooms, max_events, .. } = *shared;
         // All rooms can be joined and left again at once.
-        let pace = Pace::new(max_events, max_events.max(2 * max_rooms), Instant::now());
+        let rate_limit = RateLimit::new(max_events, max_events.max(2 * max_rooms), Instant::now());
         let phase = Phase::Connecting(Vec::new());
         let rooms = HashMap::new();
-        let state = State { phase, pace, rooms, grant, noticed: false, alarm: None, source: None };
+        let state =
+            State { phase, rate_limit, rooms, grant, noticed: false, alarm: None, source: None };
         Arc::new(Self { shared, session, state: state.into() })
     }
 
@@ -137,9 +138,9 @@ impl Viewer {
     /// Answers a request; requests of one viewer come one after the other.
     pub fn request(self: &Arc<Self>, socket: &SocketRef, ask: Ask, request: Request) {
         let mut state = self.lock();
-        match (state.pace.event(Instant::now()), &mut state.phase) {
+        match (state.rate_limit.event(Instant::now()), &mut state.phase) {
             (_, Phase::Gone) => {}
-            (Verdict::Absurd, _) => {
+            (Verdict::Excessive, _) => {
                 drop(state);
                 self.end(Close::TooFast);
             }
@@ -181,13 +182,13 @@ impl Viewer {
         state.alarm = None;
         state.source = None;
         for (room, membership) in state.rooms.drain() {
-            membership.outlet.close();
+            membership.subscriber.close();
             self.shared.rooms.leave(&room, membership.member);
         }
     }
 
     /// Says that the token ends soon, or ends it all.
-    pub fn look_at_the_clock(self: &Arc<Self>) {
+    pub fn check_token_expiry(self: &Arc<Self>) {
         let mut state = self.lock();
         let (Phase::Connected(socket), Some(ends)) = (&state.phase, state.grant.ends) else {
             return;
@@ -290,30 +291,32 @@ impl Viewer {
     ) {
         let rooms = &self.shared.rooms;
         let source = options.meta.then(|| self.source(state, socket));
-        let socket_outlet = SocketOutlet::new(socket.clone(), self.clone(), source.clone());
-        let socket_outlet = Arc::new(socket_outlet);
-        let mut outlet: Arc<dyn Outlet> = socket_outlet.clone();
+        let socket_subscriber = SocketSubscriber::new(socket.clone(), self.clone(), source.clone());
+        let socket_subscriber = Arc::new(socket_subscriber);
+        let mut subscriber: Arc<dyn Subscriber> = socket_subscriber.clone();
         if options.latest {
-            outlet = Latest::new(outlet, self.session.clone());
+            subscriber = Latest::new(subscriber, self.session.clone());
         }
         if let Some(tick) = options.tick {
-            outlet = MaxRate::new(outlet, tick);
+            subscriber = MaxRate::new(subscriber, tick);
         }
         let before = state.rooms.remove(&room);
-        let welcome = |welcome: &Welcome<'_>, messages| {
+        let welcome = |welcome: &JoinReply<'_>, messages| {
             // What is still on its way to the outlet of before is part of the replay, if one was
             // asked for; if none was, it comes after this answer.
-            if let Some(before) = before.as_ref().filter(|_| options.wish != Wish::default()) {
-                before.outlet.close();
+            if let Some(before) =
+                before.as_ref().filter(|_| options.wish != ReplayRequest::default())
+            {
+                before.subscriber.close();
             }
             request.accept(&self.session, welcome);
-            socket_outlet.replay(&room, messages);
+            socket_subscriber.replay(&room, messages);
         };
         let again = before.as_ref().map(|before| before.member);
         let others = (self.shared.hello && again.is_none()).then(|| rooms.members(&room));
-        let member = rooms.join(&room, again, outlet, &options.wish, welcome);
+        let member = rooms.join(&room, again, subscriber, &options.wish, welcome);
         others.iter().flat_map(|others| others.values()).for_each(|other| other.hello());
-        state.rooms.insert(room, Membership { member, outlet: socket_outlet });
+        state.rooms.insert(room, Membership { member, subscriber: socket_subscriber });
         // After the answer: an outage that has been announced is told now.
         source.iter().for_each(outages::enter);
     }
@@ -333,7 +336,7 @@ impl Viewer {
 
     fn take_out(&self, state: &mut State, room: &str) {
         if let Some(membership) = state.rooms.remove(room) {
-            membership.outlet.close();
+            membership.subscriber.close();
             self.shared.rooms.leave(room, membership.member);
         }
     }

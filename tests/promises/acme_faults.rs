@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 use crate::{
     certified::{Killed, certificate, site, until_served, until_told},
     pebble::{Behaviour, Ca, NEW_ORDER, until},
-    support::{Site, request},
+    support::{TestServer, request},
 };
 
-async fn end(site: &Site) {
+async fn end(site: &TestServer) {
     site.stop();
     site.until("it is over", async || site.is_over()).await;
 }

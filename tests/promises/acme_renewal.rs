@@ -5,19 +5,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::{
     certified::{certificate, site, until_served},
     pebble::{Behaviour, Ca},
-    support::Site,
+    support::TestServer,
 };
 
 const DAY: u64 = 24 * 3600;
 
 /// When that is, once it is known, in seconds since the Unix epoch.
-async fn next_attempt(site: &Site) -> Option<u64> {
+async fn next_attempt(site: &TestServer) -> Option<u64> {
     let told = certificate(site).await["next_attempt"].as_str().map(str::to_owned)?;
     let at = humantime::parse_rfc3339(&told).expect("a time");
     Some(at.duration_since(UNIX_EPOCH).expect("after 1970").as_secs())
 }
 
-async fn end(site: &Site) {
+async fn end(site: &TestServer) {
     site.stop();
     site.until("it is over", async || site.is_over()).await;
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::support::{Site, request};
+use crate::support::{TestServer, request};
 
 /// A folder for one test, gone with this value.
 struct Folder(PathBuf);
@@ -57,7 +57,7 @@ async fn a_folder_serves_its_files_and_neither_hidden_ones_nor_others() {
     folder.link("page/empty/index.html", "../../secret.txt");
     // The folder itself may be a link, which a new version is put behind.
     folder.link("current", "page");
-    let site = Site::start_with(|settings| {
+    let site = TestServer::start_with(|settings| {
         settings.assets = Some(folder.0.join("current").to_string_lossy().into());
     })
     .await;

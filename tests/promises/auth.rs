@@ -9,12 +9,12 @@ use roomcast::{
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 
-use crate::support::{Client, Site, request};
+use crate::support::{Client, TestServer, request};
 
 const SECRET: &str = "a secret of thirty-two bytes, ok";
 
-async fn start() -> std::sync::Arc<Site> {
-    Site::start_with(|settings| settings.jwt_secret = Some(SECRET.into())).await
+async fn start() -> std::sync::Arc<TestServer> {
+    TestServer::start_with(|settings| settings.jwt_secret = Some(SECRET.into())).await
 }
 
 fn token(rooms: &[&str], publish: &[&str], seconds: u64) -> String {
@@ -26,7 +26,7 @@ fn token(rooms: &[&str], publish: &[&str], seconds: u64) -> String {
 }
 
 /// Enters the namespace; the answer to it.
-async fn enter(site: &Site, auth: Value) -> (Client, String) {
+async fn enter(site: &TestServer, auth: Value) -> (Client, String) {
     let mut client = Client::open(TcpSocket::new_v4().expect("a socket"), site).await;
     assert!(client.packet().await.starts_with("0{"), "Engine.IO opens");
     client.send(&format!("40{auth}")).await;
@@ -34,7 +34,7 @@ async fn enter(site: &Site, auth: Value) -> (Client, String) {
     (client, answer)
 }
 
-async fn enter_with(site: &Site, token: &str) -> Client {
+async fn enter_with(site: &TestServer, token: &str) -> Client {
     let (client, answer) = enter(site, json!({ "token": token })).await;
     assert!(answer.starts_with("40{"), "{answer}");
     client

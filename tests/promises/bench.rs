@@ -20,12 +20,12 @@ use tokio::{
 use tokio_tungstenite::{accept_async, tungstenite::Message};
 
 use crate::{
-    support::{Site, within},
+    support::{TestServer, within},
     tls::{Files, make},
 };
 
 /// Runs the program to its end: whether it is content, what it prints, what it complains of.
-async fn bench(args: &[&str], redis: Option<&Site>) -> (bool, String, String) {
+async fn bench(args: &[&str], redis: Option<&TestServer>) -> (bool, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
     command.env_clear().arg("bench").args(args).stdin(Stdio::null()).kill_on_drop(true);
     if let Some(site) = redis {
@@ -182,7 +182,7 @@ async fn viewers_that_are_cut_off_are_reported() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_of_ours_loses_nothing_however_viewers_come() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let url = format!("http://{}", site.addr);
     let load = ["--viewers", "60", "--rooms", "7", "--rate", "max", "--count", "700", "--json"];
     for more in [&[][..], &["--upgrade"], &["--threads", "3"]] {
@@ -216,7 +216,7 @@ async fn certificates_are_trusted_as_told_and_redirects_are_explained() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_who_do_not_read_are_counted_apart() {
     // More than may wait for a viewer, so slowly that nobody else can be taken for one.
-    let site = Site::start_with(|settings| settings.slow_after = "19s".into()).await;
+    let site = TestServer::start_with(|settings| settings.slow_after = "19s".into()).await;
     let url = format!("http://{}", site.addr);
     let load = ["--viewers", "10", "--size", "65536", "--rate", "20", "--count", "110", "--json"];
     let args = [&[&*url, "--stalled", "1", "--slow", "1"], &load[..]].concat();
@@ -228,7 +228,7 @@ async fn those_who_do_not_read_are_counted_apart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_server_is_told_with_what_to_do() {
-    let site = Site::start_with(|settings| settings.max_connections = Some("3".into())).await;
+    let site = TestServer::start_with(|settings| settings.max_connections = Some("3".into())).await;
     let url = format!("http://{}", site.addr);
     let (clean, _, error) = bench(&[&url, "--viewers", "4", "--hold", "0s"], Some(&site)).await;
     assert!(!clean && error.contains("503") && error.contains("MAX_CONNECTIONS"), "{error}");

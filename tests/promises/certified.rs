@@ -8,29 +8,29 @@ use std::{
 use roomcast::config::Settings;
 use serde_json::Value;
 
-use crate::{pebble::Ca, support::Site};
+use crate::{pebble::Ca, support::TestServer};
 
-pub async fn site(ca: &Ca, change: impl FnOnce(&mut Settings)) -> Arc<Site> {
-    Site::start_with(|settings| {
+pub async fn site(ca: &Ca, change: impl FnOnce(&mut Settings)) -> Arc<TestServer> {
+    TestServer::start_with(|settings| {
         ca.settings(settings);
         change(settings);
     })
     .await
 }
 
-pub async fn certificate(site: &Site) -> Value {
+pub async fn certificate(site: &TestServer) -> Value {
     let (_, status) = site.get("/status").await;
     let status: Value = serde_json::from_str(&status).expect("JSON");
     status["certificate"].clone()
 }
 
-pub async fn until_served(site: &Site) -> String {
+pub async fn until_served(site: &TestServer) -> String {
     site.until("a certificate", async || certificate(site).await["ok"] == true).await;
     certificate(site).await["serial"].as_str().expect("a serial").to_owned()
 }
 
 /// The reason that is told, once it contains a text.
-pub async fn until_told(site: &Site, text: &str) -> String {
+pub async fn until_told(site: &TestServer, text: &str) -> String {
     let told = async || certificate(site).await["error"].as_str().unwrap_or_default().to_owned();
     site.until(text, async || told().await.contains(text)).await;
     told().await

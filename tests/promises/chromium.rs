@@ -9,7 +9,7 @@ use tokio::{
     time::interval,
 };
 
-use crate::support::{LOOK_EVERY, Site, within};
+use crate::support::{LOOK_EVERY, TestServer, within};
 
 const PAGE: &str =
     "<!doctype html><script src=/socket.io/socket.io.js></script><script src=/told.js></script>";
@@ -48,7 +48,7 @@ async fn a_browser_upgrades_to_a_websocket_over_tls_and_gets_messages() {
         std::fs::write(path(name), content).expect("written");
     }
     let text = |name: &str| Some(path(name).to_string_lossy().into_owned());
-    let site = Site::start_with(|settings| {
+    let site = TestServer::start_with(|settings| {
         settings.https_addr = "127.0.0.1:0".into();
         (settings.tls_cert, settings.tls_key) = (text("cert.pem"), text("key.pem"));
         settings.assets = text("assets");

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 
-use crate::support::{Client, Polling, Site};
+use crate::support::{Client, Polling, TestServer};
 
 fn number(event: &Value) -> u64 {
     event[1].as_str().and_then(|text| text.split(' ').next()?.parse().ok()).expect("a number")
@@ -12,7 +12,7 @@ fn number(event: &Value) -> u64 {
 #[tokio::test]
 async fn at_a_maximal_rate_the_first_comes_at_once_and_the_newest_in_the_end() {
     const MESSAGES: u64 = 200;
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     client.ask(json!(["channel", "device01", {"maxRate": 5, "meta": true}])).await;
     for number in 1..=MESSAGES {
@@ -34,7 +34,7 @@ async fn at_a_maximal_rate_the_first_comes_at_once_and_the_newest_in_the_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_behind_gets_the_newest_alone_when_it_reads_again() {
     const MESSAGES: u64 = 2000;
-    let site = Site::start_with(|settings| settings.slow_after = "19s".into()).await;
+    let site = TestServer::start_with(|settings| settings.slow_after = "19s".into()).await;
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small window");
     let mut behind = Client::connect_over(socket, &site).await;
@@ -54,7 +54,7 @@ async fn who_is_behind_gets_the_newest_alone_when_it_reads_again() {
 
 #[tokio::test]
 async fn between_polls_only_the_newest_waits() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let client = Polling::connect(&site).await;
     assert_eq!(client.post(r#"42["channel","device01",{"latest":true}]"#).await, 200);
     site.until_metric("roomcast_members", 1).await;

@@ -13,12 +13,12 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 
-use crate::support::{Client, Polling, Site, within};
+use crate::support::{Client, Polling, TestServer, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_arrived_is_delivered_before_the_end() {
     const MESSAGES: usize = 500;
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut clients = Vec::new();
     for _ in 0..20 {
         let mut client = Client::connect(&site).await;
@@ -41,7 +41,7 @@ async fn what_has_arrived_is_delivered_before_the_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_go_on_until_each_viewer_is_closed() {
     const VIEWERS: usize = 60;
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut viewers = Vec::new();
     for _ in 0..VIEWERS {
         let mut viewer = Client::connect(&site).await;
@@ -81,7 +81,7 @@ async fn messages_go_on_until_each_viewer_is_closed() {
 #[tokio::test]
 async fn followers_by_http_get_what_waits_for_them_before_the_end() {
     const MESSAGES: usize = 300;
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut sse = TcpStream::connect(site.addr).await.expect("connected");
     let head = b"GET /events/device01 HTTP/1.1\r\nhost: localhost\r\n\r\n";
     sse.write_all(head).await.expect("sent");
@@ -110,7 +110,7 @@ struct KeptAlive {
 }
 
 impl KeptAlive {
-    async fn connect(site: &Site) -> Self {
+    async fn connect(site: &TestServer) -> Self {
         let stream = TcpStream::connect(site.addr).await.expect("connected");
         let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP");
         tokio::spawn(connection);
@@ -151,7 +151,7 @@ impl KeptAlive {
 #[tokio::test]
 async fn while_it_drains_it_is_not_ready_and_says_so() {
     // A request whose body never comes holds up the end until the grace is over.
-    let site = Site::start_with(|settings| settings.grace = "2s".into()).await;
+    let site = TestServer::start_with(|settings| settings.grace = "2s".into()).await;
     let mut stalled = Client::connect(&site).await;
     stalled.join("device01").await;
     let hanging = TcpStream::connect(site.addr).await.expect("connected");
@@ -171,7 +171,7 @@ async fn while_it_drains_it_is_not_ready_and_says_so() {
 
 #[tokio::test]
 async fn a_poll_that_waits_is_answered() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let client = Polling::connect(&site).await;
     site.until_metric("roomcast_connections", 0).await;
     let poll = tokio::spawn(async move { client.poll().await });
@@ -183,7 +183,7 @@ async fn a_poll_that_waits_is_answered() {
 
 #[tokio::test]
 async fn a_peer_that_stopped_reading_does_not_hold_up_the_end() {
-    let site = Site::start_with(|settings| settings.grace = "1s".into()).await;
+    let site = TestServer::start_with(|settings| settings.grace = "1s".into()).await;
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small window");
     let mut stalled = Client::connect_over(socket, &site).await;
@@ -201,7 +201,7 @@ async fn a_peer_that_stopped_reading_does_not_hold_up_the_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_viewer_that_is_behind_gets_all_of_it_before_the_end() {
     const MESSAGES: usize = 900;
-    let site = Site::start_with(|settings| {
+    let site = TestServer::start_with(|settings| {
         settings.slow_after = "19s".into();
         settings.grace = "60s".into();
     })
@@ -223,7 +223,7 @@ async fn a_viewer_that_is_behind_gets_all_of_it_before_the_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_grace_is_enough_for_many() {
     const CLIENTS: usize = 2000;
-    let site = Site::start_with(|settings| settings.grace = "2s".into()).await;
+    let site = TestServer::start_with(|settings| settings.grace = "2s".into()).await;
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         clients.push(Client::connect(&site).await);

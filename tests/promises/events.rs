@@ -5,13 +5,13 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Redis, Site, free_ports, request, within};
+use crate::support::{Redis, TestServer, free_ports, request, within};
 
 /// A client such as `curl -N`.
 struct Curl(BufReader<TcpStream>);
 
 impl Curl {
-    async fn get(site: &Site, path: &str, headers: &str) -> Self {
+    async fn get(site: &TestServer, path: &str, headers: &str) -> Self {
         let mut stream = TcpStream::connect(site.addr).await.expect("connected");
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
@@ -48,7 +48,7 @@ impl Curl {
 
 #[tokio::test]
 async fn messages_come_as_events_and_what_was_missed_comes_once() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut curl = Curl::get(&site, "/events/devices/01", "").await;
     let (joined, _) = curl.event().await;
     assert!(joined.starts_with("event: joined\ndata: {\"room\":\"devices/01\""), "{joined}");
@@ -76,7 +76,7 @@ async fn messages_come_as_events_and_what_was_missed_comes_once() {
 
 #[tokio::test]
 async fn a_gap_is_told_and_the_end_is_orderly() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut curl = Curl::get(&site, "/events/device01", "").await;
     curl.event().await;
     site.kill_subscription().await;
@@ -92,7 +92,7 @@ async fn a_gap_is_told_and_the_end_is_orderly() {
 async fn an_outage_is_told_and_its_end_comes_before_the_gap() {
     let [addr] = free_ports();
     let redis = Redis::start(addr.port()).await;
-    let site = Site::start_with(|settings| settings.redishost = Some(addr.to_string())).await;
+    let site = TestServer::start_with(|settings| settings.redishost = Some(addr.to_string())).await;
     let mut curl = Curl::get(&site, "/events/device01", "").await;
     curl.event().await;
     redis.stop().await;
@@ -121,7 +121,7 @@ async fn an_outage_is_told_and_its_end_comes_before_the_gap() {
 
 #[tokio::test]
 async fn a_wrong_request_is_explained() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let long = format!("/events/{}", "x".repeat(257));
     for (path, status) in
         [(long.as_str(), 400), ("/events/a%0Ab", 400), ("/events/a?last=x", 400), ("/events/", 404)]
@@ -132,7 +132,7 @@ async fn a_wrong_request_is_explained() {
 
 #[tokio::test]
 async fn a_reader_that_stops_reading_is_ended_before_much_waits_for_it() {
-    let site = Site::start_with(|settings| settings.slow_after = "19s".into()).await;
+    let site = TestServer::start_with(|settings| settings.slow_after = "19s".into()).await;
     let mut stalled = Curl::get(&site, "/events/device01", "").await;
     stalled.event().await;
     // Far fewer than 4,096 events, and more than the kernel takes and 4 MiB may wait.

@@ -3,13 +3,13 @@
 
 use tokio::net::TcpStream;
 
-use crate::support::Site;
+use crate::support::TestServer;
 
 #[tokio::test]
 async fn health_is_answered_when_no_file_is_left() {
     const FILES: usize = 100;
     let limit = format!("ulimit -n {FILES}; exec \"$0\"");
-    let (site, process) = Site::start_process_by(&["/bin/sh", "-c", &limit], &[]).await;
+    let (site, process) = TestServer::start_process_by(&["/bin/sh", "-c", &limit], &[]).await;
     let Some(redis) = site.redis_addr() else { panic!("an address") };
     let mut taken = Vec::new();
     // The kernel completes them also when the process cannot take them.

@@ -5,10 +5,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Site, within};
+use crate::support::{TestServer, within};
 
 /// The head of an answer, in small letters.
-async fn head(site: &Site, path: &str) -> String {
+async fn head(site: &TestServer, path: &str) -> String {
     let mut stream = TcpStream::connect(site.addr).await.expect("connected");
     let asked = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(asked.as_bytes()).await.expect("sent");
@@ -22,7 +22,7 @@ async fn head(site: &Site, path: &str) -> String {
 
 #[tokio::test]
 async fn every_answer_is_careful_and_none_says_who_wrote_it() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let polling = "/socket.io/?EIO=4&transport=polling";
     let client = "/socket.io/socket.io.js";
     for path in ["/", "/main.js", client, "/nothing", "/livez", polling, "/socket.io/", "/events/x"]
@@ -39,7 +39,7 @@ async fn every_answer_is_careful_and_none_says_who_wrote_it() {
 
 #[tokio::test]
 async fn nothing_runs_in_the_page_but_its_own_files() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let head = head(&site, "/").await;
     let policy = head.split("\r\ncontent-security-policy: ").nth(1).expect("a policy");
     let policy = policy.split("\r\n").next().expect("a line");

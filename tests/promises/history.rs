@@ -4,11 +4,11 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{Client, Site};
+use crate::support::{Client, TestServer};
 
 #[tokio::test]
 async fn who_joins_sees_the_last_messages_first() {
-    let site = Site::start_with(|settings| settings.history = "3".into()).await;
+    let site = TestServer::start_with(|settings| settings.history = "3".into()).await;
     for payload in ["a", "b", "c", "d"] {
         site.publish("device01", payload).await;
     }
@@ -24,7 +24,7 @@ async fn who_joins_sees_the_last_messages_first() {
 
 #[tokio::test]
 async fn what_one_missed_comes_exactly_once_or_one_is_told() {
-    let site = Site::start_with(|settings| settings.history = "5".into()).await;
+    let site = TestServer::start_with(|settings| settings.history = "5".into()).await;
     let mut client = Client::connect(&site).await;
     let answer = client.ask(json!(["channel", "device01", {"meta": true}])).await;
     site.publish("device01", "1").await;
@@ -62,7 +62,7 @@ async fn what_one_missed_comes_exactly_once_or_one_is_told() {
 async fn joins_while_messages_pour_in_leave_no_hole_and_no_double() {
     const VIEWERS: u64 = 20;
     const MESSAGES: usize = 2000;
-    let site = Site::start_with(|settings| settings.history = "2000".into()).await;
+    let site = TestServer::start_with(|settings| settings.history = "2000".into()).await;
     let mut viewers = JoinSet::new();
     for seed in 0..VIEWERS {
         let site = site.clone();
@@ -79,7 +79,7 @@ async fn joins_while_messages_pour_in_leave_no_hole_and_no_double() {
 }
 
 /// Reads until the last message, and reconnects now and then.
-async fn watch(site: &Site, mut random: StdRng, last: usize) -> Vec<usize> {
+async fn watch(site: &TestServer, mut random: StdRng, last: usize) -> Vec<usize> {
     let (mut seen, mut since) = (Vec::new(), Value::Null);
     while seen.last() != Some(&last) {
         let mut client = Client::connect(site).await;
@@ -103,7 +103,7 @@ async fn watch(site: &Site, mut random: StdRng, last: usize) -> Vec<usize> {
 
 #[tokio::test]
 async fn a_lost_source_is_told_and_nothing_is_claimed_across_it() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     let before = client.ask(json!(["channel", "device01", {"meta": true}])).await;
     let mut plain = Client::connect(&site).await;
@@ -125,7 +125,7 @@ async fn a_lost_source_is_told_and_nothing_is_claimed_across_it() {
 
 #[tokio::test]
 async fn live_channels_are_told_watched_or_not_and_probes_are_not() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     for (channel, payload) in [("device01", "21.5"), ("device02", "x"), ("alarm", "!")] {
         site.publish(channel, payload).await;
     }

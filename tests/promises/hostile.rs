@@ -19,7 +19,7 @@ use tokio::{
     time::{interval, timeout},
 };
 
-use crate::support::{Client, LOOK_EVERY, Process, Site, within};
+use crate::support::{Client, LOOK_EVERY, Process, TestServer, within};
 
 /// More than the server's own patience with anybody, which is 45 s at most.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -31,8 +31,8 @@ const KEPT: u64 = 96 << 10;
 const FILES: usize = 8;
 
 /// A server under attack, and a viewer who must notice nothing of it.
-struct Siege {
-    site: Arc<Site>,
+struct Attack {
+    site: Arc<TestServer>,
     process: Process,
     /// Before the attack.
     files: usize,
@@ -42,9 +42,9 @@ struct Siege {
     witness: JoinHandle<Client>,
 }
 
-impl Siege {
+impl Attack {
     async fn begin(settings: &[(&str, &str)]) -> Self {
-        let (site, process) = Site::start_process(settings).await;
+        let (site, process) = TestServer::start_process(settings).await;
         let mut witness = Client::connect(&site).await;
         witness.join("witness").await;
         let (files, memory) = (process.files(), process.memory());
@@ -100,7 +100,7 @@ impl Siege {
     }
 }
 
-async fn until(site: &Site, what: &str, mut condition: impl AsyncFnMut() -> bool) {
+async fn until(site: &TestServer, what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let mut looks = interval(LOOK_EVERY);
     let wait = async {
         while !condition().await {
@@ -136,7 +136,7 @@ async fn rest(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 /// A WebSocket of Engine.IO 4 whose frames are written by hand.
-async fn websocket(site: &Site) -> TcpStream {
+async fn websocket(site: &TestServer) -> TcpStream {
     let mut stream = TcpStream::connect(site.addr).await.expect("connected");
     let head = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: localhost\r\n\
                 connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\

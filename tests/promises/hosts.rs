@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Redis, Site, free_ports, within};
+use crate::support::{Redis, TestServer, free_ports, within};
 
 const OWN: [&str; 9] = [
     "localhost",
@@ -75,10 +75,10 @@ fn is_refused(answer: &str) -> bool {
 }
 
 /// A server that all interfaces reach, with a Redis that is not its own.
-async fn start_open(change: impl FnOnce(&mut Settings)) -> (std::sync::Arc<Site>, Redis) {
+async fn start_open(change: impl FnOnce(&mut Settings)) -> (std::sync::Arc<TestServer>, Redis) {
     let [redis] = free_ports();
     let source = Redis::start(redis.port()).await;
-    let site = Site::start_with(|settings| {
+    let site = TestServer::start_with(|settings| {
         settings.http_addr = "0.0.0.0:0".into();
         settings.admin_addr = "0.0.0.0:0".into();
         settings.redishost = Some(redis.to_string());
@@ -94,7 +94,8 @@ fn local(addr: SocketAddr) -> SocketAddr {
 
 #[tokio::test]
 async fn a_foreign_name_that_leads_here_reads_nothing() {
-    let site = Site::start_with(|settings| settings.publish_token = Some("token".into())).await;
+    let site =
+        TestServer::start_with(|settings| settings.publish_token = Some("token".into())).await;
     let listeners = [(site.addr, &PUBLIC[..]), (site.admin, &ADMIN)];
     for (addr, requests) in listeners {
         for request in requests {
@@ -125,7 +126,7 @@ async fn a_foreign_name_that_leads_here_reads_nothing() {
 
 #[tokio::test]
 async fn every_name_in_a_request_counts_and_none_is_needed() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     for head in [
         "GET http://evil.example/livez HTTP/1.1\r\nhost: localhost",
         "GET /livez HTTP/1.1\r\nhost: localhost\r\nhost: evil.example",
@@ -143,7 +144,7 @@ async fn every_name_in_a_request_counts_and_none_is_needed() {
 
 #[tokio::test]
 async fn hosts_adds_names() {
-    let site = Site::start_with(|settings| {
+    let site = TestServer::start_with(|settings| {
         settings.hosts = Some("App.example, *.rt.example,my_box".into());
     })
     .await;
@@ -157,7 +158,7 @@ async fn hosts_adds_names() {
         assert!(is_refused(&ask_under(site.addr, "GET /livez", host).await), "{host}");
         assert!(is_refused(&ask_under(site.admin, "GET /status", host).await), "{host}");
     }
-    let any = Site::start_with(|settings| settings.hosts = Some("*".into())).await;
+    let any = TestServer::start_with(|settings| settings.hosts = Some("*".into())).await;
     let answer = ask_under(any.addr, "GET /livez", "evil.example").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
@@ -186,13 +187,13 @@ async fn each_listener_has_its_own_rule() {
     assert!(!is_refused(&ask_under(local(site.addr), "GET /livez", "evil.example").await));
     assert!(is_refused(&ask_under(site.admin, "GET /status", "evil.example").await));
     // The embedded broker is for this machine, whoever reaches the page.
-    let site = Site::start_with(|settings| settings.http_addr = "0.0.0.0:0".into()).await;
+    let site = TestServer::start_with(|settings| settings.http_addr = "0.0.0.0:0".into()).await;
     assert!(is_refused(&ask_under(local(site.addr), "GET /", "evil.example").await));
 }
 
 #[tokio::test]
 async fn a_trusted_proxy_says_which_name_was_asked_for() {
-    let site = Site::start_with(|settings| {
+    let site = TestServer::start_with(|settings| {
         settings.hosts = Some("app.example".into());
         settings.trusted_proxies = Some("127.0.0.1".into());
     })

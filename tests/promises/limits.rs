@@ -8,11 +8,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::support::{Client, Polling, Site, request, within};
+use crate::support::{Client, Polling, TestServer, request, within};
 
 #[tokio::test]
 async fn a_connection_too_many_is_answered_503() {
-    let site = Site::start_with(|settings| settings.max_connections = Some("2".into())).await;
+    let site = TestServer::start_with(|settings| settings.max_connections = Some("2".into())).await;
     let first = Client::connect(&site).await;
     let _second = Client::connect(&site).await;
     let (status, text) = request(site.addr, "GET", "/", "").await;
@@ -28,7 +28,7 @@ async fn a_connection_too_many_is_answered_503() {
 async fn a_burst_of_connections_does_not_get_past_the_limit() {
     const LIMIT: usize = 50;
     let site =
-        Site::start_with(|settings| settings.max_connections = Some(LIMIT.to_string())).await;
+        TestServer::start_with(|settings| settings.max_connections = Some(LIMIT.to_string())).await;
     let mut connecting = JoinSet::new();
     for _ in 0..4 * LIMIT {
         connecting.spawn(TcpStream::connect(site.addr));
@@ -41,7 +41,7 @@ async fn a_burst_of_connections_does_not_get_past_the_limit() {
 
 #[tokio::test]
 async fn polling_sessions_are_bounded_also_over_one_connection() {
-    let site = Site::start_with(|settings| settings.max_connections = Some("3".into())).await;
+    let site = TestServer::start_with(|settings| settings.max_connections = Some("3".into())).await;
     let path = "/socket.io/?EIO=4&transport=polling";
     for _ in 0..3 {
         assert_eq!(request(site.addr, "GET", path, "").await.0, 200);
@@ -54,7 +54,7 @@ async fn polling_sessions_are_bounded_also_over_one_connection() {
 #[tokio::test]
 async fn an_address_has_as_many_connections_as_it_may() {
     let change = |settings: &mut Settings| settings.max_connections_per_address = Some("2".into());
-    let site = Site::start_with(change).await;
+    let site = TestServer::start_with(change).await;
     let first = Client::connect(&site).await;
     let _second = Client::connect(&site).await;
     let (status, text) = request(site.addr, "GET", "/", "").await;
@@ -66,7 +66,7 @@ async fn an_address_has_as_many_connections_as_it_may() {
 }
 
 /// The status of a request that came through a proxy on this machine, and its connection.
-async fn forwarded(site: &Site, client: &str, path: &str, more: &str) -> (String, TcpStream) {
+async fn forwarded(site: &TestServer, client: &str, path: &str, more: &str) -> (String, TcpStream) {
     let mut stream = TcpStream::connect(site.addr).await.expect("connected");
     let head = format!(
         "GET {path} HTTP/1.1\r\nhost: localhost\r\nx-forwarded-for: {client}\r\n{more}\r\n"
@@ -81,7 +81,7 @@ async fn forwarded(site: &Site, client: &str, path: &str, more: &str) -> (String
 async fn behind_a_trusted_proxy_each_client_is_counted_and_nobody_else_can_claim_to_be_one() {
     const WEBSOCKET: &str = "connection: upgrade\r\nupgrade: websocket\r\n\
         sec-websocket-version: 13\r\nsec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n";
-    let site = Site::start_with(|settings| {
+    let site = TestServer::start_with(|settings| {
         settings.max_connections_per_address = Some("2".into());
         settings.trusted_proxies = Some("127.0.0.1".into());
     });
@@ -100,14 +100,14 @@ async fn behind_a_trusted_proxy_each_client_is_counted_and_nobody_else_can_claim
 
     // Nobody is trusted here: what a client says about itself counts for nothing.
     let change = |settings: &mut Settings| settings.max_connections_per_address = Some("1".into());
-    let site = Site::start_with(change).await;
+    let site = TestServer::start_with(change).await;
     let _first = Client::connect(&site).await;
     assert_eq!(forwarded(&site, "9.9.9.8", "/", "").await.0, "429");
 }
 
 #[tokio::test]
 async fn a_socket_is_in_as_many_rooms_as_it_may() {
-    let site = Site::start_with(|settings| settings.max_rooms = "2".into()).await;
+    let site = TestServer::start_with(|settings| settings.max_rooms = "2".into()).await;
     let mut client = Client::connect(&site).await;
     client.join("first").await;
     client.join("second").await;
@@ -120,7 +120,7 @@ async fn a_socket_is_in_as_many_rooms_as_it_may() {
 
 #[tokio::test]
 async fn who_sends_events_too_fast_is_refused_and_who_goes_on_is_ended() {
-    let site = Site::start_with(|settings| {
+    let site = TestServer::start_with(|settings| {
         (settings.max_events, settings.max_rooms) = ("1".into(), "5".into());
     });
     let site = site.await;
@@ -149,7 +149,7 @@ async fn who_sends_events_too_fast_is_refused_and_who_goes_on_is_ended() {
 
 #[tokio::test]
 async fn all_rooms_can_be_joined_at_once() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     for room in 0..256 {
         client.emit(json!(["channel", format!("room{room}")])).await;
@@ -162,7 +162,7 @@ async fn all_rooms_can_be_joined_at_once() {
 #[tokio::test]
 async fn a_message_that_is_too_large_is_refused_over_both_transports() {
     const REFUSED: &str = "roomcast_refusals_total{reason=\"too_large\"}";
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let packet = |size: usize| {
         let frame = r#"42["channel",""]"#.len();
         format!(r#"42["channel","{}"]"#, "x".repeat(size - frame))
@@ -193,7 +193,7 @@ async fn a_message_that_is_too_large_is_refused_over_both_transports() {
 
 #[tokio::test]
 async fn polling_packets_of_version_3_are_read_and_those_that_lie_are_refused() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let path = "/socket.io/?EIO=3&transport=polling";
     let (_, open) = request(site.addr, "GET", path, "").await;
     let open = String::from_utf8_lossy(&open);
@@ -211,7 +211,7 @@ async fn polling_packets_of_version_3_are_read_and_those_that_lie_are_refused() 
 
 #[tokio::test]
 async fn requests_have_bounds() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let path = "/socket.io/?EIO=4&transport=polling";
     let (_, open) = request(site.addr, "GET", path, "").await;
     let open: serde_json::Value = serde_json::from_slice(&open[1..]).expect("JSON");
@@ -229,7 +229,7 @@ async fn requests_have_bounds() {
 
 #[tokio::test]
 async fn what_is_no_session_or_no_upgrade_is_refused() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     for (path, status) in [
         ("/socket.io/", 400),
         ("/socket.io/?EIO=4", 400),

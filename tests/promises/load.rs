@@ -8,12 +8,12 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::support::{Client, Site};
+use crate::support::{Client, TestServer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_join_is_lost_that_comes_the_instant_a_client_is_connected() {
     const CLIENTS: usize = 2000;
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut joining = JoinSet::new();
     for _ in 0..CLIENTS {
         let site = site.clone();
@@ -37,7 +37,7 @@ async fn no_join_is_lost_that_comes_the_instant_a_client_is_connected() {
 async fn nothing_is_left_of_clients_that_go_at_any_moment() {
     const CLIENTS: u64 = 4000;
     const AT_ONCE: usize = 64;
-    let site = Site::start_with(|settings| settings.history = "0".into()).await;
+    let site = TestServer::start_with(|settings| settings.history = "0".into()).await;
     let mut running = JoinSet::new();
     for seed in 0..CLIENTS {
         if running.len() == AT_ONCE {
@@ -66,7 +66,7 @@ async fn nothing_is_left_of_clients_that_go_at_any_moment() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_of_clients_that_reset_before_the_first_packet() {
     const CLIENTS: usize = 1000;
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut running = JoinSet::new();
     for _ in 0..CLIENTS {
         let site = site.clone();
@@ -95,7 +95,7 @@ async fn nothing_is_left_of_clients_that_reset_before_the_first_packet() {
 async fn leaving_and_coming_back_under_load_doubles_nothing_and_loses_nothing() {
     const CROWD: usize = 300;
     const ROUNDS: usize = 100;
-    let site = Site::start_with(|settings| settings.history = "2000".into()).await;
+    let site = TestServer::start_with(|settings| settings.history = "2000".into()).await;
     let mut crowd = JoinSet::new();
     for _ in 0..CROWD {
         let mut client = Client::connect(&site).await;
@@ -134,7 +134,7 @@ async fn leaving_and_coming_back_under_load_doubles_nothing_and_loses_nothing() 
 }
 
 /// Goes, politely or not, after any step.
-async fn come_and_go(site: &Site, mut random: StdRng) {
+async fn come_and_go(site: &TestServer, mut random: StdRng) {
     let steps = random.random_range(0..6);
     let mut client = Client::open(TcpSocket::new_v4().expect("a socket"), site).await;
     for step in 0..steps {

@@ -10,13 +10,13 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::support::{Client, Redis, Site, free_ports, within};
+use crate::support::{Client, Redis, TestServer, free_ports, within};
 
 /// A publisher on one kept-alive connection.
 struct Device(SendRequest<Full<Bytes>>);
 
 impl Device {
-    async fn connect(site: &Site) -> Self {
+    async fn connect(site: &TestServer) -> Self {
         let stream = TcpStream::connect(site.addr).await.expect("connected");
         let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP");
         tokio::spawn(connection);
@@ -42,8 +42,8 @@ impl Device {
     }
 }
 
-async fn start() -> std::sync::Arc<Site> {
-    Site::start_with(|settings| settings.publish_token = Some("new=,old".into())).await
+async fn start() -> std::sync::Arc<TestServer> {
+    TestServer::start_with(|settings| settings.publish_token = Some("new=,old".into())).await
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn what_is_wrong_is_answered_with_what_to_do() {
 
 #[tokio::test]
 async fn without_anybody_who_may_publish_there_is_no_such_path() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     for token in ["", "x"] {
         assert_eq!(Device::connect(&site).await.post("/publish/a", token, "x").await.0, 404);
     }
@@ -116,7 +116,7 @@ async fn without_anybody_who_may_publish_there_is_no_such_path() {
 
 #[tokio::test]
 async fn a_payload_over_the_bound_comes_from_neither_side_and_its_room_says_so() {
-    let site = Site::start_with(|settings| {
+    let site = TestServer::start_with(|settings| {
         settings.publish_token = Some("token".into());
         settings.max_payload = "1kB".into();
     })
@@ -158,7 +158,7 @@ async fn a_payload_over_the_bound_comes_from_neither_side_and_its_room_says_so()
 #[tokio::test]
 async fn a_redis_that_is_away_is_told_at_once_and_one_that_is_back_is_used() {
     let [addr] = free_ports();
-    let site = Site::start_without_redis(|settings| {
+    let site = TestServer::start_without_redis(|settings| {
         settings.redishost = Some(addr.to_string());
         settings.publish_token = Some("token".into());
     })

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Site};
+use crate::support::{Client, TestServer};
 
 #[tokio::test]
 async fn a_member_gets_what_is_published_on_its_channel_and_nothing_else() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     let answer = client.join("device01").await;
     assert_eq!(answer["room"], "device01");
@@ -18,7 +18,7 @@ async fn a_member_gets_what_is_published_on_its_channel_and_nothing_else() {
 
 #[tokio::test]
 async fn payloads_arrive_unchanged() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     client.join("device01").await;
     let large = "x".repeat(200_000);
@@ -30,7 +30,7 @@ async fn payloads_arrive_unchanged() {
 
 #[tokio::test]
 async fn bytes_that_are_no_text_come_as_an_attachment() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     client.join("device01").await;
     site.publish("device01", [0xff, 0x00, 0xfe]).await;
@@ -40,7 +40,7 @@ async fn bytes_that_are_no_text_come_as_an_attachment() {
 
 #[tokio::test]
 async fn meta_tells_each_messages_place() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     let answer = client.ask(json!(["channel", "device01", {"meta": true}])).await;
     for offset in 1..=3 {
@@ -60,7 +60,7 @@ async fn meta_tells_each_messages_place() {
 
 #[tokio::test]
 async fn who_has_left_gets_nothing_more() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     client.join("device01").await;
     client.join("device02").await;
@@ -76,7 +76,7 @@ async fn who_has_left_gets_nothing_more() {
 
 #[tokio::test]
 async fn a_wrong_request_is_explained_and_the_socket_stays() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     let cases = [
         (json!(["channel"]), "bad_request"),
@@ -114,7 +114,7 @@ async fn a_wrong_request_is_explained_and_the_socket_stays() {
 
 #[tokio::test]
 async fn a_socket_is_in_256_rooms_at_most() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     for room in 0..256 {
         client.join(&room.to_string()).await;
@@ -129,7 +129,7 @@ async fn a_socket_is_in_256_rooms_at_most() {
 #[tokio::test]
 async fn hello_is_for_the_others_and_only_if_it_is_wanted() {
     for hello in [true, false] {
-        let site = Site::start_with(|settings| settings.hello = hello.to_string()).await;
+        let site = TestServer::start_with(|settings| settings.hello = hello.to_string()).await;
         let (mut first, mut second) = (Client::connect(&site).await, Client::connect(&site).await);
         first.join("device01").await;
         second.join("device01").await;
@@ -144,7 +144,7 @@ async fn hello_is_for_the_others_and_only_if_it_is_wanted() {
 
 #[tokio::test]
 async fn overlapping_patterns_deliver_once() {
-    let site = Site::start_with(|settings| settings.redis_channels = "a*,*1,a?".into()).await;
+    let site = TestServer::start_with(|settings| settings.redis_channels = "a*,*1,a?".into()).await;
     let mut client = Client::connect(&site).await;
     for room in ["a1", "a", "b1", "b2"] {
         client.join(room).await;
@@ -161,7 +161,7 @@ async fn overlapping_patterns_deliver_once() {
 
 #[tokio::test]
 async fn a_channel_that_can_be_no_room_reaches_nobody_and_is_counted() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     client.join("?").await;
     for channel in [&b"\xff"[..], b"", b"a\nb", &[b'x'; 257]] {
@@ -177,7 +177,7 @@ async fn a_channel_that_can_be_no_room_reaches_nobody_and_is_counted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_of_clients_that_leave_twice_and_come_back() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     for _ in 0..100 {
         let mut client = Client::connect(&site).await;
         // The engine may end it before all is sent.
@@ -192,7 +192,7 @@ async fn nothing_is_left_of_clients_that_leave_twice_and_come_back() {
 
 #[tokio::test]
 async fn a_client_may_leave_the_namespace_and_come_back_over_the_same_session() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     client.join("device01").await;
     client.send("41").await;

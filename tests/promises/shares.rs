@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf, process::Stdio};
 
 use tokio::process::Command;
 
-use crate::support::{Client, Site, within};
+use crate::support::{Client, TestServer, within};
 
 /// A folder with a pipe in it, which is gone when the test is over.
 struct Share {
@@ -61,7 +61,7 @@ async fn a_secret_or_a_certificate_that_cannot_be_read_is_named() {
 async fn a_history_that_cannot_be_read_does_not_hold_up_the_start_nor_the_end() {
     let share = Share::new("state").await;
     let folder = share.folder.display().to_string();
-    let (site, process) = Site::start_process(&[("STATE_DIR", &folder)]).await;
+    let (site, process) = TestServer::start_process(&[("STATE_DIR", &folder)]).await;
     let (code, status) = site.get("/status").await;
     assert!(code == 503 && status.contains("no answer within 10 s"), "{status}");
     let mut viewer = Client::connect(&site).await;

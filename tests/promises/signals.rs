@@ -8,7 +8,7 @@ use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::support::{Client, Site};
+use crate::support::{Client, TestServer};
 
 /// A file that is gone when the test is over.
 struct Scratch(PathBuf);
@@ -47,7 +47,7 @@ fn assert_told(log: &str, texts: &[&str]) {
 
 #[tokio::test]
 async fn an_orderly_end_is_told_step_by_step() {
-    let (site, process) = Site::start_process(&[]).await;
+    let (site, process) = TestServer::start_process(&[]).await;
     let mut viewers = [Client::connect(&site).await, Client::connect(&site).await];
     process.signal("TERM").await;
     for viewer in &mut viewers {
@@ -63,7 +63,7 @@ async fn an_orderly_end_is_told_step_by_step() {
 
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
-    let (site, process) = Site::start_process(&[("GRACE", "10m")]).await;
+    let (site, process) = TestServer::start_process(&[("GRACE", "10m")]).await;
     // A request whose body never comes holds up the end.
     let stalled = TcpStream::connect(site.addr).await.expect("connected");
     let head = b"POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n";
@@ -83,7 +83,7 @@ async fn a_second_signal_ends_at_once() {
 
 #[tokio::test]
 async fn a_hangup_without_anything_to_read_is_one_line() {
-    let (site, process) = Site::start_process(&[]).await;
+    let (site, process) = TestServer::start_process(&[]).await;
     let mut viewer = Client::connect(&site).await;
     process.signal("HUP").await;
     // What comes afterwards shows that it lives on.
@@ -102,7 +102,7 @@ async fn a_hangup_without_anything_to_read_is_one_line() {
 #[tokio::test]
 async fn a_hangup_takes_new_tokens_into_use_and_keeps_the_old_ones_if_they_are_unusable() {
     let file = Scratch::new("tokens", "old\n");
-    let (site, process) = Site::start_process(&[("PUBLISH_TOKEN_FILE", file.path())]).await;
+    let (site, process) = TestServer::start_process(&[("PUBLISH_TOKEN_FILE", file.path())]).await;
     let publish = async |token: &str| {
         let stream = TcpStream::connect(site.addr).await.expect("connected");
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");

@@ -3,13 +3,13 @@
 use serde_json::json;
 use tokio::{net::TcpSocket, task::JoinSet};
 
-use crate::support::{Client, Polling, Site, within};
+use crate::support::{Client, Polling, TestServer, within};
 
 /// More than the kernel takes for who does not read, less than may wait for a viewer (4 MiB).
 const MESSAGES: usize = 30;
 
 /// A client that the kernel takes little for.
-async fn stalled(site: &Site) -> Client {
+async fn stalled(site: &TestServer) -> Client {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small window");
     Client::connect_over(socket, site).await
@@ -19,7 +19,7 @@ async fn stalled(site: &Site) -> Client {
 async fn a_viewer_that_stops_reading_is_ended_and_the_others_miss_nothing() {
     const OTHERS: usize = 49;
     const SLOW: &str = "roomcast_closes_total{reason=\"slow\"}";
-    let site = Site::start_with(|settings| settings.slow_after = "1s".into()).await;
+    let site = TestServer::start_with(|settings| settings.slow_after = "1s".into()).await;
     let mut stalled = stalled(&site).await;
     stalled.join("device01").await;
     let mut others = JoinSet::new();
@@ -49,7 +49,7 @@ async fn when_too_much_waits_for_all_the_furthest_behind_goes_first_and_nobody_e
     const TOTAL: u64 = 8 << 20;
     const WAITS: &str = "roomcast_backlog_bytes";
     const ENDED: &str = "roomcast_closes_total{reason=\"backlog\"}";
-    let site = Site::start_with(|settings| {
+    let site = TestServer::start_with(|settings| {
         settings.backlog_total = Some("8MiB".into());
         settings.slow_after = "19s".into();
     })
@@ -88,7 +88,7 @@ async fn when_too_much_waits_for_all_the_furthest_behind_goes_first_and_nobody_e
 
 #[tokio::test]
 async fn what_was_taken_waits_no_more_whatever_its_kind() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     client.join("plain").await;
     client.ask(json!(["channel", "placed", {"meta": true}])).await;
@@ -110,7 +110,7 @@ async fn what_was_taken_waits_no_more_whatever_its_kind() {
 
 #[tokio::test]
 async fn who_asks_without_reading_is_ended() {
-    let site = Site::start_with(|settings| settings.slow_after = "19s".into()).await;
+    let site = TestServer::start_with(|settings| settings.slow_after = "19s".into()).await;
     for number in 0..500 {
         site.publish(&format!("{number}{}", "r".repeat(200)), "x".repeat(200)).await;
     }
@@ -135,7 +135,7 @@ async fn who_asks_without_reading_is_ended() {
 
 #[tokio::test]
 async fn a_polling_viewer_that_is_ended_leaves_nothing_waiting() {
-    let site = Site::start_with(|settings| settings.slow_after = "19s".into()).await;
+    let site = TestServer::start_with(|settings| settings.slow_after = "19s".into()).await;
     let client = Polling::connect(&site).await;
     assert_eq!(client.post(r#"42["channel","device01"]"#).await, 200);
     site.until_metric("roomcast_members", 1).await;
@@ -151,7 +151,7 @@ async fn a_polling_viewer_that_is_ended_leaves_nothing_waiting() {
 
 #[tokio::test]
 async fn a_viewer_with_a_full_queue_is_ended() {
-    let site = Site::start_with(|settings| settings.slow_after = "19s".into()).await;
+    let site = TestServer::start_with(|settings| settings.slow_after = "19s".into()).await;
     let mut stalled = stalled(&site).await;
     stalled.join("device01").await;
     let payload = "x".repeat(4096);
@@ -171,7 +171,7 @@ async fn a_viewer_with_a_full_queue_is_ended() {
 #[tokio::test]
 async fn a_polling_viewer_that_no_longer_polls_is_ended_and_told_to_begin_again() {
     const MORE_THAN_FIT: usize = 5000;
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let client = Polling::connect(&site).await;
     assert_eq!(client.post(r#"42["channel","device01"]"#).await, 200);
     site.until_metric("roomcast_members", 1).await;
@@ -189,7 +189,7 @@ async fn a_polling_viewer_that_no_longer_polls_is_ended_and_told_to_begin_again(
 #[tokio::test]
 async fn bytes_that_wait_are_bounded_also_where_nobody_polls() {
     const ROOM_FOR: u64 = 4 << 20;
-    let site = Site::start_with(|settings| settings.slow_after = "19s".into()).await;
+    let site = TestServer::start_with(|settings| settings.slow_after = "19s".into()).await;
     let client = Polling::connect(&site).await;
     assert_eq!(client.post(r#"42["channel","device01"]"#).await, 200);
     site.until_metric("roomcast_members", 1).await;
@@ -204,7 +204,7 @@ async fn bytes_that_wait_are_bounded_also_where_nobody_polls() {
 #[tokio::test]
 async fn a_polling_viewer_that_takes_what_waits_is_not_ended_however_much_it_was_in_all() {
     const MESSAGES: u64 = 24;
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let client = Polling::connect(&site).await;
     assert_eq!(client.post(r#"42["channel","device01"]"#).await, 200);
     site.until_metric("roomcast_members", 1).await;

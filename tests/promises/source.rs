@@ -2,17 +2,17 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Polling, Redis, Site, free_ports, request};
+use crate::support::{Client, Polling, Redis, TestServer, free_ports, request};
 
 /// A server whose Redis can go away, and a viewer that has joined with `meta`.
-async fn start() -> (std::sync::Arc<Site>, u16, Redis) {
+async fn start() -> (std::sync::Arc<TestServer>, u16, Redis) {
     let [addr] = free_ports();
     let redis = Redis::start(addr.port()).await;
-    let site = Site::start_with(|settings| settings.redishost = Some(addr.to_string())).await;
+    let site = TestServer::start_with(|settings| settings.redishost = Some(addr.to_string())).await;
     (site, addr.port(), redis)
 }
 
-async fn with_meta(site: &Site, rooms: &[&str]) -> Client {
+async fn with_meta(site: &TestServer, rooms: &[&str]) -> Client {
     let mut client = Client::connect(site).await;
     for room in rooms {
         let answer = client.ask(json!(["channel", room, {"meta": true}])).await;
@@ -104,7 +104,7 @@ async fn losses_and_joins_are_counted() {
 
 #[tokio::test]
 async fn the_queue_is_reported_by_lane() {
-    let site = Site::start_with(|settings| settings.lanes = Some("3".into())).await;
+    let site = TestServer::start_with(|settings| settings.lanes = Some("3".into())).await;
     site.publish("room", "x".repeat(300 << 10)).await;
     site.until_metric("roomcast_drops_total{reason=\"too_large\"}", 1).await;
     let status: Value = serde_json::from_str(&site.get("/status").await.1).expect("JSON");
@@ -119,7 +119,7 @@ async fn the_queue_is_reported_by_lane() {
 
 #[tokio::test]
 async fn every_end_is_counted_under_one_reason() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let closes = async || {
         let (_, text) = site.get("/metrics").await;
         let counts = text.lines().filter_map(|line| {
@@ -168,7 +168,7 @@ async fn every_end_is_counted_under_one_reason() {
 
 #[tokio::test]
 async fn a_viewer_that_is_closed_in_order_at_the_stop_is_counted_so() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     // A request whose head never ends holds up the end, so that the metrics can be looked at.
     let stalled = tokio::net::TcpStream::connect(site.addr).await.expect("connected");
     stalled.writable().await.expect("writable");

@@ -8,7 +8,7 @@ use roomcast::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Client, Site};
+use crate::support::{Client, TestServer};
 
 /// A folder that is gone when the test is over.
 struct Folder(PathBuf);
@@ -22,8 +22,8 @@ impl Folder {
         settings.state_dir = Some(self.0.display().to_string());
     }
 
-    async fn site(&self) -> Arc<Site> {
-        Site::start_with(|settings| self.settings(settings)).await
+    async fn site(&self) -> Arc<TestServer> {
+        TestServer::start_with(|settings| self.settings(settings)).await
     }
 
     fn records(&self) -> Vec<PathBuf> {
@@ -40,18 +40,18 @@ impl Drop for Folder {
     }
 }
 
-async fn stopped(site: Arc<Site>) {
+async fn stopped(site: Arc<TestServer>) {
     site.stop();
     site.until("it is over", async || site.is_over()).await;
 }
 
-async fn published(site: &Site, payload: &str) {
+async fn published(site: &TestServer, payload: &str) {
     let before = site.metric("roomcast_messages_total").await;
     site.publish("device01", payload).await;
     site.until_metric("roomcast_messages_total", before + 1).await;
 }
 
-async fn last(site: &Site) -> Value {
+async fn last(site: &TestServer) -> Value {
     let mut client = Client::connect(site).await;
     let answer = client.ask(json!(["channel", "device01", {"last": 9}])).await;
     let mut payloads = Vec::new();
@@ -126,7 +126,7 @@ async fn a_record_that_cannot_be_used_is_told_and_costs_no_more_than_the_history
         fs::create_dir_all(&folder.0).expect("a folder");
         fs::write(folder.0.join("history-00000001"), record).expect("written");
         let state_dir = folder.0.display().to_string();
-        let (site, process) = Site::start_process(&[("STATE_DIR", &state_dir)]).await;
+        let (site, process) = TestServer::start_process(&[("STATE_DIR", &state_dir)]).await;
         let restored = if expected.is_empty() { json!(["a"]) } else { json!([]) };
         assert_eq!(last(&site).await, restored, "{name}");
         published(&site, "b").await;
@@ -160,13 +160,13 @@ async fn a_record_is_used_once() {
     published(&site, "a").await;
     stopped(site).await;
 
-    let (site, process) = Site::start_process(&[("STATE_DIR", &state_dir)]).await;
+    let (site, process) = TestServer::start_process(&[("STATE_DIR", &state_dir)]).await;
     assert_eq!(last(&site).await, json!(["a"]));
     published(&site, "b").await;
     process.signal("KILL").await;
     process.end().await;
 
-    let (site, process) = Site::start_process(&[("STATE_DIR", &state_dir)]).await;
+    let (site, process) = TestServer::start_process(&[("STATE_DIR", &state_dir)]).await;
     assert_eq!(last(&site).await, json!([]), "the past before a crash is not the present");
     process.told("the run before this one").await;
     process.stop().await;
@@ -193,7 +193,7 @@ async fn a_record_says_who_has_written_it_and_when() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_folder_that_takes_no_records_is_told_at_the_start() {
-    let site = Site::start_with(|settings| settings.state_dir = Some("/proc".into())).await;
+    let site = TestServer::start_with(|settings| settings.state_dir = Some("/proc".into())).await;
     let (code, status) = site.get("/status").await;
     let status: Value = serde_json::from_str(&status).expect("JSON");
     assert_eq!((code, &status["ok"], &status["state"]["ok"]), (503, &json!(false), &json!(false)));

@@ -7,7 +7,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Client, Site};
+use crate::support::{Client, TestServer};
 
 /// Has a core task panic while a viewer is there, and looks at how the process ends.
 async fn fails(task: &str) {
@@ -21,7 +21,7 @@ async fn fails(task: &str) {
         ("LANES", "1"),
         ("STATE_DIR", &*state_dir),
     ];
-    let (site, process) = Site::start_process(&settings).await;
+    let (site, process) = TestServer::start_process(&settings).await;
     // It does not answer the close of its WebSocket, which holds up the end.
     let mut viewer = Client::connect(&site).await;
     viewer.join("device01").await;

@@ -61,7 +61,7 @@ pub fn free_ports<const COUNT: usize>() -> [SocketAddr; COUNT] {
 }
 
 /// A running server with an embedded broker.
-pub struct Site {
+pub struct TestServer {
     pub addr: SocketAddr,
     pub admin: SocketAddr,
     pub redis: RedisAddress,
@@ -72,7 +72,7 @@ pub struct Site {
     running: JoinHandle<()>,
 }
 
-impl Site {
+impl TestServer {
     pub async fn start() -> Arc<Self> {
         Self::start_with(|_| ()).await
     }
@@ -277,7 +277,7 @@ impl Process {
     }
 }
 
-impl Drop for Site {
+impl Drop for TestServer {
     fn drop(&mut self) {
         self.stop.cancel();
     }
@@ -325,7 +325,7 @@ pub struct Polling {
 impl Polling {
     /// Connects to the namespace, and answers the heartbeat that comes at once: the next poll
     /// waits for a message.
-    pub async fn connect(site: &Site) -> Self {
+    pub async fn connect(site: &TestServer) -> Self {
         let addr = site.addr;
         let path = "/socket.io/?EIO=4&transport=polling";
         let (_, open) = request(addr, "GET", path, "").await;
@@ -363,19 +363,19 @@ pub struct Client<S = TcpStream> {
 
 impl Client {
     /// Connects to the namespace.
-    pub async fn connect(site: &Site) -> Self {
+    pub async fn connect(site: &TestServer) -> Self {
         Self::connect_over(TcpSocket::new_v4().expect("a socket"), site).await
     }
 
     /// Connects over a socket with options of its own.
-    pub async fn connect_over(socket: TcpSocket, site: &Site) -> Self {
+    pub async fn connect_over(socket: TcpSocket, site: &TestServer) -> Self {
         let mut client = Self::open(socket, site).await;
         client.enter().await;
         client
     }
 
     /// The WebSocket alone.
-    pub async fn open(socket: TcpSocket, site: &Site) -> Self {
+    pub async fn open(socket: TcpSocket, site: &TestServer) -> Self {
         let stream = within("TCP", socket.connect(site.addr)).await.expect("connected");
         Self::upgrade(stream).await
     }

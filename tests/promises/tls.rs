@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::support::{Site, within};
+use crate::support::{TestServer, within};
 
 mod handshakes;
 mod own_files;
@@ -73,8 +73,8 @@ impl Files {
         settings.rthost = Some(HOST.into());
     }
 
-    pub async fn site(&self) -> Arc<Site> {
-        Site::start_with(|settings| self.settings(settings)).await
+    pub async fn site(&self) -> Arc<TestServer> {
+        TestServer::start_with(|settings| self.settings(settings)).await
     }
 }
 
@@ -86,7 +86,7 @@ impl Drop for Files {
 
 /// A TLS connection that trusts one certificate.
 pub async fn connect(
-    site: &Site,
+    site: &TestServer,
     trusted: &Made,
     alpn: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
@@ -101,7 +101,7 @@ pub async fn connect_over(stream: TcpStream, trusted: &Made) -> TlsStream<TcpStr
 
 async fn connect_by(
     connector: &TlsConnector,
-    site: &Site,
+    site: &TestServer,
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(site.https.expect("HTTPS")).await?;
     let name = ServerName::try_from(HOST).expect("a name");
@@ -146,7 +146,7 @@ async fn ask_plain(addr: SocketAddr, path: &str, host: &str) -> String {
     ask(TcpStream::connect(addr).await.expect("connected"), path, host).await
 }
 
-async fn certificate(site: &Site) -> Value {
+async fn certificate(site: &TestServer) -> Value {
     let (_, status) = site.get("/status").await;
     let status: Value = serde_json::from_str(&status).expect("JSON");
     status["certificate"].clone()

@@ -10,7 +10,7 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{
-    audience::{Outcome, Progress},
+    fleet::{Outcome, Progress},
     plan::Plan,
     publishing::Published,
     server::{Cost, Server},

@@ -5,7 +5,6 @@ use mio::net::TcpStream;
 
 use super::{
     answer::Answer,
-    crowd::Desk,
     entrance::{Entrance, Step},
     frame::{self, Frame},
     line::{self, Line},
@@ -13,6 +12,7 @@ use super::{
     stamp::Stamp,
     tally::Sequence,
     target::Protocol,
+    worker::Desk,
 };
 
 /// How a message begins and ends with Socket.IO.

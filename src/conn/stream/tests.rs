@@ -31,11 +31,11 @@ async fn what_waits_for_who_is_behind_is_bounded_to_the_byte() {
     let control = stream.control().clone();
     let frames = |bytes: usize| Bytes::from(vec![0; bytes]);
     assert_eq!(control.push(&frames(50_000)), Ok(false));
-    assert_eq!((control.share().waiting(), control.lags()), (0, false));
+    assert_eq!((control.quota().waiting(), control.lags()), (0, false));
     // The first one may have any size.
     assert_eq!(control.push(&frames(MAX_WAITING - 1000)), Ok(false));
     assert_eq!(control.push(&frames(1000)), Ok(false));
-    assert_eq!((control.share().waiting(), control.lags()), (MAX_WAITING, true));
+    assert_eq!((control.quota().waiting(), control.lags()), (MAX_WAITING, true));
 
     // All of it arrives, and then nothing waits.
     let reading = read(stream);
@@ -43,12 +43,12 @@ async fn what_waits_for_who_is_behind_is_bounded_to_the_byte() {
     peer.read_exact(&mut arrived).await.expect("all of it");
     assert!(arrived.iter().all(|&byte| byte == 0));
     control.caught_up().await;
-    assert_eq!((control.share().waiting(), control.lags()), (0, false));
+    assert_eq!((control.quota().waiting(), control.lags()), (0, false));
 
     // One byte more is too much.
     assert_eq!(control.push(&frames(50_001)), Ok(false));
     assert_eq!(control.push(&frames(MAX_WAITING)), Err(Close::QueueFull));
-    assert_eq!((control.share().waiting(), control.ended()), (0, Some(Close::QueueFull)));
+    assert_eq!((control.quota().waiting(), control.ended()), (0, Some(Close::QueueFull)));
     reading.await.expect("the end");
 }
 
@@ -60,9 +60,9 @@ async fn what_waits_for_a_fence_is_bounded_to_the_batch() {
     for _ in 0..MAX_BATCHES {
         assert_eq!(control.push(&Bytes::from_static(&[0])), Ok(false));
     }
-    assert_eq!((control.share().waiting(), control.lags()), (MAX_BATCHES, false));
+    assert_eq!((control.quota().waiting(), control.lags()), (MAX_BATCHES, false));
     assert_eq!(control.push(&Bytes::from_static(&[0])), Err(Close::QueueFull));
-    assert_eq!((control.share().waiting(), control.ended()), (0, Some(Close::QueueFull)));
+    assert_eq!((control.quota().waiting(), control.ended()), (0, Some(Close::QueueFull)));
 }
 
 /// Reads until the stream ends, as the engine does; that is what lets the rest of a push be written.
@@ -120,7 +120,7 @@ async fn who_takes_all_of_it_in_time_is_not_behind_any_more() {
     peer.read_exact(&mut [0; 5000]).await.expect("sent");
     timeout(SLOW_AFTER, control.caught_up()).await.expect("caught up");
     advance(SLOW_AFTER * 2).await;
-    assert_eq!((control.share().waiting(), control.ended()), (0, None));
+    assert_eq!((control.quota().waiting(), control.ended()), (0, None));
     reading.abort();
 }
 

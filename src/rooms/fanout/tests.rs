@@ -10,8 +10,8 @@ use crate::{
     ingest::{self, Sender},
     message::{Gap, GapReason},
     rooms::{
-        Limits, Member, Outlet,
-        history::{Bounds, Position, Wish},
+        Limits, Member, Subscriber,
+        history::{Bounds, Position, ReplayRequest},
     },
 };
 
@@ -59,12 +59,12 @@ struct Heard(Mutex<Vec<Sound>>);
 
 #[derive(Debug)]
 enum Sound {
-    Welcome(Position),
+    JoinReply(Position),
     Message(Position, usize),
     Gap,
 }
 
-impl Outlet for Heard {
+impl Subscriber for Heard {
     fn deliver(&self, batch: &Batch) -> usize {
         let sound = |delivery: &Delivery| {
             let (epoch, offset) = (delivery.place.epoch.clone(), delivery.place.offset);
@@ -84,9 +84,10 @@ impl Outlet for Heard {
 
 fn enter(rooms: &Rooms, room: usize, since: usize) -> Viewer {
     let heard = Arc::new(Heard::default());
-    let member = rooms.join(&name(room), None, heard.clone(), &Wish::default(), |welcome, _| {
-        heard.0.lock().expect("sane").push(Sound::Welcome(welcome.position.clone()));
-    });
+    let member =
+        rooms.join(&name(room), None, heard.clone(), &ReplayRequest::default(), |welcome, _| {
+            heard.0.lock().expect("sane").push(Sound::JoinReply(welcome.position.clone()));
+        });
     Viewer { room, member, since, until: None, heard }
 }
 
@@ -148,7 +149,7 @@ fn check(viewer: &Viewer, published: usize) -> Result<(), TestCaseError> {
     let (mut position, mut number, mut gap): (Option<Position>, _, _) = (None, None, false);
     for sound in heard.iter() {
         match sound {
-            Sound::Welcome(at) => {
+            Sound::JoinReply(at) => {
                 prop_assert!(position.is_none());
                 position = Some(at.clone());
             }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rooms::{
     Rooms,
-    history::{Kept, Position},
+    history::{HistoryEntry, Position},
 };
 
 /// The format that is written, and the only one that is read: what a record says about the past is
@@ -16,7 +16,7 @@ use crate::rooms::{
 const FORMAT: u32 = 2;
 
 /// A room's name, and what it keeps, oldest first.
-pub type Past = (String, Vec<Kept>);
+pub type Past = (String, Vec<HistoryEntry>);
 
 /// The first line of a record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ struct Saved {
 pub fn write(
     out: &mut dyn Write,
     head: &Head,
-    rooms: impl Iterator<Item = (impl AsRef<str>, Vec<Kept>)>,
+    rooms: impl Iterator<Item = (impl AsRef<str>, Vec<HistoryEntry>)>,
 ) -> anyhow::Result<()> {
     write_line(out, head)?;
     for (room, messages) in rooms {
@@ -116,7 +116,7 @@ pub fn parse(content: &[u8]) -> Result<(Head, Vec<Past>), Problem> {
     for line in serde_json::Deserializer::from_slice(rest).into_iter::<Line>() {
         let Line { room, messages } = line.map_err(unreadable)?;
         Rooms::check_name(&room).map_err(Problem::Unreadable)?;
-        let mut kept: Vec<Kept> = Vec::with_capacity(messages.len());
+        let mut kept: Vec<HistoryEntry> = Vec::with_capacity(messages.len());
         for Saved { mut position, at, payload } in messages {
             // One string for a whole run, as before.
             if let Some(last) = kept.last().filter(|last| last.position.epoch == position.epoch) {
@@ -125,7 +125,7 @@ pub fn parse(content: &[u8]) -> Result<(Head, Vec<Past>), Problem> {
             let payload = BASE64_STANDARD.decode(payload);
             let payload =
                 payload.map_err(|_| Problem::Unreadable("a payload is not base64".to_owned()))?;
-            kept.push(Kept { position, at, payload: Bytes::from(payload) });
+            kept.push(HistoryEntry { position, at, payload: Bytes::from(payload) });
         }
         rooms.push((room, kept));
     }
@@ -137,8 +137,8 @@ fn place(error: &serde_json::Error) -> String {
     format!("line {}, column {}", error.line(), error.column())
 }
 
-impl From<Kept> for Saved {
-    fn from(kept: Kept) -> Self {
+impl From<HistoryEntry> for Saved {
+    fn from(kept: HistoryEntry) -> Self {
         let payload = BASE64_STANDARD.encode(kept.payload);
         Self { position: kept.position, at: kept.at, payload }
     }

@@ -2,7 +2,7 @@
 
 use tokio::{io::AsyncWriteExt, task::JoinSet};
 
-use super::{Siege, frame, rest, websocket};
+use super::{Attack, frame, rest, websocket};
 
 /// Each kind is sent by so many at once.
 const TIMES: usize = 20;
@@ -44,7 +44,7 @@ fn kinds() -> Vec<(&'static str, Vec<u8>)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_that_are_none_end_their_connection_and_nothing_else() {
-    let siege = Siege::begin(&[]).await;
+    let siege = Attack::begin(&[]).await;
     let mut sending = JoinSet::new();
     for (name, bytes) in kinds().into_iter().cycle().take(TIMES * kinds().len()) {
         let site = siege.site.clone();

@@ -2,7 +2,7 @@
 
 use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
 
-use super::{Siege, rest};
+use super::{Attack, rest};
 
 /// Each kind is sent by so many at once.
 const TIMES: usize = 20;
@@ -63,7 +63,7 @@ fn heads() -> Vec<Vec<u8>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn absurd_heads_are_refused_and_never_our_fault() {
-    let siege = Siege::begin(&[("TRUSTED_PROXIES", "127.0.0.1")]).await;
+    let siege = Attack::begin(&[("TRUSTED_PROXIES", "127.0.0.1")]).await;
     let mut sending = JoinSet::new();
     for head in heads().into_iter().cycle().take(TIMES * heads().len()) {
         let site = siege.site.clone();

@@ -7,8 +7,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{net::TcpStream, task::JoinSet};
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
-use super::Siege;
-use crate::support::{Site, request, within};
+use super::Attack;
+use crate::support::{TestServer, request, within};
 
 /// In all, half of them over each transport.
 const PACKETS: usize = 100_000;
@@ -56,7 +56,7 @@ fn mutated(random: &mut StdRng) -> Vec<u8> {
     bytes
 }
 
-async fn websocket(site: &Site, version: u32) -> WebSocketStream<TcpStream> {
+async fn websocket(site: &TestServer, version: u32) -> WebSocketStream<TcpStream> {
     let stream = TcpStream::connect(site.addr).await.expect("connected");
     let url = format!("ws://localhost/socket.io/?EIO={version}&transport=websocket");
     let (mut socket, _) = within("an upgrade", client_async(url, stream)).await.expect("upgraded");
@@ -65,7 +65,7 @@ async fn websocket(site: &Site, version: u32) -> WebSocketStream<TcpStream> {
     socket
 }
 
-async fn over_websockets(site: Arc<Site>, mut random: StdRng) {
+async fn over_websockets(site: Arc<TestServer>, mut random: StdRng) {
     let mut socket = websocket(&site, 4).await;
     for _ in 0..PACKETS / 2 / CLIENTS {
         let packet = mutated(&mut random);
@@ -88,7 +88,7 @@ async fn over_websockets(site: Arc<Site>, mut random: StdRng) {
 }
 
 /// The path of a session that polls.
-async fn session(site: &Site, version: u32) -> String {
+async fn session(site: &TestServer, version: u32) -> String {
     let path = format!("/socket.io/?EIO={version}&transport=polling");
     let (_, open) = request(site.addr, "GET", &path, "").await;
     let open = String::from_utf8_lossy(&open).into_owned();
@@ -96,7 +96,7 @@ async fn session(site: &Site, version: u32) -> String {
     format!("{path}&sid={}", sid.split('"').next().expect("a sid"))
 }
 
-async fn over_polling(site: Arc<Site>, mut random: StdRng) {
+async fn over_polling(site: Arc<TestServer>, mut random: StdRng) {
     let mut version = 4;
     let mut path = session(&site, version).await;
     for _ in 0..PACKETS / 2 / CLIENTS / AT_ONCE {
@@ -124,7 +124,7 @@ async fn over_polling(site: Arc<Site>, mut random: StdRng) {
 }
 
 /// Nobody has to wait for its heartbeat.
-async fn close(site: &Site, path: &str, version: u32) {
+async fn close(site: &TestServer, path: &str, version: u32) {
     request(site.addr, "POST", path, if version == 4 { "1" } else { "1:1" }).await;
 }
 
@@ -133,7 +133,7 @@ async fn a_hundred_thousand_mutated_packets_harm_nobody() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(rand::random);
     println!("SEED={seed}");
-    let siege = Siege::begin(&[]).await;
+    let siege = Attack::begin(&[]).await;
     let mut sending = JoinSet::new();
     for number in 0..CLIENTS as u64 {
         let random = |number| StdRng::seed_from_u64(seed.wrapping_add(number));

@@ -5,11 +5,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Siege, frame, rest, until, websocket};
+use super::{Attack, frame, rest, until, websocket};
 use crate::support::within;
 
 /// Sends a frame again and again, until the server has enough or all is sent.
-async fn flood(siege: &Siege, payload: fn(usize) -> String, first: u8, times: usize) {
+async fn flood(siege: &Attack, payload: fn(usize) -> String, first: u8, times: usize) {
     let mut flooding = JoinSet::new();
     for _ in 0..5 {
         let site = siege.site.clone();
@@ -44,7 +44,7 @@ async fn flood(siege: &Siege, payload: fn(usize) -> String, first: u8, times: us
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_joins_a_second_end_who_sends_them() {
     // However slow this machine is: they are sent faster.
-    let siege = Siege::begin(&[("MAX_EVENTS", "10")]).await;
+    let siege = Attack::begin(&[("MAX_EVENTS", "10")]).await;
     let join = |number: usize| format!(r#"42{number}["channel","room{number}"]"#);
     flood(&siege, join, 0x81, 10_000).await;
     // Or because their own answers, which they read too late, have filled their queue.
@@ -60,7 +60,7 @@ async fn ten_thousand_joins_a_second_end_who_sends_them() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_of_what_is_no_event_harm_nobody() {
-    let siege = Siege::begin(&[]).await;
+    let siege = Attack::begin(&[]).await;
     flood(&siege, |_| "3".to_owned(), 0x81, 20_000).await;
     flood(&siege, |_| "40".to_owned(), 0x81, 5_000).await;
     flood(&siege, |number| format!("43{number}[]"), 0x81, 20_000).await;

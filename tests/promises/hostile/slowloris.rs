@@ -9,8 +9,8 @@ use tokio::{
     time::interval,
 };
 
-use super::{Siege, frame, rest, until, websocket};
-use crate::support::{Polling, Site};
+use super::{Attack, frame, rest, until, websocket};
+use crate::support::{Polling, TestServer};
 
 /// How often each sends its next byte: never slow enough for a timer between bytes.
 const BYTE_EVERY: Duration = Duration::from_millis(500);
@@ -39,7 +39,7 @@ async fn dribble(mut stream: TcpStream, bytes: Vec<u8>) {
     drop(rest(&mut stream).await);
 }
 
-async fn connected(site: &Site, first: &str) -> TcpStream {
+async fn connected(site: &TestServer, first: &str) -> TcpStream {
     let mut stream = TcpStream::connect(site.addr).await.expect("connected");
     stream.write_all(first.as_bytes()).await.expect("sent");
     stream
@@ -47,7 +47,7 @@ async fn connected(site: &Site, first: &str) -> TcpStream {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_that_send_a_byte_at_a_time_are_ended() {
-    let siege = Siege::begin(&[]).await;
+    let siege = Attack::begin(&[]).await;
     let site = &siege.site;
     let session = Polling::connect(site).await;
     let _silent = Polling::connect(site).await;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use super::raw::{Frame, Raw};
-use crate::support::{Polling, Site};
+use crate::support::{Polling, TestServer};
 
 /// One of each kind, and all lengths around those at which a frame's head changes.
 fn payloads() -> Vec<Vec<u8>> {
@@ -26,7 +26,7 @@ fn payloads() -> Vec<Vec<u8>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_pushed_is_what_the_engine_would_write() {
     for version in [3, 4] {
-        let site = Site::start_with(|settings| settings.history = "1000".into()).await;
+        let site = TestServer::start_with(|settings| settings.history = "1000".into()).await;
         for meta in [false, true] {
             let mut live = enter(&site, version).await;
             live.send(&[format!(r#"420["channel","fence",{{"meta":{meta}}}]"#)]).await;
@@ -55,7 +55,7 @@ async fn what_is_pushed_is_what_the_engine_would_write() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_polls_and_who_does_not_get_the_same_packets() {
-    let site = Site::start().await;
+    let site = TestServer::start().await;
     let polling = Polling::connect(&site).await;
     let join = r#"42["channel","fence",{"meta":true}]"#;
     assert_eq!(polling.post(join).await, 200);
@@ -79,7 +79,7 @@ async fn who_polls_and_who_does_not_get_the_same_packets() {
     }
 }
 
-async fn enter(site: &Site, version: u32) -> Raw<TcpStream> {
+async fn enter(site: &TestServer, version: u32) -> Raw<TcpStream> {
     Raw::enter(TcpStream::connect(site.addr).await.expect("connected"), version).await
 }
 

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     hostile::frame,
-    support::{Polling, Site, request, within},
+    support::{Polling, TestServer, request, within},
     tls::{Files, connect, make},
 };
 
@@ -30,7 +30,7 @@ pub struct Flood {
 }
 
 impl Flood {
-    pub fn begin(site: &Site) -> Self {
+    pub fn begin(site: &TestServer) -> Self {
         let Transport::Tcp { host, port, .. } = &site.redis.transport else { unreachable!() };
         let client = redis::Client::open((host.as_str(), *port)).expect("an address");
         let stop = Arc::new(AtomicBool::new(false));
@@ -63,8 +63,8 @@ impl Flood {
     }
 }
 
-async fn site(files: Option<&Files>) -> Arc<Site> {
-    let site = Site::start_with(|settings| {
+async fn site(files: Option<&Files>) -> Arc<TestServer> {
+    let site = TestServer::start_with(|settings| {
         files.iter().for_each(|files| files.settings(settings));
         settings.history = "10000".into();
         settings.history_bytes = Some("64MiB".into());
@@ -80,7 +80,7 @@ async fn site(files: Option<&Files>) -> Arc<Site> {
     site
 }
 
-async fn tcp(site: &Site) -> TcpStream {
+async fn tcp(site: &TestServer) -> TcpStream {
     TcpStream::connect(site.addr).await.expect("connected")
 }
 
@@ -179,7 +179,7 @@ async fn an_upgrade_in_the_middle_changes_nothing() {
 }
 
 /// `None` if the session was ended: on a machine that does much else, polls may come too late.
-async fn change_over(site: &Site, mut random: StdRng) -> Option<()> {
+async fn change_over(site: &TestServer, mut random: StdRng) -> Option<()> {
     let polling = Polling::connect(site).await;
     let mut ledger = Ledger::default();
     assert_eq!(polling.post(&ledger.join_all().join("\x1e")).await, 200);

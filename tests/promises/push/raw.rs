@@ -7,7 +7,7 @@ use tokio::{
 
 use crate::{
     hostile::frame,
-    support::{Site, within},
+    support::{TestServer, within},
 };
 
 const TEXT: u8 = 0x81;
@@ -50,7 +50,7 @@ impl Frame {
 }
 
 /// A connection that the kernel takes little for.
-pub async fn narrow(site: &Site) -> TcpStream {
+pub async fn narrow(site: &TestServer) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small window");
     socket.connect(site.https.unwrap_or(site.addr)).await.expect("connected")

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::raw::{PING, Raw, narrow};
 use crate::{
     hostile::frame,
-    support::Site,
+    support::TestServer,
     tls::{Files, connect_over, make},
 };
 
@@ -19,7 +19,7 @@ const BACKLOG: &str = "roomcast_backlog_bytes";
 const SLOW: &str = "roomcast_closes_total{reason=\"slow\"}";
 
 /// There is always something under way, and each answer comes nevertheless.
-async fn read_slowly<S>(site: &Site, raw: &mut Raw<S>, version: u32)
+async fn read_slowly<S>(site: &TestServer, raw: &mut Raw<S>, version: u32)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -79,7 +79,7 @@ where
 }
 
 /// Reads nothing until much waits for it, and then all; then nothing any more.
-async fn stall<S>(site: &Site, raw: &mut Raw<S>)
+async fn stall<S>(site: &TestServer, raw: &mut Raw<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -105,7 +105,7 @@ where
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_reads_slowly_gets_all_of_it_and_answers_between() {
     for version in [3, 4] {
-        let site = Site::start_with(|settings| settings.slow_after = "5s".into()).await;
+        let site = TestServer::start_with(|settings| settings.slow_after = "5s".into()).await;
         let mut raw = Raw::enter(narrow(&site).await, version).await;
         read_slowly(&site, &mut raw, version).await;
         stall(&site, &mut raw).await;
@@ -116,7 +116,7 @@ async fn who_reads_slowly_gets_all_of_it_and_answers_between() {
 async fn over_tls_it_is_the_same() {
     let made = make(1, 2100);
     let files = Files::new("slow", &made);
-    let site = Site::start_with(|settings| {
+    let site = TestServer::start_with(|settings| {
         files.settings(settings);
         settings.slow_after = "5s".into();
     })

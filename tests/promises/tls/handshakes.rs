@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{Files, HOST, ask, certificate, connect, connect_by, connector_of, make};
-use crate::support::{Client, Site, within};
+use crate::support::{Client, TestServer, within};
 
 #[tokio::test]
 async fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
@@ -138,7 +138,7 @@ async fn who_stalls_in_the_handshake_keeps_nobody_out_and_is_gone_after_its_time
 async fn handshakes_count_as_connections_and_who_is_too_many_is_told_over_tls() {
     let made = make(1, 2100);
     let files = Files::new("limit", &made);
-    let site = Site::start_with(|settings| {
+    let site = TestServer::start_with(|settings| {
         files.settings(settings);
         settings.max_connections = Some("2".into());
     });

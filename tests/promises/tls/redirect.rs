@@ -9,12 +9,12 @@ use tokio::{
 };
 
 use super::{Files, HOST, ask, ask_plain, connector, make};
-use crate::support::{Site, within};
+use crate::support::{TestServer, within};
 
 #[tokio::test]
 async fn plain_requests_are_sent_to_the_configured_host_whatever_they_say() {
     let files = Files::new("redirect", &make(1, 2100));
-    let site = Site::start_with(|settings| {
+    let site = TestServer::start_with(|settings| {
         files.settings(settings);
         // Any name is answered, as where all interfaces are listened at.
         settings.hosts = Some("*".into());
@@ -45,7 +45,7 @@ async fn the_port_is_the_one_that_is_reached_from_outside() {
         (Some(format!("{HOST}:8443,b.example")), Some(format!("https://{HOST}:8443"))),
         (None, None),
     ] {
-        let site = Site::start_with(|settings| {
+        let site = TestServer::start_with(|settings| {
             files.settings(settings);
             settings.rthost = rthost;
         })

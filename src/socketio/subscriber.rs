@@ -19,9 +19,9 @@ use crate::{
     metrics::Close,
     outages::catch_up,
     rooms::{
-        Outlet,
+        Subscriber,
         delivery::{Batch, Delivery},
-        history::Kept,
+        history::HistoryEntry,
     },
 };
 
@@ -32,7 +32,7 @@ const BINARY: &str = r#"451-["message",{"_placeholder":true,"num":0}]"#;
 static NOT_ENCODED: LogLimit = LogLimit::new(1);
 
 /// One membership of one socket.
-pub struct SocketOutlet {
+pub struct SocketSubscriber {
     socket: SocketRef,
     viewer: Arc<Viewer>,
     stream: OnceLock<Arc<Control>>,
@@ -41,7 +41,7 @@ pub struct SocketOutlet {
     open: Mutex<bool>,
 }
 
-impl SocketOutlet {
+impl SocketSubscriber {
     /// With `meta`, messages come with their place, and gaps are told.
     pub fn new(socket: SocketRef, viewer: Arc<Viewer>, meta: Option<Arc<SourceOutlet>>) -> Self {
         Self { socket, viewer, stream: OnceLock::new(), meta, open: Mutex::new(true) }
@@ -54,7 +54,7 @@ impl SocketOutlet {
 
     /// Sends what is kept of a room's past, oldest first: after all that the socket has been sent,
     /// and before the room's next message. Under the room's lock.
-    pub fn replay(&self, room: &Arc<str>, messages: Vec<Kept>) {
+    pub fn replay(&self, room: &Arc<str>, messages: Vec<HistoryEntry>) {
         let again = |kept| Delivery::again(room.clone(), kept);
         let past: Vec<Delivery> = messages.into_iter().map(again).collect();
         let session = self.viewer.session();
@@ -109,7 +109,7 @@ impl SocketOutlet {
             return Ok(0);
         }
         if stream.push(&frames::encoded(batch, self.has_meta(), self.socket.protocol()))? {
-            stream.share().relieve();
+            stream.quota().evict_largest();
         }
         stream.ended().map_or(Ok(batch.len()), Err)
     }
@@ -135,7 +135,7 @@ impl SocketOutlet {
     }
 }
 
-impl Outlet for SocketOutlet {
+impl Subscriber for SocketSubscriber {
     fn deliver(&self, batch: &Batch) -> usize {
         let open = lock(&self.open);
         if !*open {

@@ -21,11 +21,11 @@ use crate::{
 };
 
 /// Routes at which each client takes its seats.
-pub fn seated(routes: Router, addresses: Arc<Addresses>, metrics: Arc<Metrics>) -> Router {
-    routes.layer(from_fn_with_state((addresses, metrics), seat))
+pub fn with_ip_permits(routes: Router, addresses: Arc<Addresses>, metrics: Arc<Metrics>) -> Router {
+    routes.layer(from_fn_with_state((addresses, metrics), permit))
 }
 
-async fn seat(
+async fn permit(
     State((addresses, metrics)): State<(Arc<Addresses>, Arc<Metrics>)>,
     Extension(stream): Extension<Arc<Control>>,
     request: Request,
@@ -36,19 +36,19 @@ async fn seat(
         return next.run(request).await;
     }
     let client = forwarded::client(addresses.proxies(), peer, request.headers());
-    let Ok(seat) = addresses.enter(client) else {
+    let Ok(permit) = addresses.enter(client) else {
         metrics.refusals("address").inc();
         return TOO_MANY_OF_ADDRESS.into_response();
     };
     let response = next.run(request).await;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         // From now on the connection is this client's alone.
-        stream.hold(seat);
+        stream.hold(permit);
         return response;
     }
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
-            let _taken = &seat;
+            let _taken = &permit;
             frame
         }))
     })

@@ -13,7 +13,7 @@ use anyhow::{Context, anyhow, ensure};
 use hdrhistogram::Histogram;
 use tokio::time::sleep;
 
-use super::{crowd::Crowd, plan::Plan, report::Bar, tally::Tally};
+use super::{plan::Plan, report::Bar, tally::Tally, worker::WorkerThread};
 
 /// How often progress is looked at.
 pub const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -97,20 +97,20 @@ impl Outcome {
 }
 
 /// All threads' viewers.
-pub struct Audience {
+pub struct Fleet {
     /// What all threads see.
     pub progress: Arc<Progress>,
     plan: Arc<Plan>,
     threads: Vec<JoinHandle<Outcome>>,
 }
 
-impl Audience {
+impl Fleet {
     /// Connects all, and says how long that took.
     pub async fn gather(plan: &Arc<Plan>, bar: &Bar) -> anyhow::Result<(Self, Duration)> {
         raise_file_limit(plan.viewers)?;
         let progress = Arc::new(Progress::new());
         let crowds = (0..plan.threads).map(|thread| {
-            let crowd = Crowd::new(plan.clone(), progress.clone(), thread)?;
+            let crowd = WorkerThread::new(plan.clone(), progress.clone(), thread)?;
             thread::Builder::new().spawn(|| crowd.run()).context("no thread for the viewers")
         });
         let threads = crowds.collect::<anyhow::Result<_>>()?;
@@ -183,7 +183,7 @@ impl Audience {
     }
 }
 
-impl Drop for Audience {
+impl Drop for Fleet {
     fn drop(&mut self) {
         self.progress.stop.store(true, Relaxed);
     }

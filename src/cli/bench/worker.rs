@@ -11,8 +11,8 @@ use anyhow::Context;
 use mio::{Events, Interest, Poll, Token};
 
 use super::{
-    audience::{Outcome, Progress},
     entrance::Step,
+    fleet::{Outcome, Progress},
     line::Line,
     plan::Plan,
     tally::Tally,
@@ -61,7 +61,7 @@ impl Desk {
 }
 
 /// A thread's viewers.
-pub struct Crowd {
+pub struct WorkerThread {
     desk: Desk,
     progress: Arc<Progress>,
     poll: Poll,
@@ -73,7 +73,7 @@ pub struct Crowd {
     begun: Instant,
 }
 
-impl Crowd {
+impl WorkerThread {
     /// The share of one thread.
     pub fn new(plan: Arc<Plan>, progress: Arc<Progress>, thread: usize) -> anyhow::Result<Self> {
         let numbers = (thread..plan.viewers).step_by(plan.threads).collect();

@@ -128,7 +128,9 @@ pub async fn dial(address: &RedisAddress, peer: Option<SocketAddr>) -> anyhow::R
             let (stream, peer) = step(address, connect_to_any(peers)).await?;
             step(address, async { tune(&stream) }).await?;
             let stream: Box<dyn Stream> = if *tls {
-                let client = tls::client(&address.tls_files).await?;
+                let reading = timeout(STEP_TIMEOUT, tls::client(&address.tls_files)).await;
+                let late = |_| anyhow!("{}: the files for TLS did not open", address.setting);
+                let client = reading.map_err(late)??;
                 let name = ServerName::try_from(host.clone())
                     .with_context(|| format!("{}: no name for TLS", address.setting))?;
                 let handshake = TlsConnector::from(client).connect(name, stream);

@@ -2,26 +2,25 @@
 
 use std::{path::Path, sync::Arc};
 
-use anyhow::{Context, anyhow};
+use crate::{config::RedisTlsFiles, tls::roots};
+use anyhow::Context;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use tokio::time::timeout;
-
-use super::connection::STEP_TIMEOUT;
-use crate::{config::RedisTlsFiles, tls::roots};
 
 /// What to trust and what to show. The files are read anew, so that they can be replaced while the
 /// server runs.
+///
+/// It takes as long as the files do: the caller sets the limit.
 ///
 /// # Errors
 /// Each names the setting and its file.
 pub async fn client(files: &RedisTlsFiles) -> anyhow::Result<Arc<ClientConfig>> {
     let mut trusted = RootCertStore::empty();
     match &files.ca {
-        Some(ca) => in_time("REDIS_CA", roots::add(&mut trusted, "REDIS_CA", ca)).await?,
-        None => trusted = in_time("SSL_CERT_FILE", roots::known()).await?,
+        Some(ca) => roots::add(&mut trusted, "REDIS_CA", ca).await?,
+        None => trusted = roots::known().await?,
     }
     let config = ClientConfig::builder().with_root_certificates(trusted);
     Ok(Arc::new(match &files.client {
@@ -40,18 +39,9 @@ pub async fn client(files: &RedisTlsFiles) -> anyhow::Result<Arc<ClientConfig>> 
 }
 
 async fn read(setting: &str, file: &Path) -> anyhow::Result<Vec<u8>> {
-    let content = async { tokio::fs::read(file).await.with_context(|| unusable(setting, file)) };
-    in_time(setting, content).await
+    tokio::fs::read(file).await.with_context(|| unusable(setting, file))
 }
 
 fn unusable(setting: &str, file: &Path) -> String {
     format!("{setting}: cannot use {}", file.display())
-}
-
-async fn in_time<T>(
-    setting: &str,
-    reading: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
-    let late = |_| anyhow!("{setting}: the file could not be read in time");
-    timeout(STEP_TIMEOUT, reading).await.map_err(late)?
 }

@@ -1,5 +1,5 @@
-//! Calls to files that may lie on a share whose server is gone: on a thread that may wait, with a
-//! time limit, and one at a time.
+//! File system calls with a time limit, for files that may be on a network share whose server does
+//! not respond. Calls run on blocking threads; a call that hangs keeps later ones from starting.
 
 use std::{
     path::Path,
@@ -16,20 +16,32 @@ use tokio::{
 
 use crate::store::Store;
 
-/// After which time a file or a folder counts as one that does not answer.
+/// Time limit of a call. After it, the file or folder is reported as not answering.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The calls to one place.
+/// Calls to the files of one location; clones share its state.
 ///
-/// A call that does not come back holds a thread for as long. There are only so many, and names are
-/// looked up by them too: so nothing more is asked of a place until its last call has come back.
+/// A call that hangs occupies a thread of tokio's blocking pool until it returns. The pool is
+/// limited and also resolves host names, so a hanging share must not use it up. When a call exceeds
+/// its time limit, it goes on in the background, and every later call to the location fails at once
+/// until it has returned.
 #[derive(Clone, Default)]
 pub struct FileCalls {
     late: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl FileCalls {
-    /// Makes a call. If there is no answer in time, the error says so, and the call goes on.
+    /// Runs `call` on a blocking thread.
+    ///
+    /// # Errors
+    ///
+    /// The error of `call`; or `no answer within 10 s` if the call exceeds the limit or an earlier
+    /// one has not returned yet.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, `call` still runs to its end and its result is lost. A call
+    /// abandoned in this way does not keep later ones from starting.
     pub async fn call<T: Send + 'static>(
         &self,
         call: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
@@ -49,13 +61,19 @@ impl FileCalls {
         }
     }
 
-    /// Reads a file.
+    /// Reads a whole file, within the time limit of [`call`](Self::call).
     pub async fn read(&self, file: &Path) -> anyhow::Result<Vec<u8>> {
         let file = file.to_owned();
         self.call(move || Ok(std::fs::read(file)?)).await
     }
 
-    /// Waits until the last call has come back.
+    /// Waits, without a time limit, until the call that exceeded its limit has returned. Returns at
+    /// once if there is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: if the future is dropped, the hanging call is forgotten, and later calls
+    /// start although it still occupies a thread.
     pub async fn returned(&self) {
         let late = self.late().take();
         if let Some(late) = late {
@@ -68,7 +86,7 @@ impl FileCalls {
     }
 }
 
-/// A store for tasks that must not wait for it for ever.
+/// A [`Store`] for async tasks: its calls run on blocking threads and have a time limit.
 #[derive(Clone)]
 pub struct StoreCalls {
     store: Store,
@@ -76,28 +94,37 @@ pub struct StoreCalls {
 }
 
 impl StoreCalls {
-    /// The calls to a store.
+    /// Wraps a store. Clones share the state of its calls; a second wrapper has its own.
     pub fn new(store: Store) -> Self {
         Self { store, calls: FileCalls::default() }
     }
 
-    /// Where it is.
+    /// The path of the store's folder.
     pub fn folder(&self) -> &Path {
         self.store.folder()
     }
 
-    /// Makes a call to the store; an error for want of an answer names the folder.
+    /// Runs `call` on a blocking thread.
+    ///
+    /// # Errors
+    ///
+    /// As for [`FileCalls::call`]. If the store does not answer in time, the error names the
+    /// folder.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`FileCalls::call`].
     pub async fn call<T: Send + 'static>(
         &self,
         call: impl FnOnce(&Store) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
         let store = self.store.clone();
-        // What the store says about itself names its files already.
+        // Add the folder only to a missing answer: the store's own errors name their files.
         let answer = self.calls.call(move || Ok(call(&store))).await;
         answer.with_context(|| format!("{}", self.folder().display()))?
     }
 
-    /// Waits until the last call has come back.
+    /// As [`FileCalls::returned`], and not cancel safe either.
     pub async fn returned(&self) {
         self.calls.returned().await;
     }
@@ -110,21 +137,21 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_that_does_not_answer_is_asked_nothing_more() {
+    async fn calls_fail_at_once_while_an_earlier_one_hangs() {
         let (release, released) = mpsc::channel::<()>();
         let calls = FileCalls::default();
         let stuck = tokio::spawn({
             let calls = calls.clone();
             async move { calls.call(move || Ok(released.recv()?)).await }
         });
-        // Time stands still while a thread is at work, unless it is moved.
+        // The paused clock does not advance by itself while a blocking thread is running.
         tokio::task::yield_now().await;
         tokio::time::advance(TIMEOUT).await;
         let error = stuck.await.expect("no panic").expect_err("no answer").to_string();
         assert_eq!(error, "no answer within 10 s");
         let next = calls.call(|| -> anyhow::Result<()> { panic!("asked") }).await;
         assert_eq!(next.expect_err("no answer").to_string(), error);
-        release.send(()).expect("it waits");
+        release.send(()).expect("the call is waiting");
         calls.returned().await;
         assert_eq!(calls.call(|| Ok(7)).await.expect("an answer"), 7);
     }

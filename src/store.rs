@@ -1,10 +1,11 @@
-//! A folder of records that outlive the process (certificates, account keys, back-off, history):
-//! every record is a new file, the newest usable one counts.
+//! A folder of records that outlive the process: certificates, account keys, back-off, history.
+//! Each write creates a new file, and readers use the newest record that is usable.
 //!
-//! The folder may lie on an SMB share, where rename is not atomic, modes and locks do nothing and
-//! names ignore case. So nothing is renamed, overwritten or locked: a record is written under a
-//! number that was never used, read back and compared before it counts, and ends with a line that
-//! tells a whole file from one whose writer was killed.
+//! The folder may be on an SMB share, where rename is not atomic, file modes and locks have no
+//! effect, and names are case-insensitive. The store therefore never renames, overwrites or locks a
+//! file. It writes each record under a number higher than all existing ones, then reads the file
+//! back and compares it before the write counts as successful. A record ends with a marker line: a
+//! file without it is incomplete, because its writer was killed or is still writing.
 
 use std::{
     collections::BTreeSet,
@@ -17,48 +18,57 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use ring::digest::{Context, Digest, SHA256};
 use tracing::warn;
 
-/// Ends every record; PEM readers skip it.
+/// The marker line that ends every complete record. PEM parsers ignore it.
 const WHOLE: &[u8] = b"\n# roomcast: whole\n";
-/// Records of a kind that are kept: the newest, and the one before, should the newest be damaged.
+/// Records kept per kind: the newest one, and the previous one in case the newest is damaged.
 const KEPT: usize = 2;
-/// Numbers to try when others write at the same time.
+/// Numbers to try when other processes create records of the same kind at the same time.
 const ATTEMPTS: u64 = 16;
-/// Bytes of a record, unless more are expected: a chain of certificates has 4 to 8 thousand.
+/// Default size limit of a record in bytes. A certificate chain has 4,000 to 8,000.
 const MAX_RECORD: u64 = 1 << 20;
-/// Bytes that are read back at once.
+/// Buffer size in bytes for reading a record back.
 const PIECE: usize = 64 << 10;
 
-/// A folder; it may come and go, and be slow: its calls block.
+/// Records in one folder, which may be slow or temporarily unavailable.
+///
+/// A `Store` holds only the path and the size limit, so clones are cheap and refer to the same
+/// folder. Every method that accesses the folder blocks; async code uses `StoreCalls`.
 #[derive(Clone, Debug)]
 pub struct Store {
     folder: PathBuf,
     max_record: u64,
 }
 
-/// A record's file.
+/// A record's file and the number in its name.
 struct Found {
     number: u64,
     path: PathBuf,
 }
 
 impl Store {
-    /// In a folder that is made when it is first used.
+    /// Uses `folder`, which is created by the first access to its records.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder, max_record: MAX_RECORD }
     }
 
-    /// With records of up to so many bytes.
+    /// Sets the size limit of a record, in bytes; reading a larger one is an error.
     pub fn with_records_of(self, max_record: u64) -> Self {
         Self { max_record, ..self }
     }
 
-    /// Where it is.
+    /// The path of the folder, which may not exist yet.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// All usable records of a kind, the newest first. None means that there certainly is none: a
-    /// folder or a record that cannot be read is an error, unless an older record is usable.
+    /// Reads all usable records of a kind, newest first: complete ones that `parse` accepts.
+    /// Incomplete files are skipped. An empty result means that the folder certainly holds no
+    /// complete record of this kind.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be created or read, or no record is usable and at least one cannot be read
+    /// or parsed. If another record is usable, the problem is only logged.
     pub fn read<T>(
         &self,
         kind: &str,
@@ -79,24 +89,26 @@ impl Store {
         match problem {
             Some(error) if usable.is_empty() => Err(error),
             Some(error) => {
-                warn!("{error:#}; another record is used");
+                warn!("{error:#}; another record is used instead");
                 Ok(usable)
             }
             None => Ok(usable),
         }
     }
 
-    /// All records of a kind, the newest first.
+    /// Lists the files of a kind, newest first, including incomplete ones. Creates the folder if it
+    /// does not exist.
     pub fn records(&self, kind: &str) -> anyhow::Result<Vec<PathBuf>> {
         Ok(self.find(kind)?.into_iter().map(|found| found.path).collect())
     }
 
-    /// What one of them holds.
+    /// Reads one of the files that [`records`](Self::records) lists. A file larger than the size
+    /// limit is an error.
     pub fn load(&self, path: &Path) -> io::Result<Content> {
         read_whole(path, self.max_record)
     }
 
-    /// Removes all records of a kind.
+    /// Removes all records of a kind, and stops at the first that cannot be removed.
     pub fn clear(&self, kind: &str) -> anyhow::Result<()> {
         for path in self.records(kind)? {
             fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
@@ -104,13 +116,18 @@ impl Store {
         Ok(())
     }
 
-    /// Writes a record that the next reader will find, and removes those that are too old.
+    /// Writes a record as the newest of its kind, verifies it, and removes all but the newest two.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be created, written or synced, or its content differs when it is read back.
+    /// The older records are then unchanged. A failure to remove old records is only logged.
     pub fn write(&self, kind: &str, content: &[u8]) -> anyhow::Result<()> {
         self.write_with(kind, |out| Ok(out.write_all(content)?))
     }
 
-    /// The same for a content that is made while it is written: it may be as large as the memory
-    /// that is left.
+    /// Like [`write`](Self::write), but `fill` generates the content while it is written. Use it
+    /// for content that is too large for a second copy in memory.
     pub fn write_with(
         &self,
         kind: &str,
@@ -120,11 +137,11 @@ impl Store {
         let next = older.first().map_or(1, |found| found.number + 1);
         let (path, file) = self.create(kind, next)?;
         if let Err(error) = write_and_compare(&path, file, fill) {
-            // Unfinished, it counts for nobody; it is only in the way.
+            // Readers skip an incomplete file; removing it frees its space.
             let _ = fs::remove_file(&path);
             return Err(error).with_context(|| format!("cannot write {}", path.display()));
         }
-        // The entry in the folder, where the system can: on others it is on the disk already.
+        // Sync the folder's new entry. Systems that cannot sync a folder have already stored it.
         let _ = File::open(&self.folder).and_then(|folder| folder.sync_all());
         for found in older.iter().skip(KEPT - 1) {
             if let Err(error) = fs::remove_file(&found.path) {
@@ -134,7 +151,8 @@ impl Store {
         Ok(())
     }
 
-    /// The kinds of records that are there and begin like this. None if the folder is not there.
+    /// The kinds that have at least one file and start with `beginning`; empty if the folder does
+    /// not exist.
     pub fn kinds(&self, beginning: &str) -> anyhow::Result<BTreeSet<String>> {
         let list = || {
             let mut kinds = BTreeSet::new();
@@ -170,10 +188,10 @@ impl Store {
                 }
             }
         }
-        bail!("others write to {} all the time", self.folder.display())
+        bail!("cannot write {}: other processes keep creating records", self.folder.display())
     }
 
-    /// The files of a kind, the newest first.
+    /// The files of a kind, newest first.
     fn find(&self, kind: &str) -> anyhow::Result<Vec<Found>> {
         self.make().with_context(|| format!("cannot make {}", self.folder.display()))?;
         let list = || {
@@ -192,7 +210,7 @@ impl Store {
         list().with_context(|| format!("cannot read {}", self.folder.display()))
     }
 
-    /// Makes the folder if it is not there.
+    /// Creates the folder and its parents if needed; on Unix with mode 0700.
     pub fn make(&self) -> io::Result<()> {
         if self.folder.is_dir() {
             return Ok(());
@@ -205,8 +223,8 @@ impl Store {
     }
 }
 
-/// Tries whether a folder, or the one in which it would be made, takes records: one is written and
-/// taken away again. Blocks.
+/// Checks that records can be written to a folder, or to the nearest existing ancestor in which it
+/// would be created. Writes an empty record, verifies it and removes it. Blocks.
 pub fn try_folder(folder: &Path) -> anyhow::Result<()> {
     let folder = std::path::absolute(folder)?;
     let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(&folder);
@@ -217,13 +235,13 @@ pub fn try_folder(folder: &Path) -> anyhow::Result<()> {
     removed.with_context(|| format!("cannot remove {}", path.display()))
 }
 
-/// What a record's file holds.
+/// The content of a record's file.
 pub enum Content {
-    /// A record, without its last line.
+    /// A complete record, without the marker line.
     Whole(Vec<u8>),
-    /// The beginning of one that was never finished.
+    /// An incomplete record: its marker line is missing.
     Truncated,
-    /// Nothing any more: another process has removed it.
+    /// The file does not exist any more: another process has removed it.
     Gone,
 }
 
@@ -257,13 +275,13 @@ fn write_and_compare(
     drop(out.out);
     let same = digest_of(path).map(|read| read.as_ref() == written.as_ref());
     ensure!(
-        same.map_err(|error| anyhow!("cannot be read back: {error}"))?,
-        "reads back differently"
+        same.map_err(|error| anyhow!("it cannot be read back: {error}"))?,
+        "the content that was read back differs from what was written"
     );
     Ok(())
 }
 
-/// A file, and the digest of what is written to it.
+/// Writes to a file and computes the SHA-256 of what it writes.
 struct Digesting {
     out: BufWriter<File>,
     digest: Context,
@@ -281,7 +299,7 @@ impl Write for Digesting {
     }
 }
 
-/// In pieces, as it was written.
+/// The SHA-256 of a file, read in pieces so that a large record does not need a copy in memory.
 fn digest_of(path: &Path) -> io::Result<Digest> {
     let (mut file, mut digest) = (File::open(path)?, Context::new(&SHA256));
     let mut piece = vec![0; PIECE];

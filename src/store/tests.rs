@@ -1,6 +1,6 @@
 use super::*;
 
-/// A store in a folder of its own, with what a test's records say.
+/// A store in a temporary folder, which is removed when the test ends.
 struct Fixture {
     store: Store,
 }
@@ -12,7 +12,7 @@ impl Fixture {
         Self { store: Store::new(folder) }
     }
 
-    /// Usable is what begins with `ok`.
+    /// Reads the records of the kind `cert`; those that start with `ok` are usable.
     fn read(&self) -> Result<Vec<String>, String> {
         let parse = |content: &[u8]| {
             let text = String::from_utf8_lossy(content).into_owned();
@@ -47,7 +47,7 @@ impl Drop for Fixture {
 }
 
 #[test]
-fn the_newest_comes_first_and_two_are_kept() {
+fn records_are_read_newest_first_and_the_newest_two_are_kept() {
     let fixture = Fixture::new("newest");
     assert_eq!(fixture.read(), Ok(vec![]));
     for content in ["ok 1", "ok 2", "ok 3"] {
@@ -60,7 +60,7 @@ fn the_newest_comes_first_and_two_are_kept() {
 
 #[cfg(unix)]
 #[test]
-fn nobody_else_may_read_it() {
+fn only_the_owner_may_read_files_and_folder() {
     use std::os::unix::fs::PermissionsExt;
     let fixture = Fixture::new("mode");
     fixture.write("ok");
@@ -70,18 +70,18 @@ fn nobody_else_may_read_it() {
 }
 
 #[test]
-fn a_damaged_newest_record_gives_way_to_the_one_before() {
+fn the_previous_record_is_used_if_the_newest_is_damaged() {
     let fixture = Fixture::new("damaged");
     fixture.write("ok 1");
     fixture.write("rotten");
     assert_eq!(fixture.read(), Ok(vec!["ok 1".into()]));
-    // Nothing is overwritten, and the number of a damaged file is not used again.
+    // The damaged file is not overwritten, and its number is not used again.
     fixture.write("ok 3");
     assert_eq!(fixture.names(), ["cert-00000002", "cert-00000003"]);
 }
 
 #[test]
-fn a_record_whose_writer_was_killed_is_none() {
+fn an_incomplete_record_is_skipped() {
     let fixture = Fixture::new("killed");
     fixture.write("ok 1");
     fs::write(fixture.path("cert-00000002"), b"ok, but only the firs").expect("written");
@@ -92,17 +92,17 @@ fn a_record_whose_writer_was_killed_is_none() {
 }
 
 #[test]
-fn damaged_records_alone_are_an_error_and_not_nothing() {
+fn reading_only_damaged_records_is_an_error() {
     let fixture = Fixture::new("rotten");
     fixture.write("rotten");
     assert!(fixture.read().is_err_and(|error| error.contains("cert-00000001: damaged")));
 }
 
 #[test]
-fn what_cannot_be_read_is_an_error_and_not_nothing() {
+fn an_unreadable_record_or_folder_is_an_error() {
     let fixture = Fixture::new("unreadable");
     fixture.write("ok 1");
-    // A folder in a file's place cannot be read by anybody, not even by root.
+    // A folder in place of the file is unreadable for every user, including root.
     fs::create_dir(fixture.path("cert-00000002")).expect("made");
     assert_eq!(fixture.read(), Ok(vec!["ok 1".into()]));
     fs::remove_file(fixture.path("cert-00000001")).expect("was there");
@@ -117,19 +117,19 @@ fn what_cannot_be_read_is_an_error_and_not_nothing() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_folder_that_takes_nothing_is_an_error_for_writers_alone() {
+fn a_read_only_folder_is_an_error_for_writes_but_not_for_reads() {
     let store = Store::new("/proc/self/task".into());
     assert!(store.read("cert", |_| Ok(())).expect("readable").is_empty());
     assert!(store.write("cert", b"ok").is_err());
 }
 
 #[test]
-fn names_may_come_back_in_capitals_and_numbers_be_taken() {
+fn names_ignore_case_and_a_number_in_use_is_skipped() {
     let fixture = Fixture::new("capitals");
     fixture.write("ok 1");
     fs::rename(fixture.path("cert-00000001"), fixture.path("CERT-00000001")).expect("renamed");
     assert_eq!(fixture.read(), Ok(vec!["ok 1".into()]));
-    // As if another instance wrote between our look and our write.
+    // Another instance may create a record after this one has listed the folder.
     let (path, _) = fixture.store.create("cert", 2).expect("free");
     assert!(path.ends_with("cert-00000002"));
     let (path, _) = fixture.store.create("cert", 2).expect("the next one");

@@ -1,31 +1,32 @@
-//! When the next attempt may be made: by what went wrong, and kept over restarts.
+//! The back-off between attempts to order a certificate. The pause depends on the kind of failure,
+//! and the state is stored so that it survives restarts.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What went wrong, as far as it decides how long to wait.
+/// The kind of a failure. It determines the pause before the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
-    /// The CA is out of reach, or has troubles of its own: 30 s to 1 h.
+    /// The CA or the DNS provider cannot be reached or has an internal error: 30 s to 1 h.
     Network,
-    /// The CA could not see that the host is ours: 15 min to 12 h. Let's Encrypt allows five such
-    /// failures an hour.
+    /// A host could not be validated, or the order was refused: 15 min to 12 h. Let's Encrypt
+    /// allows five failed validations an hour.
     Validation,
-    /// The CA named a time, or at least said that it is too much: that time, else 1 h to 12 h.
+    /// The CA or the DNS provider reported a rate limit: the time it named, else 1 h to 12 h.
     RateLimited,
-    /// The DNS provider does not take the credentials, or they do not reach the zone: 1 h to 12 h.
+    /// The DNS provider rejects the credentials, or they give no access to the zone: 1 h to 12 h.
     Credentials,
     /// The store cannot be read or written: 30 s to 1 h. Without it, nothing is ordered.
     Store,
-    /// An attempt of which nobody knows how it ended: the process was killed.
+    /// The result of the attempt is unknown because the process was killed: 15 min to 12 h.
     Unknown,
-    /// The server was stopped during an attempt, in good order: 30 s.
+    /// The server was shut down during an attempt: 30 s.
     Stopped,
 }
 
-/// All of them.
+/// All classes, for metrics that list each one.
 pub const CLASSES: [Class; 7] = [
     Class::Network,
     Class::Validation,
@@ -39,14 +40,15 @@ pub const CLASSES: [Class; 7] = [
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-/// The longest of Let's Encrypt's limits counts a week. A date beyond it comes from a clock that
-/// was wrong.
+/// The longest pause, without jitter. The longest of Let's Encrypt's rate limits covers a week, so
+/// a later time can only come from a wrong clock.
 const LONGEST: Duration = Duration::from_secs(8 * 24 * 3600);
-/// By up to this part a pause is longer than it has to be, so that not all instances come at once.
+/// Each pause is extended by a random part of itself, up to this fraction, so that instances do not
+/// all retry at the same time.
 const JITTER: f64 = 0.25;
 
 impl Class {
-    /// The shortest pause, which doubles with every failure, and the longest.
+    /// The pause after the first failure, which doubles with each further one, and the maximum.
     fn range(self) -> (Duration, Duration) {
         match self {
             Self::Network | Self::Store => (30 * SECOND, HOUR),
@@ -56,13 +58,13 @@ impl Class {
         }
     }
 
-    /// The pause after so many failures in a row, without jitter.
+    /// The pause after this many consecutive failures, without jitter.
     fn pause(self, failures: u32) -> Duration {
         let (min, max) = self.range();
         min.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(max)
     }
 
-    /// The class as metrics and messages name it.
+    /// The name of the class in metrics and messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Network => "network",
@@ -76,39 +78,40 @@ impl Class {
     }
 }
 
-/// Why there is no certificate.
+/// Why an attempt to get a certificate failed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
-    /// How long to wait.
+    /// The kind of failure, which determines the pause.
     pub class: Class,
-    /// Unless the other side said so itself.
+    /// The pause that the CA or the DNS provider asked for; it replaces the pause of the class.
     pub retry_after: Option<Duration>,
-    /// What went wrong.
+    /// The error message.
     pub text: String,
 }
 
 impl Failure {
-    /// One that leaves the time to its class.
+    /// A failure whose pause is that of its class.
     pub fn new(class: Class, text: impl Into<String>) -> Self {
         Self { class, retry_after: None, text: text.into() }
     }
 }
 
-/// What is remembered about attempts. Times are in seconds since the Unix epoch.
+/// The state of the back-off, as it is stored. Times are in seconds since the Unix epoch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Backoff {
-    /// What the last failure was; `None` after a success.
+    /// The class of the last failure; `None` after a success.
     pub class: Option<Class>,
-    /// Failures of this class in a row.
+    /// The number of consecutive failures of this class.
     pub failures: u32,
-    /// No attempt before.
+    /// The time of the next attempt.
     pub not_before: u64,
-    /// What the last failure said.
+    /// The message of the last failure.
     pub error: Option<String>,
 }
 
 impl Backoff {
-    /// After one more failure. `retry_after` is what the CA asked for, from now on.
+    /// The state after one more failure. `retry_after` is the pause that the CA or the DNS provider
+    /// asked for, counted from `now`.
     pub fn failed(
         &self,
         class: Class,
@@ -123,7 +126,8 @@ impl Backoff {
         Self { class: Some(class), failures, not_before, error: Some(error.to_owned()) }
     }
 
-    /// How long no attempt may be made yet.
+    /// The time left until the next attempt; zero if one may start now. It is at most ten days, so
+    /// that a `not_before` stored with a wrong clock does not block attempts for longer.
     pub fn pause(&self, now: u64) -> Duration {
         Duration::from_secs(self.not_before.saturating_sub(now)).min(LONGEST.mul_f64(1.0 + JITTER))
     }
@@ -138,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_by_class_and_begin_anew_with_another() {
+    fn pauses_double_and_restart_when_the_class_changes() {
         let (mut backoff, now) = (Backoff::default(), 1_000_000);
         for expected in [15.0, 30.0, 60.0, 120.0, 240.0, 480.0, 720.0, 720.0] {
             backoff = backoff.failed(Class::Validation, "no", None, now);
@@ -154,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_the_ca_names_is_never_cut_short() {
+    fn a_retry_after_time_is_never_shortened() {
         let now = 1_000_000;
         let after = Duration::from_secs(7200);
         for _ in 0..100 {
@@ -164,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_same_after_a_restart_and_a_wrong_clock_does_not_block_for_ever() {
+    fn state_survives_a_restart_and_a_wrong_clock_does_not_block_for_ever() {
         let backoff = Backoff::default().failed(Class::Unknown, "killed", None, 1_000_000);
         let text = serde_json::to_vec(&backoff).expect("JSON");
         assert_eq!(serde_json::from_slice::<Backoff>(&text).expect("JSON"), backoff);

@@ -1,4 +1,4 @@
-//! The certificate in use: handshakes read it, whoever gets a newer one swaps it, operators ask.
+//! The certificate in use: read by handshakes, replaced by its source, shown on the admin listener.
 
 use std::{
     fmt,
@@ -20,17 +20,21 @@ use tracing::{info, warn};
 use super::{answers::Answers, pair::Pair};
 use crate::metrics::Metrics;
 
-/// Shared by handshakes, the source of certificates and the admin listener. Open connections never
-/// notice a swap.
+/// The current certificate and its state.
+///
+/// One instance lives as long as the server and is shared by the handshakes, the source of
+/// certificates (ACME or files) and the admin listener. It starts without a certificate; the source
+/// then sets one and replaces it with [`swap`](Self::swap). Handshakes read it without a lock, and
+/// open connections keep the certificate that they were established with.
 pub struct Certificates {
-    /// The host that is redirected to; unset, it is the certificate's first.
+    /// The host that plain HTTP is redirected to; if unset, the first host of the certificate.
     host: Option<String>,
-    /// Where certificates come from.
+    /// Where certificates come from: `files` or `acme`.
     source: &'static str,
-    /// Whom browsers trust.
+    /// The root certificates that decide whether a certificate is reported as trusted.
     roots: Arc<RootCertStore>,
     current: ArcSwapOption<InUse>,
-    /// What the CA asks for while an order is under way.
+    /// Responses to the CA's challenges, while an order is in progress.
     answers: ArcSwapOption<Answers>,
     next_attempt: Mutex<Option<SystemTime>>,
     error: Mutex<Option<String>>,
@@ -42,31 +46,31 @@ struct InUse {
     trusted: bool,
 }
 
-/// A look at the certificate in use.
+/// The state of the certificate, as `/status` of the admin listener shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct CertificateReport {
-    /// Where certificates come from: files or acme.
+    /// Where certificates come from: `files` or `acme`.
     pub source: &'static str,
-    /// The names and addresses it is for; none while there is no certificate.
+    /// The host names and IP addresses of the certificate; empty without a certificate.
     pub names: Vec<String>,
-    /// Who issued it.
+    /// The distinguished name of the issuer.
     pub issuer: Option<String>,
-    /// Its serial number, in hexadecimal digits.
+    /// The serial number in hexadecimal digits.
     pub serial: Option<String>,
-    /// Until when it holds.
+    /// The time of expiry, in RFC 3339.
     pub not_after: Option<String>,
-    /// How many seconds that is from now, negative afterwards.
+    /// Seconds until it expires; negative after that.
     pub seconds_left: Option<i64>,
-    /// Whether browsers trust it.
+    /// Whether it is valid now and browsers trust it: its chain leads to a known root.
     pub trusted: bool,
-    /// When the next order may be placed.
+    /// When the next order is placed, in RFC 3339; `null` if none is planned, as for files.
     pub next_attempt: Option<String>,
-    /// Why there is none, or no newer one; `null` if nothing went wrong.
+    /// Why there is no certificate or no newer one; `null` if nothing is wrong.
     pub error: Option<String>,
 }
 
 impl Certificates {
-    /// None yet: handshakes are refused.
+    /// Starts without a certificate: handshakes fail until [`swap`](Self::swap) sets one.
     pub fn new(
         host: Option<String>,
         source: &'static str,
@@ -77,11 +81,11 @@ impl Certificates {
         Arc::new(Self { host, source, roots, current, answers, next_attempt, error, metrics })
     }
 
-    /// Takes a certificate into use for all handshakes from now on.
+    /// Uses a certificate for all handshakes from now on, and clears the error in the report.
     pub fn swap(&self, pair: Pair) {
         let (host, now) = (self.host.as_deref().or(pair.host()), SystemTime::now());
         if let Some(host) = host.filter(|host| !pair.covers(host)) {
-            warn!("the certificate is for {}, and not for {host}", pair.names.join(", "));
+            warn!("the certificate is for {} and does not cover {host}", pair.names.join(", "));
         }
         let trusted = host.is_some_and(|host| pair.is_trusted(self.roots.clone(), host, now));
         let until = pair.not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -91,58 +95,60 @@ impl Certificates {
         self.change_error(None);
     }
 
-    /// Something went wrong; said once as long as it stays the same.
+    /// Sets the error in the report. It is logged only if it differs from the previous one.
     pub fn failed(&self, error: String) {
         if self.change_error(Some(error.clone())) {
             warn!("{error}");
         }
     }
 
-    /// When a certificate will be ordered next.
+    /// Sets the time of the next order in the report and the metrics.
     pub fn next_attempt(&self, at: SystemTime) {
         let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         self.metrics.certificate_next_attempt(self.source, seconds);
         *self.next_attempt.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(at);
     }
 
-    /// Answers the CA's challenges until the guard is dropped.
+    /// Responds to the CA's challenges with `answers` until the guard is dropped.
     pub fn answer(self: &Arc<Self>, answers: Answers) -> Answering {
         self.answers.store(Some(Arc::new(answers)));
         Answering(self.clone())
     }
 
-    /// What the CA is told at `/.well-known/acme-challenge/`.
+    /// The response to a request for `/.well-known/acme-challenge/{token}`; `None` if the token
+    /// does not belong to a pending challenge.
     pub fn http_01(&self, token: &str) -> Option<String> {
         self.answers.load().as_ref()?.token(token)
     }
 
-    /// What went wrong is over, and the certificate in use is the right one.
+    /// Clears the error in the report: the certificate in use is the right one again.
     pub fn recovered(&self) {
         self.change_error(None);
     }
 
-    /// Whether there is one that holds now.
+    /// Whether there is a certificate that is valid now.
     pub fn usable(&self) -> bool {
         self.current.load().as_ref().is_some_and(|used| used.pair.holds(SystemTime::now()).is_ok())
     }
 
-    /// Whether the one in use is for a host.
+    /// Whether there is a certificate and it covers `host`.
     pub fn covers(&self, host: &str) -> bool {
         self.current.load().as_ref().is_some_and(|used| used.pair.covers(host))
     }
 
-    /// Whether browsers trust it.
+    /// Whether there is a certificate that is valid now and that browsers trust.
     pub fn is_trusted(&self) -> bool {
         self.current.load().as_ref().is_some_and(|used| used.trusted) && self.usable()
     }
 
-    /// The host that all plain requests are redirected to.
+    /// The host that plain HTTP requests are redirected to; `None` if it is not set and there is no
+    /// certificate that names a host.
     pub fn host(&self) -> Option<String> {
         let current = self.current.load();
         self.host.clone().or_else(|| Some(current.as_ref()?.pair.host()?.to_owned()))
     }
 
-    /// Whether all is well, and a look at the certificate now.
+    /// The state of the certificate now. The `bool` is true if there is a certificate and no error.
     pub fn report(&self) -> (bool, CertificateReport) {
         let (current, now) = (self.current.load(), SystemTime::now());
         let pair = current.as_ref().map(|used| &used.pair);
@@ -196,7 +202,7 @@ impl fmt::Debug for Certificates {
     }
 }
 
-/// Challenges are answered as long as this lives.
+/// A guard: while it exists, the server responds to the CA's challenges.
 pub struct Answering(Arc<Certificates>);
 
 impl Drop for Answering {

@@ -1,4 +1,4 @@
-//! HTTPS requests of ours, to CAs and DNS providers: roots we chose, our name, a time and a bound.
+//! The HTTPS client for requests to CAs and DNS providers, with a time limit and a size limit.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,29 +17,39 @@ use hyper_util::{
 use rustls::ClientConfig;
 use tokio::time::timeout;
 
-/// For an answer to arrive whole.
+/// Time limit of a request, from connecting to the end of the response body.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of an answer: a chain of certificates has 4 to 8 thousand.
+/// Size limit of a response body in bytes. A certificate chain has 4,000 to 8,000.
 const MAX_ANSWER: usize = 1 << 20;
-/// CAs ask for it, so that they can warn whom they are about to lock out.
+/// The `User-Agent` of all requests. CAs ask for it so that they can contact the authors of a
+/// client before they block it.
 const NAME: HeaderValue = HeaderValue::from_static(concat!("roomcast/", env!("CARGO_PKG_VERSION")));
 
-/// Sends requests; what is cloned is a reference.
+/// An HTTPS client. Clones share one connection pool.
 #[derive(Clone)]
 pub struct Client {
     pool: Pool<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 impl Client {
-    /// Trusts whom the configuration trusts. Plain HTTP is there for DNS providers on one's own
-    /// machine; the URLs decide.
+    /// Uses the root certificates of `tls`. Requests to `http://` URLs are sent in plain text, for
+    /// DNS providers on the same machine.
     pub fn new(tls: ClientConfig) -> Self {
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
         Self { pool: Pool::builder(TokioExecutor::new()).build(connector.build()) }
     }
 
-    /// Whatever is answered, as long as something is.
+    /// Sends a request and returns the complete response, whatever its status.
+    ///
+    /// # Errors
+    ///
+    /// There is no complete response within 30 s, or its body is larger than 1 MiB. The error names
+    /// the host.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the request may have reached the server.
     pub async fn send(&self, mut request: Request<Full<Bytes>>) -> anyhow::Result<Response<Bytes>> {
         let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         request.headers_mut().insert(USER_AGENT, NAME);
@@ -56,7 +66,8 @@ impl Client {
     }
 }
 
-/// How long the other side wants to be left alone: a number of seconds, or a date.
+/// The pause that a `Retry-After` header asks for, which is a number of seconds or a date. A date
+/// that has passed gives zero; `None` if the header is missing or cannot be parsed.
 pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let seconds = value.parse().ok().map(Duration::from_secs);

@@ -1,4 +1,5 @@
-//! A certificate and its key in two files of somebody else, read again when they change.
+//! A certificate and its key in files that another program maintains (`TLS_CERT`, `TLS_KEY`). They
+//! are read again when they change.
 
 use std::{
     path::Path,
@@ -18,18 +19,22 @@ use tracing::{info, warn};
 use super::{certificates::Certificates, pair::Pair};
 use crate::{config::CertificateFiles, file_calls::FileCalls};
 
-/// How often the files are read. Their content is compared, not their times: mounted secrets are
-/// links to folders that are swapped, and a copy may keep the time of its original.
+/// How often the files are read. Changes are detected by content, not by modification time: mounted
+/// secrets are symbolic links to folders that are swapped, and a copy may keep its original's time.
 const READ_EVERY: Duration = Duration::from_secs(2);
 
-/// What the files held when they were last looked at.
+/// The content of both files when they were last used.
 #[derive(Clone, PartialEq)]
 struct Content {
     chain: Vec<u8>,
     key: Vec<u8>,
 }
 
-/// Two files, and whom to tell when they change.
+/// Watches the two files and replaces the certificate in use when they change.
+///
+/// [`start`](Self::start) reads the files once and fails if they cannot be used. [`run`](Self::run)
+/// then reads them every 2 s until the server stops; from then on, a problem is only reported, and
+/// the certificate in use is kept.
 pub struct Watch {
     files: CertificateFiles,
     certificates: Arc<Certificates>,
@@ -39,8 +44,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Reads the files for the first time. What cannot be used at all is an error; an expired
-    /// certificate is reported and used, since there is no better one.
+    /// Reads the files for the first time and uses the certificate. If it has expired or is not
+    /// valid yet, it is used with a warning, since there is no other one.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, or they do not hold a certificate and its key in PEM.
     pub async fn start(
         files: CertificateFiles,
         certificates: Arc<Certificates>,
@@ -52,19 +61,20 @@ impl Watch {
         certificates.swap(pair);
         if let Err(reason) = holds {
             warn!(
-                "TLS_CERT ({}): {reason}; it is used, for want of a better one",
+                "TLS_CERT ({}): {reason}; it is used because there is no other certificate",
                 files.cert.display()
             );
         }
         Ok(Self { files, certificates, calls, again: Arc::default(), seen })
     }
 
-    /// Notified, the files are read at once, and the log says what came of it.
+    /// The handle for SIGHUP: after `notify_one`, the files are read at once, and the result is
+    /// logged.
     pub fn again(&self) -> Arc<Notify> {
         self.again.clone()
     }
 
-    /// Looks at the files until `stop`.
+    /// Reads the files every 2 s, and after each notification, until `stop` is cancelled.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut ticks = interval(READ_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -74,7 +84,7 @@ impl Watch {
                 () = self.again.notified() => true,
                 () = stop.cancelled() => return,
             };
-            // A share that does not answer must not hold up the end.
+            // The files may be on a share that does not answer; that must not delay the shutdown.
             let Some(looked) = stop.run_until_cancelled(self.look()).await else { return };
             match looked {
                 Ok(changed) if asked => {
@@ -83,7 +93,7 @@ impl Watch {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    let text = format!("{error:#}; the certificate in use stays");
+                    let text = format!("{error:#}; the certificate in use is kept");
                     if asked {
                         warn!("TLS_CERT and TLS_KEY read again: {text}");
                     }
@@ -93,7 +103,8 @@ impl Watch {
         }
     }
 
-    /// Whether another certificate is in use now.
+    /// Reads the files and uses the certificate if it changed; returns whether it did. A
+    /// certificate that is not valid now does not replace one that is.
     async fn look(&mut self) -> anyhow::Result<bool> {
         let content = read(&self.files, &self.calls).await?;
         if content == self.seen {
@@ -112,7 +123,7 @@ impl Watch {
     }
 }
 
-/// Reads them once.
+/// Reads the files once, without watching them.
 pub async fn load(files: &CertificateFiles) -> anyhow::Result<Pair> {
     parse(files, &read(files, &FileCalls::default()).await?)
 }

@@ -1,4 +1,5 @@
-//! Certificates, their store and their CA, looked at: nothing is ordered, written or kept.
+//! Checks of certificates, their store, their CA and DNS zones for `roomcast doctor`. They are
+//! read-only: nothing is ordered or written.
 
 use std::{
     path::Path,
@@ -26,31 +27,31 @@ use crate::{
     store::Store,
 };
 
-/// A certificate.
+/// What `doctor` reports about a certificate.
 pub struct Certificate {
-    /// For whom, by whom, until when.
+    /// Its names, its issuer and its time of expiry, as one phrase.
     pub text: String,
-    /// Why it does not hold now.
+    /// Why it is not valid now; `None` if it is valid.
     pub problem: Option<String>,
-    /// Those of our hosts that it is not for.
+    /// The configured hosts that it does not cover.
     pub missing: Vec<String>,
-    /// Whether browsers trust it.
+    /// Whether browsers trust it: its chain leads to a known root.
     pub trusted: bool,
 }
 
-/// What a store holds.
+/// What `doctor` reports about the store of an ACME setup.
 pub struct Stored {
-    /// The newest of each kind.
+    /// The newest certificate of each kind of record.
     pub certificates: Vec<Certificate>,
-    /// What is remembered of attempts that failed.
+    /// The last failures that still delay the next attempt.
     pub failures: Vec<String>,
 }
 
-/// Whom certificates are ordered from.
+/// The CA that certificates are ordered from.
 pub struct Ca {
-    /// The address of its directory.
+    /// The URL of its ACME directory.
     pub directory: String,
-    /// It is but a rehearsal, because the store lies on a container's own layer.
+    /// Whether it is Let's Encrypt's staging because the store is lost at a container restart.
     pub rehearsal: bool,
 }
 
@@ -67,13 +68,14 @@ impl Certificate {
     }
 }
 
-/// The certificate in files of somebody else. What cannot be used at all is an error.
+/// Reads the certificate in `TLS_CERT` and `TLS_KEY`. Files that cannot be read or parsed are an
+/// error; an expired certificate is not.
 pub async fn files(files: &CertificateFiles, hosts: &[String]) -> anyhow::Result<Certificate> {
     let pair = super::files::load(files).await?;
     Ok(Certificate::new(&pair, hosts, &Arc::new(roots::known().await?)))
 }
 
-/// What a store holds; nothing if it is not there yet.
+/// Reads the certificates and failures in a store; both are empty if the folder does not exist.
 pub async fn stored(folder: &Path, hosts: &[String]) -> anyhow::Result<Stored> {
     let (store, hosts) = (Store::new(folder.to_owned()), hosts.to_owned());
     let roots = Arc::new(roots::known().await?);
@@ -94,13 +96,13 @@ pub async fn stored(folder: &Path, hosts: &[String]) -> anyhow::Result<Stored> {
     spawn_blocking(read).await?
 }
 
-/// Unless its time is over: the next attempt is then made as if nothing had happened.
+/// Describes the last failure; `None` if its pause is over, since it then delays nothing.
 fn failure(backoff: &Backoff) -> Option<String> {
     let (class, error) = (backoff.class?, backoff.error.as_deref()?);
     let next = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(backoff.not_before))?;
     let hint = match class {
         Class::RateLimited => "",
-        _ => "; SIGHUP makes it at once",
+        _ => "; send SIGHUP to try at once",
     };
     (next > SystemTime::now()).then(|| {
         let (class, next) = (class.as_str(), format_rfc3339_seconds(next));
@@ -108,27 +110,30 @@ fn failure(backoff: &Backoff) -> Option<String> {
     })
 }
 
-/// Whom certificates would be ordered from.
+/// Returns the CA that certificates would be ordered from.
 pub async fn ca(acme: &Acme) -> anyhow::Result<Ca> {
     let (ca, store) = (acme.ca.clone(), acme.store.clone());
     let rehearsal = spawn_blocking(move || authority::is_rehearsal(&ca, &store)).await?;
     Ok(Ca { directory: authority::address(&acme.ca, rehearsal).to_owned(), rehearsal })
 }
 
-/// Asks a CA for its directory, as an order does first.
+/// Requests the directory of a CA, which is the first request of every order.
 pub async fn ask_ca(directory: &str, acme: &Acme) -> anyhow::Result<()> {
     let client = authority::client(acme.ca_root.as_deref()).await?;
     let request = Request::get(directory).body(Full::default())?;
     let answer = client.send(request).await.context("it cannot be reached")?;
-    ensure!(answer.status().is_success(), "it answers {}", answer.status().as_u16());
-    let directory: serde_json::Value =
-        serde_json::from_slice(answer.body()).context("it answers with no directory")?;
-    ensure!(directory.get("newOrder").is_some(), "its directory takes no orders");
+    ensure!(answer.status().is_success(), "it answers with status {}", answer.status().as_u16());
+    let directory: serde_json::Value = serde_json::from_slice(answer.body())
+        .context("it does not answer with an ACME directory: check the URL")?;
+    ensure!(
+        directory.get("newOrder").is_some(),
+        "its directory has no newOrder URL: check the URL"
+    );
     Ok(())
 }
 
-/// The zones of hosts at the DNS provider, as an order looks for them first; none where the provider
-/// finds them itself.
+/// Looks up the zones of `hosts` at the DNS provider, as an order does before it contacts the CA.
+/// Empty for providers that find the zone themselves (`exec`, `httpreq`).
 pub async fn zones(dns: &Dns, acme: &Acme, hosts: &[String]) -> anyhow::Result<Vec<String>> {
     let client = authority::client(acme.ca_root.as_deref()).await?;
     let failed = |failure: Failure| anyhow!(failure.text);

@@ -1,4 +1,4 @@
-//! A certificate with its key: read, checked, and what is to know about it.
+//! A certificate chain with its private key: parsing, checks and the facts that are reported.
 
 use std::{
     fmt,
@@ -17,31 +17,37 @@ use rustls::{
 };
 use x509_parser::{extensions::GeneralName, parse_x509_certificate, time::ASN1Time};
 
-/// A key, the chain that certifies it, and what the chain's first certificate says.
+/// A private key, its certificate chain, and the fields of the chain's first certificate.
 pub struct Pair {
-    /// What handshakes use.
+    /// The key and the chain, as handshakes use them.
     pub key: Arc<CertifiedKey>,
-    /// The names and addresses it is for.
+    /// The host names, wildcards and IP addresses in its subject alternative names.
     pub names: Vec<String>,
-    /// Who issued it.
+    /// The distinguished name of the issuer.
     pub issuer: String,
-    /// Its serial number, in hexadecimal digits.
+    /// The serial number in hexadecimal digits.
     pub serial: String,
-    /// From when on it holds.
+    /// The start of its validity.
     pub not_before: SystemTime,
-    /// Until when it holds.
+    /// The end of its validity.
     pub not_after: SystemTime,
 }
 
 impl Pair {
-    /// Reads PEM texts. An error says which of the two is wrong, and how.
+    /// Parses a chain and a key in PEM. An expired certificate is not an error.
+    ///
+    /// # Errors
+    ///
+    /// The chain or the key cannot be parsed, or the key does not belong to the certificate. The
+    /// error says which of the two is wrong.
     pub fn parse(chain: &[u8], key: &[u8]) -> anyhow::Result<Self> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<_, _>>()
-            .context("the certificate is no PEM text")?;
-        ensure!(!chain.is_empty(), "the certificate's file holds no certificate");
-        let key = PrivateKeyDer::from_pem_slice(key).context("the key is no key in PEM text")?;
-        let (_, leaf) = parse_x509_certificate(&chain[0]).context("the certificate is damaged")?;
+            .context("the certificate is not valid PEM")?;
+        ensure!(!chain.is_empty(), "the certificate file holds no certificate in PEM");
+        let key = PrivateKeyDer::from_pem_slice(key).context("the key file holds no key in PEM")?;
+        let (_, leaf) =
+            parse_x509_certificate(&chain[0]).context("the certificate cannot be parsed")?;
         let names = match leaf.subject_alternative_name() {
             Ok(Some(extension)) => extension.value.general_names.iter().filter_map(name).collect(),
             _ => Vec::new(),
@@ -61,10 +67,10 @@ impl Pair {
         Ok(Self { key: Arc::new(key), names, issuer, serial, not_before, not_after })
     }
 
-    /// Whether it holds at a time; if not, why.
+    /// Checks that the certificate is valid at `now`; the error says why it is not.
     pub fn holds(&self, now: SystemTime) -> anyhow::Result<()> {
         if now < self.not_before {
-            bail!("the certificate holds only from {}", format_rfc3339_seconds(self.not_before));
+            bail!("the certificate is valid only from {}", format_rfc3339_seconds(self.not_before));
         }
         if now >= self.not_after {
             bail!("the certificate expired at {}", format_rfc3339_seconds(self.not_after));
@@ -72,7 +78,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Whether it is for a host; `*.example.com` stands for one label.
+    /// Whether the certificate covers a host. A wildcard such as `*.example.com` matches one label.
     pub fn covers(&self, host: &str) -> bool {
         self.names.iter().any(|name| {
             name.eq_ignore_ascii_case(host)
@@ -82,12 +88,12 @@ impl Pair {
         })
     }
 
-    /// The first name that is a host's, so no wildcard.
+    /// The first name that is not a wildcard.
     pub fn host(&self) -> Option<&str> {
         self.names.iter().map(String::as_str).find(|name| !name.starts_with('*'))
     }
 
-    /// Whether whoever trusts these roots trusts it for a host.
+    /// Whether a client that trusts `roots` accepts the certificate for `host` at `now`.
     pub fn is_trusted(&self, roots: Arc<RootCertStore>, host: &str, now: SystemTime) -> bool {
         let Ok(name) = ServerName::try_from(host.to_owned()) else { return false };
         let provider = Arc::new(default_provider());
@@ -124,7 +130,7 @@ fn name(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
-/// Certificates may name times that are none of ours; those before 1970 are long over anyway.
+/// Converts a certificate's time. Times before 1970 become 1970, which is past as well.
 fn time(time: ASN1Time) -> SystemTime {
     let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)

@@ -1,4 +1,5 @@
-//! Whom to trust: Mozilla's roots, because an image may have none, and those that are named besides.
+//! Trusted root certificates: Mozilla's, built in because a container image may have none, and
+//! those of files that settings name.
 
 use std::path::Path;
 
@@ -10,15 +11,16 @@ use rustls::{
 
 use crate::file_calls::FileCalls;
 
-/// Where others look for more roots, too.
+/// The variable for additional roots that OpenSSL and other programs also read.
 const MORE_ROOTS: &str = "SSL_CERT_FILE";
 
-/// What is built in.
+/// Mozilla's root certificates, as of the version of webpki-roots.
 pub fn mozilla() -> RootCertStore {
     RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
 }
 
-/// The same, and those of `SSL_CERT_FILE`, if it is set.
+/// Mozilla's root certificates and those of `SSL_CERT_FILE`, if it is set. An error names the
+/// variable and the file.
 pub async fn known() -> anyhow::Result<RootCertStore> {
     let mut roots = mozilla();
     if let Some(file) = std::env::var_os(MORE_ROOTS).filter(|file| !file.is_empty()) {
@@ -27,13 +29,17 @@ pub async fn known() -> anyhow::Result<RootCertStore> {
     Ok(roots)
 }
 
-/// Adds the roots of a file, PEM; an error names the setting.
+/// Adds the root certificates of a PEM file. `setting` is the name of the setting for errors.
+///
+/// # Errors
+///
+/// The file cannot be read within 10 s or parsed, or it holds no root certificate.
 pub async fn add(roots: &mut RootCertStore, setting: &str, file: &Path) -> anyhow::Result<()> {
     let name = || format!("{setting}: cannot use {}", file.display());
     let pem = FileCalls::default().read(file).await.with_context(name)?;
     let found: Vec<_> =
         CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().with_context(name)?;
     let (added, _) = roots.add_parsable_certificates(found);
-    ensure!(added > 0, "{}: it holds no root in PEM format", name());
+    ensure!(added > 0, "{}: it holds no root certificate in PEM", name());
     Ok(())
 }

@@ -23,7 +23,7 @@ fn pair(names: &[&str]) -> Pair {
 }
 
 #[test]
-fn it_holds_from_its_first_to_its_last_moment() {
+fn a_certificate_is_valid_from_not_before_until_not_after() {
     let pair = pair(&["a.example"]);
     assert!(pair.holds(at(2025)).is_ok());
     assert!(pair.holds(at(2020)).is_ok());
@@ -32,7 +32,7 @@ fn it_holds_from_its_first_to_its_last_moment() {
 }
 
 #[test]
-fn a_wildcard_stands_for_one_label() {
+fn a_wildcard_matches_one_label() {
     let pair = pair(&["*.example.com", "b.example", "127.0.0.1"]);
     for (host, covered) in [
         ("a.example.com", true),
@@ -48,7 +48,7 @@ fn a_wildcard_stands_for_one_label() {
 }
 
 #[test]
-fn trust_leads_to_a_root_for_the_host_at_the_time() {
+fn trust_depends_on_root_host_and_time() {
     let root_key = KeyPair::generate().expect("a key");
     let mut root = params(&[]);
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -63,5 +63,5 @@ fn trust_leads_to_a_root_for_the_host_at_the_time() {
     assert!(!pair.is_trusted(roots.clone(), "b.example", at(2025)));
     assert!(!pair.is_trusted(roots, "a.example", at(2031)));
     let mozilla = Arc::new(crate::tls::roots::mozilla());
-    assert!(!pair.is_trusted(mozilla, "a.example", at(2025)), "Mozilla does not know this root");
+    assert!(!pair.is_trusted(mozilla, "a.example", at(2025)), "this root is not in Mozilla's list");
 }

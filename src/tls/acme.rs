@@ -1,7 +1,8 @@
-//! Certificates by ACME: when to order one, what to serve meanwhile, what to remember.
+//! Certificates by ACME: a loop that serves the stored certificate and orders new ones.
 //!
-//! Nothing is ordered unless the store has said that it is needed, and has taken down that it is
-//! about to be tried: a restart loop is then no order loop, whatever ends the process.
+//! An order is placed only after the store has been read and shows that an order is due, and after
+//! the attempt has been recorded in the store. A process that restarts in a loop therefore does not
+//! place orders in a loop, whatever ends it.
 
 use std::{
     sync::Arc,
@@ -32,37 +33,48 @@ use account::Accounts;
 use order::Order;
 use renewal::Renewal;
 
-/// How often the store is tried again when it fails, and what it did not take is offered again.
+/// The pause before the next try after the store could not be read or written. A certificate that
+/// could not be stored is then written again.
 const STORE_RETRY: Duration = Duration::from_secs(30);
-/// The clock is looked at this often at least: machines sleep, and their clocks are set.
+/// The longest sleep of the loop. It is limited because the machine may be suspended meanwhile or
+/// its clock may be set.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
-/// Letters of a host's name in a file's name, which has at most 255.
+/// The most characters of a host name in a record's name: file names are limited to 255 bytes.
 const MAX_NAME: usize = 100;
 
-/// The one loop that orders certificates.
+/// The task that serves and renews the certificate for all hosts of this server.
+///
+/// [`run`](Self::run) is one loop and places one order at a time. State that must survive a restart
+/// (certificates, back-off, renewal time, account) is in the store; the fields hold what was read
+/// from it or could not be written to it.
 pub struct Acme {
     order: Order,
     hosts: Vec<String>,
     store: StoreCalls,
     certificates: Arc<Certificates>,
     metrics: Arc<Metrics>,
-    /// Kinds of records in the store.
+    /// The kinds of records in the store, for the certificate, the back-off and the renewal time.
     certificate: String,
     attempts: String,
     renewals: String,
-    /// When the certificate in use is to be renewed; `None` without one.
+    /// When to renew the certificate in use; `None` without a certificate.
     renewal: Option<Renewal>,
-    /// A certificate that the store has not taken yet.
+    /// The certificate in use, key and chain in PEM, if it could not be stored yet.
     unstored: Option<Vec<u8>>,
-    /// Somebody has mended something and does not want to wait.
+    /// Notified on SIGHUP: the operator has fixed the cause of a failure.
     again: Arc<Notify>,
+    /// Whether the current step was started by `again`.
     hurry: bool,
-    /// What this process remembers, should the store not take it.
+    /// The back-off as this process knows it, in case it could not be stored.
     backoff: Backoff,
 }
 
 impl Acme {
-    /// Chooses the CA and reads its root; asks nobody yet.
+    /// Selects the CA and reads the root certificates, without any network request.
+    ///
+    /// # Errors
+    ///
+    /// `ACME_CA_ROOT` or `SSL_CERT_FILE` cannot be read or parsed.
     pub async fn new(
         hosts: Vec<String>,
         settings: config::Acme,
@@ -109,19 +121,21 @@ impl Acme {
         })
     }
 
-    /// Notified, an attempt is made at once, unless the CA has named a time itself.
+    /// The handle for SIGHUP: after `notify_one`, a due order is attempted at once despite its
+    /// back-off, unless the last failure was a rate limit.
     pub fn again(&self) -> Arc<Notify> {
         self.again.clone()
     }
 
-    /// Serves what the store holds, and keeps it new, until `stop`.
+    /// Serves the stored certificate and renews it, until `stop` is cancelled. An order in progress
+    /// is then abandoned, and its TXT records are removed.
     pub async fn run(mut self, stop: CancellationToken) {
-        info!(directory = self.order.accounts.directory, store = %self.store.folder().display(), "certificates come by ACME");
+        info!(directory = self.order.accounts.directory, store = %self.store.folder().display(), "certificates are ordered by ACME");
         while !stop.is_cancelled() {
             let pause = match self.step(&stop).await {
                 Ok(pause) => pause,
                 Err(error) => {
-                    // Of the store: nothing is ordered as long as it cannot be asked.
+                    // The store failed. Nothing is ordered until it can be read and written again.
                     self.certificates.failed(format!("CERT_DIR: {error:#}"));
                     STORE_RETRY
                 }
@@ -134,7 +148,8 @@ impl Acme {
         }
     }
 
-    /// Does what is due, and says how long nothing will be.
+    /// Performs what is due and returns how long to wait before the next step. Errors are those of
+    /// the store.
     async fn step(&mut self, stop: &CancellationToken) -> anyhow::Result<Duration> {
         if let Some(pem) = self.unstored.take() {
             self.keep(pem).await?;
@@ -159,19 +174,20 @@ impl Acme {
         self.attempt(&before, stop).await
     }
 
-    /// When the certificate in use is renewed, if that is later. The CA is asked for its opinion
-    /// when it wants to be asked; if it cannot be, that is no failure.
+    /// The renewal of the certificate in use, if it is not due yet; `None` if a certificate is to
+    /// be ordered now. Asks the CA for its suggested window when that is due; a failure to get an
+    /// answer is only logged.
     async fn renewed_later(&mut self, now: u64, stop: &CancellationToken) -> Option<Renewal> {
         let mut renewal = self.renewal.clone().filter(|renewal| renewal.at > now)?;
         if renewal.ask_at <= now {
             let asked = renewal.ask(&self.order.accounts);
             let Some(answer) = stop.run_until_cancelled(asked).await else { return Some(renewal) };
             if let Err(Failure { text, .. }) = &answer {
-                info!("the CA did not say when to renew: {text}");
+                info!("the CA gave no renewal window: {text}");
             }
             renewal = renewal.answered(answer, now);
             if let Ok(content) = serde_json::to_vec(&renewal) {
-                // Forgotten, it is asked again after a restart.
+                // If the write fails, the CA is only asked again after a restart.
                 let _ = self.write(self.renewals.clone(), content).await;
             }
             self.renewal = Some(renewal.clone());
@@ -179,6 +195,8 @@ impl Acme {
         (renewal.at > now).then_some(renewal)
     }
 
+    /// Places one order. Before that, a failure with an unknown result is recorded; it stays in the
+    /// store if the process ends during the order.
     async fn attempt(
         &mut self,
         before: &Backoff,
@@ -200,7 +218,7 @@ impl Acme {
             Ok((pem, pair)) => {
                 self.metrics.certificate_attempts("done").inc();
                 self.take(pair, None);
-                // What was written before the attempt would forbid the next one.
+                // Clear the failure recorded before the order: it would delay the next order.
                 let remembered = self.remember(Backoff::default()).await;
                 self.keep(pem).await?;
                 remembered?;
@@ -218,6 +236,7 @@ impl Acme {
         }
     }
 
+    /// Shows the last failure and the time of the next attempt, `next`, to operators.
     fn report(&self, backoff: &Backoff, next: SystemTime) {
         self.certificates.next_attempt(next);
         let class = backoff.class.map_or("unknown", Class::as_str);
@@ -229,13 +248,14 @@ impl Acme {
         ));
     }
 
-    /// The newest one that holds; else the newest, which is better than none.
+    /// Serves the newest stored certificate that is valid now, or else the newest one: an expired
+    /// certificate is better than none.
     async fn serve_stored(&mut self) -> anyhow::Result<()> {
         let (kind, parse) = (self.certificate.clone(), self.parse());
         let renewals = self.renewals.clone();
         let read = move |store: &Store| {
             let renewal = |content: &[u8]| Ok(serde_json::from_slice::<Renewal>(content)?);
-            // One that is damaged is none: the CA is asked again.
+            // A damaged record counts as missing: the CA is asked again.
             let renewal = store.read(&renewals, renewal).unwrap_or_default().into_iter().next();
             Ok((store.read(&kind, parse)?, renewal))
         };
@@ -248,17 +268,19 @@ impl Acme {
         Ok(())
     }
 
+    /// A parser for stored certificates that accepts only those that cover all hosts.
     fn parse(&self) -> impl Fn(&[u8]) -> anyhow::Result<Pair> + Send + 'static {
         let hosts = self.hosts.clone();
         move |pem| {
             let pair = Pair::parse(pem, pem)?;
             for host in &hosts {
-                ensure!(pair.covers(host), "it is not for {host}");
+                ensure!(pair.covers(host), "it does not cover {host}");
             }
             Ok(pair)
         }
     }
 
+    /// Serves a certificate. `known` is the stored renewal, which is used if it belongs to it.
     fn take(&mut self, pair: Pair, known: Option<Renewal>) {
         let renewal = Renewal::new(&pair);
         let known = known.filter(|known| known.is_of_same(&renewal));
@@ -266,6 +288,7 @@ impl Acme {
         self.certificates.swap(pair);
     }
 
+    /// Stores a certificate, or else keeps it in memory for the next step.
     async fn keep(&mut self, pem: Vec<u8>) -> anyhow::Result<()> {
         let written = self.write(self.certificate.clone(), pem.clone()).await;
         if written.is_err() {
@@ -274,6 +297,7 @@ impl Acme {
         written.context("the certificate in use is not stored yet")
     }
 
+    /// The back-off in the store or in memory, whichever ends later.
     async fn remembered(&self) -> anyhow::Result<Backoff> {
         let kind = self.attempts.clone();
         let parse = |content: &[u8]| Ok(serde_json::from_slice::<Backoff>(content)?);
@@ -292,7 +316,7 @@ impl Acme {
     async fn write(&self, kind: String, content: Vec<u8>) -> anyhow::Result<()> {
         let written = self.store.call(move |store| store.write(&kind, &content)).await;
         if written.is_err() {
-            warn!("{} takes no records", self.store.folder().display());
+            warn!("cannot store a record in {}: check CERT_DIR", self.store.folder().display());
         }
         written
     }
@@ -302,7 +326,7 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// FNV-1a: file names that stay the same from one version to the next.
+/// FNV-1a, because record names must not change between versions of Roomcast or Rust.
 fn hash(parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

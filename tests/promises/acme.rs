@@ -133,7 +133,7 @@ async fn what_the_ca_cannot_see_is_not_tried_again_after_a_restart() {
     };
     let first = site(&ca, blind).await;
     let told = until_told(&first, "(validation)").await;
-    assert!(told.contains("could not see that"), "{told}");
+    assert!(told.contains("could not validate"), "{told}");
     first.stop();
     first.until("it is over", async || first.is_over()).await;
     let asked = ca.requests();

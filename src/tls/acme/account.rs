@@ -1,4 +1,4 @@
-//! The account with the CA: found in the store, or registered.
+//! The account at the CA: read from the store, or registered and then stored.
 
 use instant_acme::{Account, AccountCredentials, NewAccount};
 
@@ -11,30 +11,30 @@ use crate::{
     },
 };
 
-/// Where accounts come from.
+/// Opens the account at one CA, with one contact address.
 pub struct Accounts {
-    /// The CA's directory.
+    /// The URL of the CA's directory.
     pub directory: String,
-    /// The way to it.
+    /// The HTTPS client for requests to the CA.
     pub client: Client,
-    /// Whom the CA may write to, as a URL.
+    /// The contact address for the CA, as a `mailto:` URL.
     pub contact: Option<String>,
-    /// Where the account's key is.
+    /// The store that holds the account's key.
     pub store: StoreCalls,
-    /// And as which kind of record.
+    /// The kind of the account's record in the store.
     pub kind: String,
 }
 
-/// An account, and its key in PKCS #8.
+/// An account that is ready for orders.
 pub struct Opened {
-    /// For orders.
+    /// The account, which signs requests to the CA.
     pub account: Account,
-    /// For the answers to challenges.
+    /// Its private key in PKCS #8, for the responses to challenges.
     pub key: Vec<u8>,
 }
 
 impl Accounts {
-    /// The stored one, or a new one.
+    /// Returns the stored account, or registers a new one if none is stored.
     pub async fn open(&self) -> Result<Opened, Failure> {
         match self.stored().await? {
             Some(opened) => Ok(opened),
@@ -42,7 +42,7 @@ impl Accounts {
         }
     }
 
-    /// The stored one. The CA is asked for nothing but its directory.
+    /// Returns the stored account, if any. The only request to the CA is for its directory.
     pub async fn stored(&self) -> Result<Option<Opened>, Failure> {
         let parse = |content: &[u8]| Ok(serde_json::from_slice::<AccountCredentials>(content)?);
         let kind = self.kind.clone();
@@ -57,7 +57,7 @@ impl Accounts {
         Ok(Some(Opened { account, key }))
     }
 
-    /// A new one, with a key of its own.
+    /// Registers a new account with a new key, and stores it. Agrees to the CA's terms of service.
     pub async fn register(&self) -> Result<Opened, Failure> {
         let contact: Vec<_> = self.contact.as_deref().into_iter().collect();
         let new = NewAccount {

@@ -1,4 +1,4 @@
-//! Which CA, and whom to trust when talking to it.
+//! Selects the CA, and the root certificates for connections to it.
 
 use std::{
     fs,
@@ -17,14 +17,15 @@ use crate::{
     tls::{client::Client, roots},
 };
 
-/// Where Linux says what is mounted where.
+/// Linux's list of mount points.
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-/// The directory of the CA.
+/// The directory URL of the CA to use. Warns if it is Let's Encrypt's staging because the store is
+/// lost at a restart.
 pub async fn directory(ca: &Authority, store: &Path) -> String {
     let (authority, folder) = (ca.clone(), store.to_owned());
     let look = move || Ok(is_rehearsal(&authority, &folder));
-    // A folder that does not answer is no container's own layer.
+    // A folder that does not answer is on a network share, not in the container's own layer.
     let rehearsal = FileCalls::default().call(look).await.unwrap_or(false);
     if rehearsal {
         warn!(
@@ -35,14 +36,14 @@ pub async fn directory(ca: &Authority, store: &Path) -> String {
     address(ca, rehearsal).to_owned()
 }
 
-/// Whether nobody has chosen a CA, and the store would not hold what it issues. What a container
-/// keeps in its own layer is gone after a restart: each one would cost one of the five certificates
-/// that Let's Encrypt gives out a week, so that it is asked for a rehearsal instead.
+/// Whether to use Let's Encrypt's staging: no CA is configured, and the store does not survive a
+/// restart. A container's own layer is lost when the container restarts, so each restart would use
+/// up one of the five certificates per week that Let's Encrypt's production issues.
 pub fn is_rehearsal(ca: &Authority, store: &Path) -> bool {
     *ca == Authority::Auto && is_forgotten(store)
 }
 
-/// Where a directory is.
+/// The directory URL of a CA; `rehearsal` selects Let's Encrypt's staging for `Auto`.
 pub fn address(ca: &Authority, rehearsal: bool) -> &str {
     match ca {
         Authority::Url(url) => url,
@@ -52,7 +53,11 @@ pub fn address(ca: &Authority, rehearsal: bool) -> &str {
     }
 }
 
-/// The way to the CA.
+/// Creates the HTTPS client for the CA. `root` is the file of `ACME_CA_ROOT`, if it is set.
+///
+/// # Errors
+///
+/// That file or `SSL_CERT_FILE` cannot be read or parsed.
 pub async fn client(root: Option<&Path>) -> anyhow::Result<Client> {
     let mut roots = roots::known().await?;
     if let Some(file) = root {
@@ -60,23 +65,25 @@ pub async fn client(root: Option<&Path>) -> anyhow::Result<Client> {
     }
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
-        .context("TLS versions")?
+        .context("cannot select the TLS versions")?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Client::new(config))
 }
 
-/// Whether a folder lies on a container's own layer.
+/// Whether a folder is in a container's own layer, which is lost at a restart. False if unknown.
+/// Blocks.
 pub fn is_forgotten(folder: &Path) -> bool {
-    // The folder may not be there yet; what will hold it is.
+    // The folder may not exist yet: check the nearest ancestor that does.
     let Some(folder) = folder.ancestors().find_map(|folder| fs::canonicalize(folder).ok()) else {
         return false;
     };
     fs::read_to_string(MOUNTS).is_ok_and(|mounts| is_on_overlay(&folder, &mounts))
 }
 
-/// `36 35 98:0 / /mnt/point rw,noatime shared:1 - overlay overlay rw,…`; the last of the longest
-/// mount points that lead to the folder is the one in force.
+/// Whether the mount that holds `folder` is an overlay. `mounts` has lines like
+/// `36 35 98:0 / /mnt/point rw,noatime shared:1 - overlay overlay rw,…`. The longest mount point
+/// that contains the folder applies; of several equal ones, the last.
 fn is_on_overlay(folder: &Path, mounts: &str) -> bool {
     let mounts = mounts.lines().filter_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;
@@ -84,7 +91,7 @@ fn is_on_overlay(folder: &Path, mounts: &str) -> bool {
         folder.starts_with(&point).then(|| (PathBuf::from(point), kind.split(' ').next()))
     });
     let holds = mounts.max_by_key(|(point, _)| point.components().count());
-    // `overlay`, and `fuse.fuse-overlayfs` in containers without root.
+    // `overlay`, or `fuse.fuse-overlayfs` in rootless containers.
     holds.is_some_and(|(_, kind)| kind.is_some_and(|kind| kind.contains("overlay")))
 }
 
@@ -93,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mounted_folder_is_kept_and_the_layer_of_a_container_is_not() {
+    fn only_folders_on_an_overlay_mount_are_forgotten() {
         let mounts = "\
             1 0 0:50 / / rw,relatime - overlay overlay rw,lowerdir=/a:/b\n\
             2 1 0:51 / /proc rw - proc proc rw\n\

@@ -1,4 +1,4 @@
-//! One order: an account, the proof that the hosts are ours, a certificate, or what went wrong.
+//! One ACME order: open the account, answer the challenges, and get a certificate or a failure.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,28 +23,41 @@ use crate::{
     },
 };
 
-/// For a whole order. The CA's checks take seconds; it may think about them for a minute.
+/// Time limit of an order, without the wait for TXT records. The CA's validation takes seconds, and
+/// sometimes a minute.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
-/// How often the CA is asked how far it is, unless it says so itself.
+/// How often the CA is polled for the state of the order, unless it sends `Retry-After`.
 const ASK: RetryPolicy = RetryPolicy::new()
     .initial_delay(Duration::from_millis(500))
     .backoff(1.5)
     .timeout(Duration::from_secs(120));
 
-/// Everything that an order needs.
+/// The parameters of all orders of this server; [`place`](Self::place) places one of them.
 pub struct Order {
-    /// With the CA.
+    /// Opens the account at the CA.
     pub accounts: Accounts,
-    /// For which hosts.
+    /// The hosts that the certificate must cover.
     pub hosts: Vec<String>,
-    /// How the CA sees that they are ours.
+    /// The type of challenge by which the CA validates the hosts.
     pub challenge: Challenge,
-    /// Who answers the challenge.
+    /// Responds to the CA's TLS-ALPN-01 and HTTP-01 challenges.
     pub certificates: Arc<Certificates>,
 }
 
 impl Order {
-    /// Places it and waits for its end, or for `stop`: a key and a chain, PEM.
+    /// Places an order and waits for its result: a private key and a certificate chain in PEM.
+    /// `replaced` is the certificate that the new one replaces, if any. TXT records are removed
+    /// when the order ends, whatever its result.
+    ///
+    /// # Errors
+    ///
+    /// The order failed, exceeded its time limit (300 s, for DNS-01 plus `ACME_DNS_WAIT`), or was
+    /// stopped by `stop`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: if the future is dropped, TXT records stay at the DNS provider. Cancel
+    /// `stop` instead.
     pub async fn place(
         &self,
         replaced: Option<CertificateIdentifier<'_>>,
@@ -60,7 +73,7 @@ impl Order {
         let ended = match stop.run_until_cancelled(proceed).await {
             Some(Ok(ended)) => ended,
             Some(Err(_)) => {
-                let text = format!("no end of the order within {} s", patience.as_secs());
+                let text = format!("the order was not finished within {} s", patience.as_secs());
                 Err(Failure::new(Class::Network, text))
             }
             None => stopped(),
@@ -71,6 +84,8 @@ impl Order {
         ended
     }
 
+    /// The steps of an order. `records` collects the TXT records that have to be removed when the
+    /// order ends, whatever its result.
     async fn proceed(
         &self,
         replaced: Option<CertificateIdentifier<'_>>,
@@ -86,7 +101,7 @@ impl Order {
             }
             let challenge = authorization.challenge(self.challenge_type());
             let challenge = challenge.ok_or_else(|| {
-                let text = "the CA does not offer this challenge: set ACME_CHALLENGE";
+                let text = "the CA does not offer this challenge: set another ACME_CHALLENGE";
                 Failure::new(Class::Validation, text)
             })?;
             let Identifier::Dns(host) = challenge.identifier().identifier else { continue };
@@ -103,7 +118,7 @@ impl Order {
         if let Some(records) = records {
             records.wait().await?;
         }
-        // Only now: the CA may look for all of them at once.
+        // Start the validation once all responses are ready: the CA may check them all at once.
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization.map_err(failure)?;
@@ -111,7 +126,7 @@ impl Order {
                 && let Some(mut challenge) = authorization.challenge(self.challenge_type())
             {
                 match challenge.set_ready().await {
-                    // It has looked already, and the order is going to say so.
+                    // The CA has checked this host already; the order's state has the result.
                     Err(Error::Api(problem)) if !is_nonce(&problem) => {}
                     ready => ready.map_err(failure)?,
                 }
@@ -128,14 +143,14 @@ impl Order {
         Ok([key, chain].join("\n").into_bytes())
     }
 
-    /// The order itself, and the key of the account that placed it.
+    /// Places the order and returns it with the key of the account.
     async fn begin(
         &self,
         replaced: Option<CertificateIdentifier<'_>>,
     ) -> Result<(Vec<u8>, instant_acme::Order), Failure> {
         let Opened { account, key } = self.accounts.open().await?;
         match self.new_order(&account, replaced).await {
-            // A CA that has forgotten us, as one for tests does, gets to know us again.
+            // The CA does not know the account any more, as test CAs may do: register again.
             Err(error) if Refusal::is(&error, ACCOUNT_UNKNOWN) => {
                 let Opened { account, key } = self.accounts.register().await?;
                 Ok((key, self.new_order(&account, None).await.map_err(failure)?))
@@ -153,7 +168,8 @@ impl Order {
         let new = NewOrder::new(&identifiers);
         let Some(replaced) = replaced else { return account.new_order(&new).await };
         match account.new_order(&NewOrder::new(&identifiers).replaces(replaced)).await {
-            // Not offered; or replaced already, or another account's: an order like any other.
+            // The CA does not support replacements, or the certificate was replaced already or
+            // belongs to another account: order without `replaces`.
             Err(Error::Unsupported(_)) => account.new_order(&new).await,
             Err(error) if Refusal::is_about_order(&error) => account.new_order(&new).await,
             order => order,
@@ -169,7 +185,7 @@ impl Order {
     }
 }
 
-/// Why the CA could not see that a host is ours.
+/// Collects the reasons why the CA could not validate the hosts.
 async fn unseen(order: &mut instant_acme::Order) -> Failure {
     let mut problems = Vec::new();
     let mut authorizations = order.authorizations();
@@ -183,12 +199,12 @@ async fn unseen(order: &mut instant_acme::Order) -> Failure {
         let said: Vec<_> = failed.filter_map(|failed| failed.error.as_ref()).map(explain).collect();
         if state.status != AuthorizationStatus::Valid && !said.is_empty() {
             let (host, said) = (state.identifier(), said.join("; "));
-            problems.push(format!("the CA could not see that {host} is ours: {said}"));
+            problems.push(format!("the CA could not validate {host}: {said}"));
         }
     }
     if problems.is_empty() {
         let said = order.state().error.as_ref().map(explain);
-        problems.push(said.unwrap_or_else(|| "the CA gave up the order".to_owned()));
+        problems.push(said.unwrap_or_else(|| "the CA rejected the order".to_owned()));
     }
     Failure::new(Class::Validation, problems.join("; "))
 }

@@ -1,5 +1,5 @@
 //! When a certificate is renewed: in the window that the CA suggests (RFC 9773), else when a third
-//! of its life is left. Kept, so that a restart asks nobody.
+//! of its lifetime is left. The time is stored, so that a restart does not ask the CA again.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,37 +13,39 @@ use super::{
 };
 use crate::tls::{backoff::Failure, pair::Pair};
 
-/// A certificate is renewed when this part of its life is left.
+/// A certificate is renewed when one part in `LEFT` of its lifetime is left, here a third.
 const LEFT: u32 = 3;
-/// And up to this part of its life earlier, so that not all instances come at once.
+/// The renewal is moved earlier by a random part of the lifetime, up to this fraction, so that
+/// instances do not all renew at the same time.
 const EARLIER: f64 = 1.0 / 30.0;
-/// The CA says when it wants to be asked again; what it says is kept within these.
+/// The shortest and the longest pause between requests for the CA's suggestion. The pause that the
+/// CA asks for is clamped to this range.
 const ASK_RANGE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(24 * 3600));
-/// When it could not be asked.
+/// The pause after a failed request, if the CA did not name one.
 const ASK_AGAIN: Duration = Duration::from_secs(3600);
 
 /// When one certificate is renewed. Times are in seconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Renewal {
-    /// Of which certificate, as RFC 9773 names it; `None` if it cannot be named.
+    /// The certificate's identifier by RFC 9773; `None` if it cannot be derived.
     certificate: Option<String>,
-    /// From when to when the CA suggests to renew it.
+    /// The start and the end of the window that the CA suggested.
     window: Option<(u64, u64)>,
-    /// The moment that was chosen.
+    /// The time of the renewal.
     pub at: u64,
-    /// When the CA is asked about it; never, if it cannot be named.
+    /// When to ask the CA for its suggestion; `u64::MAX` (never) without an identifier.
     pub ask_at: u64,
     not_after: u64,
 }
 
-/// What the CA suggests, and when it wants to be asked again.
+/// The renewal window that the CA suggests, and the pause before it may be asked again.
 pub struct Suggestion {
     window: (u64, u64),
     again: Duration,
 }
 
 impl Renewal {
-    /// By the certificate's age, as long as the CA was not asked.
+    /// The renewal by the certificate's lifetime, before the CA was asked.
     pub fn new(pair: &Pair) -> Self {
         let certificate = CertificateIdentifier::try_from(&pair.key.cert[0]).ok();
         let life = pair.not_after.duration_since(pair.not_before).unwrap_or_default();
@@ -58,19 +60,20 @@ impl Renewal {
         }
     }
 
-    /// Whether both are about the same certificate.
+    /// Whether both belong to the same certificate.
     pub fn is_of_same(&self, other: &Self) -> bool {
         self.certificate == other.certificate && self.not_after == other.not_after
     }
 
-    /// The certificate that an order replaces.
+    /// The certificate's identifier, for requests about it and for the order that replaces it.
     pub fn certificate(&self) -> Option<CertificateIdentifier<'_>> {
         let (authority, serial) = self.certificate.as_deref()?.split_once('.')?;
         let (authority_key_identifier, serial) = (authority.into(), serial.into());
         Some(CertificateIdentifier { authority_key_identifier, serial })
     }
 
-    /// Asks the CA; `None` if it suggests nothing.
+    /// Asks the CA for its suggested window. `None` if the CA does not support this, or if there is
+    /// no identifier or no account.
     pub async fn ask(&self, accounts: &Accounts) -> Result<Option<Suggestion>, Failure> {
         let Some(certificate) = self.certificate() else { return Ok(None) };
         let Some(Opened { account, .. }) = accounts.stored().await? else { return Ok(None) };
@@ -86,13 +89,14 @@ impl Renewal {
         }
     }
 
-    /// With the CA's answer.
+    /// The renewal after the CA's answer, or after a failed request, at the time `now`.
     pub fn answered(mut self, answer: Result<Option<Suggestion>, Failure>, now: u64) -> Self {
         let (min, max) = ASK_RANGE;
         let again = match answer {
             Ok(Some(Suggestion { window: (start, end), again })) => {
-                // The same window keeps its moment: chosen anew each time, it would come early. One
-                // that makes no sense, or that the certificate does not live to see, is none.
+                // Keep the chosen time while the window stays the same: the earliest of many random
+                // choices would be close to its start. Ignore a window that ends before it starts,
+                // or after the certificate expires.
                 if start <= end && end <= self.not_after && self.window != Some((start, end)) {
                     self.window = Some((start, end));
                     self.at = rand::random_range(start..=end);
@@ -121,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_in_the_window_is_kept_as_long_as_the_window_is() {
+    fn the_chosen_time_is_kept_while_the_window_stays_the_same() {
         let renewal = by_age().answered(suggested((4_000, 5_000), 600), 100);
         assert!((4_000..=5_000).contains(&renewal.at));
         assert_eq!(renewal.ask_at, 700);
@@ -134,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_sensible_window_the_age_decides() {
+    fn without_a_usable_window_the_lifetime_decides() {
         for window in [(5_000, 4_000), (8_000, 9_001)] {
             assert_eq!(by_age().answered(suggested(window, 600), 100).at, 6_000);
         }
@@ -143,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ca_is_not_asked_all_the_time() {
+    fn the_pause_between_requests_to_the_ca_is_limited() {
         assert_eq!(by_age().answered(suggested((4_000, 5_000), 0), 100).ask_at, 160);
         assert_eq!(by_age().answered(suggested((4_000, 5_000), u64::MAX), 0).ask_at, 86_400);
         let failure = Failure::new(crate::tls::backoff::Class::Network, "no");

@@ -1,7 +1,8 @@
-//! What instant-acme sends its requests through, and what a CA's refusal means.
+//! The HTTP client that instant-acme uses, and the meaning of a CA's error responses.
 //!
-//! A refusal becomes an error here, before instant-acme sees it: it would drop the status and the
-//! time that the CA names. It is handed only what it knows how to mend, a nonce that was too old.
+//! An error response becomes an error here, before instant-acme sees it, because instant-acme drops
+//! the status and the `Retry-After` header. Only `badNonce` is passed on, since instant-acme
+//! handles it by retrying with a new nonce.
 
 use std::{
     error::Error as StdError,
@@ -21,13 +22,13 @@ use crate::tls::{
     client::{Client, retry_after},
 };
 
-/// All kinds of errors of RFC 8555 begin so.
+/// The prefix of all error types of RFC 8555.
 const KINDS: &str = "urn:ietf:params:acme:error:";
 
-/// The kind that says that the CA does not know the account.
+/// The error type for an account that the CA does not know.
 pub const ACCOUNT_UNKNOWN: &str = "accountDoesNotExist";
 
-/// The way to a CA.
+/// Sends instant-acme's requests to the CA through [`Client`].
 pub struct Wire(pub Client);
 
 impl HttpClient for Wire {
@@ -50,11 +51,11 @@ impl HttpClient for Wire {
     }
 }
 
-/// An answer that is none: an ACME error document, or whatever came instead.
+/// An error response of the CA: an ACME error document, or any other response without success.
 #[derive(Debug)]
 pub struct Refusal {
     status: StatusCode,
-    /// Without what all kinds begin with.
+    /// The error type without the prefix [`KINDS`]; empty if the response names none.
     kind: String,
     detail: String,
     retry_after: Option<Duration>,
@@ -77,12 +78,13 @@ impl Refusal {
         Some(Self { status, kind, detail, retry_after: retry_after(answer.headers(), now) })
     }
 
-    /// Whether an error is this kind of refusal.
+    /// Whether `error` is a refusal with the error type `kind`.
     pub fn is(error: &Error, kind: &str) -> bool {
         Self::find(error).is_some_and(|refusal| refusal.kind == kind)
     }
 
-    /// Whether an error is about what was ordered, and not about who ordered it, or how often.
+    /// Whether `error` refuses the content of the order, and is not about the account, a rate limit
+    /// or a failure of the CA.
     pub fn is_about_order(error: &Error) -> bool {
         Self::find(error).is_some_and(|refusal| {
             refusal.class() == Class::Validation && refusal.kind != ACCOUNT_UNKNOWN
@@ -116,7 +118,7 @@ fn class(status: StatusCode, kind: &str) -> Class {
     }
 }
 
-/// What an error means for the next attempt.
+/// Converts an error to a [`Failure`], whose class determines the pause before the next attempt.
 pub fn failure(error: Error) -> Failure {
     if let Some(refusal) = Refusal::find(&error) {
         let (class, retry_after) = (refusal.class(), refusal.retry_after);
@@ -130,7 +132,7 @@ pub fn failure(error: Error) -> Failure {
     }
 }
 
-/// Whether a nonce was refused, again and again.
+/// Whether the CA refused a nonce. instant-acme reports this only after several retries.
 pub fn is_nonce(problem: &Problem) -> bool {
     kind(problem) == "badNonce"
 }
@@ -139,7 +141,7 @@ fn kind(problem: &Problem) -> &str {
     problem.r#type.as_deref().unwrap_or_default().trim_start_matches(KINDS)
 }
 
-/// What the CA says about a challenge or an order.
+/// The CA's explanation of a failed challenge or order.
 pub fn explain(problem: &Problem) -> String {
     problem.detail.clone().unwrap_or_else(|| problem.to_string())
 }
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_ca_answers_decides_how_long_to_wait() {
+    fn status_and_error_type_determine_the_class() {
         for (status, kind, class) in [
             (429, "rateLimited", Class::RateLimited),
             (400, "badNonce", Class::Network),
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_that_the_ca_names_is_kept() {
+    fn retry_after_is_kept() {
         assert_eq!(refused(429, "", Some("90")).retry_after, Some(Duration::from_secs(90)));
         let date = Some("Fri, 02 Jan 1970 00:00:00 GMT");
         assert_eq!(refused(503, "", date).retry_after, Some(Duration::from_secs(86_400)));

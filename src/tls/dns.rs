@@ -1,4 +1,5 @@
-//! DNS-01: TXT records made by a provider, waited for, and always removed.
+//! DNS-01 challenges: TXT records are created through a DNS provider, awaited, and removed after
+//! each order.
 
 use async_trait::async_trait;
 use instant_acme::KeyAuthorization;
@@ -20,23 +21,23 @@ use cloudflare::Cloudflare;
 use exec::Exec;
 use httpreq::HttpReq;
 
-/// A TXT record that shows that a host is ours, and the challenge that it answers.
+/// A TXT record that lets the CA validate a host, and the challenge that it answers.
 #[derive(Clone, Debug)]
 pub struct Txt {
-    /// The host, without the `*.` of a wildcard: it and the wildcard share a name.
+    /// The host without the `*.` of a wildcard: the records of both have the same name.
     pub host: String,
-    /// The record's name.
+    /// The record's name, without a dot at the end.
     pub name: String,
     /// The record's content.
     pub value: String,
-    /// The challenge.
+    /// The token of the challenge.
     pub token: String,
-    /// The answer to the challenge, of which the value is a hash.
+    /// The key authorization of RFC 8555; `value` is a hash of it.
     pub key_authorization: String,
 }
 
 impl Txt {
-    /// For a host's challenge.
+    /// The record for one challenge of `host`.
     pub fn new(host: &str, token: &str, answer: &KeyAuthorization) -> Self {
         Self {
             host: host.to_owned(),
@@ -48,21 +49,24 @@ impl Txt {
     }
 }
 
-/// Makes TXT records. One is made for each order, with the credentials as they are then.
+/// Creates and removes TXT records. Each order creates its own provider, which reads the
+/// credentials at that time.
 #[async_trait]
 pub trait Provider: Send + Sync {
-    /// The zone that a host's records go to, as far as we have to know it. Asked before anything is
-    /// ordered, so that credentials that do not reach it cost nothing at the CA.
+    /// Looks up the zone for a host's records; `None` if the provider finds the zone itself. Called
+    /// before an order is placed, so that credentials without access to the zone do not cost a
+    /// failed validation at the CA.
     async fn zone(&self, host: &str) -> Result<Option<String>, Failure>;
 
-    /// Adds a record; others of its name stay.
+    /// Adds a record. Other records of the same name are kept.
     async fn present(&self, txt: &Txt) -> Result<(), Failure>;
 
-    /// Removes this record alone. It may have been made in part, or not at all.
+    /// Removes this record and no other. If `present` failed, the record may exist or not; handle
+    /// both.
     async fn clean_up(&self, txt: &Txt) -> Result<(), Failure>;
 }
 
-/// The provider that is set, with its credentials read.
+/// Creates the configured provider and reads its credentials.
 pub async fn provider(
     settings: &DnsProvider,
     client: &Client,
@@ -78,7 +82,11 @@ pub async fn provider(
     })
 }
 
-/// The records of one order.
+/// The TXT records of one order.
+///
+/// [`begin`](Self::begin) checks the credentials, [`add`](Self::add) creates records,
+/// [`wait`](Self::wait) waits for the name servers, and [`clear`](Self::clear) removes the records.
+/// Dropping the value does not remove them, so every order ends with `clear`.
 pub struct Records {
     provider: Box<dyn Provider>,
     settings: Dns,
@@ -86,7 +94,7 @@ pub struct Records {
 }
 
 impl Records {
-    /// None yet, but it is known that they can be made.
+    /// Starts without records, and checks that the provider gives access to the zones of all hosts.
     pub async fn begin(settings: &Dns, hosts: &[String], client: &Client) -> Result<Self, Failure> {
         let provider = provider(&settings.provider, client).await?;
         for host in hosts {
@@ -95,23 +103,24 @@ impl Records {
         Ok(Self { provider, settings: settings.clone(), made: Vec::new() })
     }
 
-    /// Makes one.
+    /// Creates a record. After a failure, [`clear`](Self::clear) removes what was created of it.
     pub async fn add(&mut self, txt: Txt) -> Result<(), Failure> {
-        // Taken down first: what is made in part has to be removed, too.
+        // Remember the record first: it may exist even if `present` fails, and must be removed.
         self.made.push(txt.clone());
         self.provider.present(&txt).await
     }
 
-    /// Waits until all of them are there.
+    /// Waits until the name servers return all records.
     pub async fn wait(&self) -> Result<(), Failure> {
         propagation::wait(&self.made, &self.settings).await
     }
 
-    /// Removes all of them, one after the other: they may share a name.
+    /// Removes all records, one after the other because they may have the same name. A record that
+    /// cannot be removed is logged.
     pub async fn clear(self) {
         for txt in &self.made {
             if let Err(Failure { text, .. }) = self.provider.clean_up(txt).await {
-                warn!("the TXT record {} {} is not removed: {text}", txt.name, txt.value);
+                warn!("cannot remove the TXT record {} {}: {text}", txt.name, txt.value);
             }
         }
     }
@@ -128,7 +137,7 @@ fn network(error: &anyhow::Error) -> Failure {
     Failure::new(Class::Network, format!("{error:#}"))
 }
 
-/// Of what a provider says.
+/// The last 300 characters of a provider's output, in one line.
 fn excerpt(text: &str) -> String {
     const MAX: usize = 300;
     let text = text.trim();

@@ -165,7 +165,7 @@ async fn a_token_in_the_keys_place_is_recognized() {
     })
     .await;
     let told = until_told(&site, "(credentials)").await;
-    assert!(told.contains("CLOUDFLARE_API_KEY: an API token stands in it"), "{told}");
+    assert!(told.contains("CLOUDFLARE_API_KEY: it holds an API token"), "{told}");
     assert!(!told.contains(TOKEN), "{told}");
     assert_eq!((ca.requests(), provider.calls()), (0, 1));
     let metric = "roomcast_certificate_attempts_total{result=\"credentials\"}";

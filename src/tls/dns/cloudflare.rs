@@ -1,4 +1,4 @@
-//! TXT records at Cloudflare, by a token or by the account's global key.
+//! TXT records at Cloudflare, with API tokens or with the account's global API key.
 
 use std::{
     collections::HashMap,
@@ -20,30 +20,33 @@ use crate::{
     },
 };
 
-/// The shortest that Cloudflare keeps to, in seconds; the record is gone in a minute anyway.
+/// The TTL of the records in seconds: the shortest that Cloudflare honours. The records exist for
+/// about a minute only.
 const TTL: u64 = 60;
-/// Cloudflare's codes for credentials that it does not take: malformed headers, an unknown key, an
-/// invalid token, one that may not do this.
+/// Cloudflare's error codes for rejected credentials: malformed headers, an unknown key, an invalid
+/// token, or a token without the permission.
 const REFUSED: [u64; 6] = [6003, 9103, 9106, 9109, 10000, 10001];
-/// In the chain of 6003: what stands for the key does not look like one.
+/// The error code, in the `error_chain` of 6003, for a global API key with a wrong format.
 const NO_KEY: u64 = 6103;
-/// The record is there already: made for the same challenge, and not removed then.
+/// Cloudflare's error codes for a record that exists already: an earlier attempt at the same
+/// challenge created it and did not remove it.
 const THERE: [u64; 2] = [81057, 81058];
 
-/// Cloudflare's API.
+/// A client for Cloudflare's API.
 pub struct Cloudflare {
     url: String,
     client: Client,
-    /// Who may read zones, and who may edit records.
+    /// The credentials for reading zones and for editing records; they may be the same.
     reader: Access,
     editor: Access,
-    /// The zones that were found, by host.
+    /// Cache of the zones that were looked up, by host.
     zones: Mutex<HashMap<String, Zone>>,
 }
 
+/// Credentials, as request headers.
 #[derive(Clone)]
 struct Access {
-    /// The setting that it comes from.
+    /// The name of the setting, for error messages.
     setting: String,
     headers: HeaderMap,
 }
@@ -63,7 +66,7 @@ struct Found {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Answer {
-    /// Not always said.
+    /// Missing in some responses.
     success: Option<bool>,
     errors: Vec<Problem>,
     result: Value,
@@ -106,6 +109,7 @@ impl Cloudflare {
         Ok(Self { url, client, reader, editor, zones: Mutex::default() })
     }
 
+    /// Finds the zone of a host: tries the host itself and then each parent domain.
     async fn find(&self, host: &str) -> Result<Zone, Failure> {
         let known =
             self.zones.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get(host).cloned();
@@ -124,12 +128,14 @@ impl Cloudflare {
             name = name.split_once('.').map_or("", |(_, parent)| parent);
         }
         let text = format!(
-            "{}: it sees no zone of {host} at Cloudflare; it needs Zone:Read and DNS:Edit for it",
+            "{}: it can see no Cloudflare zone of {host}; grant it Zone:Read and DNS:Edit there",
             self.reader.setting
         );
         Err(Failure::new(Class::Credentials, text))
     }
 
+    /// Sends a request and returns the `result` of the response. It is not an error that a record
+    /// exists already.
     async fn ask<T: DeserializeOwned>(
         &self,
         access: &Access,
@@ -164,7 +170,7 @@ impl Provider for Cloudflare {
 
     async fn present(&self, txt: &Txt) -> Result<(), Failure> {
         let path = format!("/zones/{}/dns_records", self.find(&txt.host).await?.id);
-        // In quotes, as it stands in a zone file.
+        // The content is quoted, as in a zone file.
         let content = format!("\"{}\"", txt.value);
         let record = json!({ "type": "TXT", "name": txt.name, "content": content, "ttl": TTL });
         self.ask::<Value>(&self.editor, Method::POST, &path, Some(record)).await?;
@@ -195,7 +201,8 @@ impl Access {
         let mut access = Self { setting, headers: HeaderMap::new() };
         for (name, value) in headers {
             let mut value = HeaderValue::from_str(value.as_ref()).map_err(|_| {
-                let text = format!("{}: it has letters that no such secret has", access.setting);
+                let text =
+                    format!("{}: it has characters that no HTTP header can hold", access.setting);
                 Failure::new(Class::Credentials, text)
             })?;
             value.set_sensitive(true);
@@ -204,6 +211,7 @@ impl Access {
         Ok(access)
     }
 
+    /// Converts an error response to a failure; errors about credentials name the setting.
     fn refused<B>(
         &self,
         response: &Response<B>,
@@ -220,7 +228,7 @@ impl Access {
         let is = |codes: &[u64]| all().any(|problem| codes.contains(&problem.code));
         if self.headers.contains_key("x-auth-key") && is(&[NO_KEY]) {
             let text = format!(
-                "{}: an API token stands in it; set CLOUDFLARE_DNS_API_TOKEN instead. {said}",
+                "{}: it holds an API token; set CLOUDFLARE_DNS_API_TOKEN instead. {said}",
                 self.setting
             );
             return Failure::new(Class::Credentials, text);

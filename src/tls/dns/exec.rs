@@ -1,4 +1,4 @@
-//! TXT records by a program of one's own, called as lego calls it.
+//! TXT records through an external program, with the same arguments as lego's `exec` provider.
 
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
@@ -11,16 +11,16 @@ use crate::{
     tls::backoff::{Class, Failure},
 };
 
-/// For a call. `az` takes ten seconds to say hello.
+/// Time limit of a call. The Azure CLI (`az`) alone takes ten seconds to start.
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// Bytes of what it says that are read.
+/// The most bytes that are read of the program's standard error.
 const MAX_SAID: u64 = 64 << 10;
 
-/// A program.
+/// A program that creates and removes TXT records.
 pub struct Exec {
-    /// Where it is.
+    /// The path of the program.
     pub path: PathBuf,
-    /// It wants the challenge instead of the record.
+    /// Whether the program gets the challenge instead of the TXT record (lego's raw mode).
     pub raw: bool,
 }
 
@@ -40,8 +40,8 @@ impl Provider for Exec {
 }
 
 impl Exec {
-    /// The call of the program. It acts on DNS alone, with credentials of its own: our secrets are
-    /// not in its environment.
+    /// Builds the command. The program uses credentials of its own, so Roomcast's secrets are
+    /// removed from its environment.
     fn command(&self, action: &str, txt: &Txt) -> Command {
         let mut command = Command::new(&self.path);
         command.arg(action);
@@ -64,7 +64,7 @@ impl Exec {
         let mut command = self.command(action, txt);
         let name = format!("EXEC_PATH: `{} {action} …`", self.path.display());
         let mut child = command.spawn().map_err(|error| {
-            Failure::new(Class::Credentials, format!("{name} cannot be called: {error}"))
+            Failure::new(Class::Credentials, format!("{name} cannot be run: {error}"))
         })?;
         let mut said = Vec::new();
         let end = async {
@@ -78,7 +78,7 @@ impl Exec {
             Ok(Ok(status)) if status.success() => return Ok(()),
             Ok(Ok(status)) => format!("{name} failed, {status}"),
             Ok(Err(error)) => format!("{name} failed: {error}"),
-            Err(_) => format!("{name} did not end within {} s", TIMEOUT.as_secs()),
+            Err(_) => format!("{name} did not exit within {} s", TIMEOUT.as_secs()),
         };
         let said = excerpt(&String::from_utf8_lossy(&said));
         Err(Failure::new(Class::Validation, [problem, said].join(": ")))
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_program_is_handed_the_record_or_the_challenge() {
+    async fn a_program_gets_the_record_or_the_challenge_but_no_secrets() {
         let folder = std::env::temp_dir().join(format!("roomcast-exec-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let (path, called) = (folder.join("dns.sh"), folder.join("called"));

@@ -1,4 +1,4 @@
-//! TXT records by a server of one's own, asked as lego asks it.
+//! TXT records through an HTTP server, with the same requests as lego's `httpreq` provider.
 
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// A server.
+/// A server that creates and removes TXT records.
 pub struct HttpReq {
     endpoint: String,
     raw: bool,
@@ -26,7 +26,8 @@ pub struct HttpReq {
 }
 
 impl HttpReq {
-    /// Reads user name and password.
+    /// Reads the user name and the password, if there are any. They are sent as HTTP Basic
+    /// authentication.
     pub async fn new(
         endpoint: String,
         raw: bool,
@@ -74,7 +75,7 @@ impl HttpReq {
         let status = answer.status().as_u16();
         Err(Failure::new(
             class,
-            format!("HTTPREQ_ENDPOINT: /{action} was answered {status}: {said}"),
+            format!("HTTPREQ_ENDPOINT: the answer to /{action} was {status}: {said}"),
         ))
     }
 }

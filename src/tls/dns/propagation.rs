@@ -1,4 +1,5 @@
-//! Waits until TXT records are there for everybody: at all of the zone's own name servers.
+//! Waits for TXT records to propagate: every authoritative name server of the zone that answers, or
+//! every configured resolver that answers, must return them.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -18,16 +19,21 @@ use crate::{
     tls::backoff::{Class, Failure},
 };
 
-/// How often it is looked.
+/// The pause between two rounds of queries.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// For one question.
+/// Time limit of one query.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-/// What is waited where nobody can be asked: a firewall that blocks port 53 is no reason to fail.
+/// How long to wait if no name server answers. A firewall that blocks port 53 must not make the
+/// order fail.
 const BLIND_WAIT: Duration = Duration::from_secs(30);
-/// Where name servers listen.
+/// The port of name servers.
 const DNS_PORT: u16 = 53;
 
-/// Waits until all of these are there, or for as long as they may take.
+/// Waits until all `records` are returned. If no name server answers, waits 30 s instead.
+///
+/// # Errors
+///
+/// A name server answers after `ACME_DNS_WAIT` that a record is still missing.
 pub async fn wait(records: &[Txt], settings: &Dns) -> Result<(), Failure> {
     let mut names: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for txt in records {
@@ -49,7 +55,7 @@ pub async fn wait(records: &[Txt], settings: &Dns) -> Result<(), Failure> {
             let looks = join_all(servers.iter().map(|server| server.look(name, &values))).await;
             if looks.iter().all(|look| *look == Look::Silent) {
                 warn!(
-                    "no name server answers about {name}: the TXT record is given {} s",
+                    "no name server answers queries for {name}: waiting {} s for the TXT record",
                     BLIND_WAIT.as_secs()
                 );
                 sleep(BLIND_WAIT).await;
@@ -71,12 +77,14 @@ pub async fn wait(records: &[Txt], settings: &Dns) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a server says about a name.
+/// The result of querying one name server for the records of a name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Look {
+    /// It returns all of them.
     There,
+    /// At least one is missing.
     Missing,
-    /// It does not answer, or not to us.
+    /// It does not answer, or refuses the query.
     Silent,
 }
 
@@ -126,7 +134,8 @@ fn text(data: &RData) -> Option<Vec<u8>> {
     }
 }
 
-/// The name servers of the zone that a name is in, as far as a resolver knows them.
+/// The addresses of the authoritative name servers for `name`, found with the resolver `system`:
+/// the NS records of the closest domain, from `name` upwards, that has any. Empty if there are none.
 async fn authoritative(
     system: &TokioResolver,
     name: &str,

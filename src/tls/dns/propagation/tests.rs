@@ -13,7 +13,7 @@ use super::*;
 
 const RECORD: &str = "_acme-challenge.rt.example.com";
 
-/// A name server for example.com, on this machine.
+/// A name server for example.com on localhost, which returns `texts` as TXT records.
 struct NameServer {
     addr: SocketAddr,
     texts: Arc<Mutex<Vec<String>>>,
@@ -63,7 +63,7 @@ fn answer(asked: Message, texts: &[String]) -> Message {
 }
 
 #[tokio::test]
-async fn the_zones_own_name_servers_are_found() {
+async fn the_authoritative_name_servers_are_found() {
     let server = NameServer::start(false).await;
     let system = Server::new(server.addr, true).expect("a resolver").resolver;
     let found = authoritative(&system, RECORD, server.addr.port()).await.expect("an answer");
@@ -73,7 +73,7 @@ async fn the_zones_own_name_servers_are_found() {
 }
 
 #[tokio::test]
-async fn a_record_is_there_when_all_its_values_are() {
+async fn a_look_is_there_only_if_all_values_are_returned() {
     let name_server = NameServer::start(false).await;
     let server = Server::new(name_server.addr, false).expect("a resolver");
     let look = async || server.look(RECORD, &["one", "two"]).await;
@@ -85,7 +85,7 @@ async fn a_record_is_there_when_all_its_values_are() {
 }
 
 #[tokio::test]
-async fn who_refuses_to_answer_holds_nobody_up() {
+async fn a_server_that_refuses_queries_counts_as_silent() {
     let refusing = NameServer::start(true).await;
     let server = Server::new(refusing.addr, false).expect("a resolver");
     assert_eq!(server.look(RECORD, &["one"]).await, Look::Silent);

@@ -61,7 +61,7 @@ pub struct CertificateReport {
     pub not_after: Option<String>,
     /// Seconds until it expires; negative after that.
     pub seconds_left: Option<i64>,
-    /// Whether it is valid now and browsers trust it: its chain leads to a known root.
+    /// Whether browsers trust it: it is valid now, covers the host, and leads to a known root.
     pub trusted: bool,
     /// When the next order is placed, in RFC 3339; `null` if none is planned, as for files.
     pub next_attempt: Option<String>,

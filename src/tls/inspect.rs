@@ -35,7 +35,7 @@ pub struct Certificate {
     pub problem: Option<String>,
     /// The configured hosts that it does not cover.
     pub missing: Vec<String>,
-    /// Whether browsers trust it: its chain leads to a known root.
+    /// Whether browsers trust it: it is valid now, covers the host, and leads to a known root.
     pub trusted: bool,
 }
 

@@ -135,7 +135,7 @@ fn text(data: &RData) -> Option<Vec<u8>> {
 }
 
 /// The addresses of the authoritative name servers for `name`, found with the resolver `system`:
-/// the NS records of the closest domain, from `name` upwards, that has any. Empty if there are none.
+/// the NS records of the closest domain, from `name` upwards, that has any. Empty if none has.
 async fn authoritative(
     system: &TokioResolver,
     name: &str,

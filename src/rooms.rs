@@ -1,12 +1,17 @@
-//! Who is in which room, at which position the room is, and what it remembers.
+//! The rooms: the members, the position and the history of each.
 //!
-//! The index is ours, not the engine's: a message for a room that is not there costs one look-up,
-//! and a member is one connect instance, not a session id, which can be used again.
+//! Roomcast keeps its own index of rooms instead of using the Socket.IO engine's: a message for a
+//! room that does not exist costs one look-up, and a member is one connect instance rather than a
+//! session id, which may be reused.
 //!
-//! A room has one lock over members, history and position. A join sends its acknowledgement and
-//! its replay and enters under it; the fan-out appends and takes the members under it. So who
-//! joins gets the past, then the present: no hole, no double, no reordering. The index is locked
-//! before a room, never the other way round, and is let go once the room is locked.
+//! Each room has one lock over its members, history and position. A join sends its acknowledgement
+//! and its replay and inserts the member while it holds the lock; the fan-out appends to the
+//! history and takes the list of members while it holds the lock. A client that joins therefore
+//! receives the history first and then every later message: none is missing, duplicated or out of
+//! order.
+//!
+//! Lock order: the index before a room, never the other way round. A join and the fan-out release
+//! the index as soon as the room is locked.
 
 use std::{
     mem::size_of,
@@ -36,24 +41,27 @@ pub mod snapshot;
 use delivery::{Batch, Delivery};
 use history::{Bounds, History, HistoryEntry, Position, Replay, ReplayRequest};
 
-/// Bytes of a room's name: long enough for any path of topics, short enough to count on.
+/// The longest name of a room, in bytes: enough for any path of topics, and small enough to bound
+/// the memory of the index.
 const MAX_NAME: usize = 256;
-/// Rooms that one look at the channels tells about.
+/// The most rooms that [`Rooms::channels`] returns.
 const MAX_CHANNELS: usize = 1000;
-/// Characters of a latest payload in it.
+/// The most characters of a latest payload in a [`Channel`].
 const MAX_LAST: usize = 200;
-/// What a rate is averaged over: long enough for a device that speaks every few seconds.
+/// Time constant of the moving average of a room's rate: long enough for a device that publishes
+/// every few seconds.
 const RATE_OVER: Duration = Duration::from_secs(10);
 
-/// Where a member of a room takes its messages.
+/// A receiver of a room's messages, on behalf of one member. The methods must not block: some are
+/// called while the room is locked.
 pub trait Subscriber: Send + Sync {
-    /// Takes messages of its room, in order, without waiting; returns how many it took.
+    /// Accepts messages of the room, in order, without waiting; returns how many it accepted.
     fn deliver(&self, batch: &Batch) -> usize;
 
-    /// Hears that messages of its room may be missing.
+    /// Reports that messages of the room may be missing.
     fn gap(&self, room: &str, gap: &Gap);
 
-    /// Hears that somebody else has joined the room.
+    /// Reports that another client has joined the room.
     fn hello(&self);
 }
 
@@ -61,94 +69,110 @@ pub trait Subscriber: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Member(u64);
 
-/// A room's members as they were at one moment, shared rather than copied.
+/// A snapshot of a room's members. It is shared; the room copies the map only if a member joins or
+/// leaves while a snapshot is in use.
 pub type Members = Arc<IndexMap<Member, Arc<dyn Subscriber>>>;
 
-/// How much of the past is kept.
+/// Bounds of the history.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Of each room.
+    /// Bounds of each room's history.
     pub room: Bounds,
-    /// Bytes of all rooms together, names and bookkeeping included.
+    /// Bytes of all rooms' histories together, including names and bookkeeping.
     pub bytes: usize,
 }
 
-/// What somebody who joins is told first.
+/// The acknowledgement of a join, as the client receives it.
 #[derive(Serialize)]
 pub struct JoinReply<'a> {
     /// The room's name.
     pub room: &'a str,
-    /// Where the room is.
+    /// The room's current position.
     #[serde(flatten)]
     pub position: &'a Position,
-    /// Whether all that came after the position that was asked for is replayed.
+    /// Whether the replay contains every message after the requested position; `None` if the client
+    /// requested no position.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovered: Option<bool>,
-    /// How many messages of the past come now.
+    /// How many messages of the history follow.
     pub replayed: usize,
 }
 
-/// What is told about a room that was published lately.
+/// A summary of a room to which messages were published recently.
 #[derive(Clone, Debug, Serialize)]
 pub struct Channel {
-    /// The room, named like the channel.
+    /// The room's name, which is the channel's name.
     pub room: Arc<str>,
     /// Messages a second, averaged over about ten seconds.
     pub rate: f64,
     /// When the latest message arrived, in ms since the Unix epoch.
     pub at: u64,
-    /// The latest payload's first characters; `None` if it is not text, or not kept.
+    /// The first characters of the latest payload; `None` if it is not UTF-8 or no longer kept.
     pub last: Option<String>,
-    /// The latest payload's bytes; `None` if it is not kept.
+    /// The size of the latest payload in bytes; `None` if it is no longer kept.
     pub size: Option<usize>,
 }
 
+/// A room. It is created when the first client joins or, if history is kept, when the first message
+/// arrives. It is removed once it has neither members nor history.
 struct Room {
     members: Members,
     position: Position,
     history: History,
-    /// When the latest message arrived, in ms since the Unix epoch.
+    /// When the latest message arrived, in ms since the Unix epoch; 0 before the first.
     published: u64,
-    /// How often, in messages a second, as a moving average.
+    /// Messages per second, as a moving average.
     rate: f64,
 }
 
-/// The least recently published one first.
+/// The rooms by name, the least recently published one first.
 type Index = LinkedHashMap<Arc<str>, Arc<Mutex<Room>>>;
 
-/// All rooms that have members or a past.
+/// All rooms that have members or a history.
+///
+/// One instance lives as long as the server and is shared by all connections and lanes. Joins and
+/// leaves come from connections, messages and gaps from the lanes; see the module's documentation
+/// for what each does under which lock.
 pub struct Rooms {
     index: Mutex<Index>,
     limits: Limits,
-    /// What all histories cost, with their rooms' names and entries.
+    /// Bytes of all histories, including the rooms' names and index entries.
     kept: AtomicUsize,
     next_member: AtomicU64,
     metrics: Arc<Metrics>,
-    /// In ms since the Unix epoch.
+    /// Returns the time in ms since the Unix epoch; tests replace it.
     clock: fn() -> u64,
 }
 
 impl Rooms {
-    /// None yet.
+    /// Creates an empty index. Sizes and counts are reported to `metrics`.
     pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
         let (index, kept, next_member) = Default::default();
         Self { index, limits, kept, next_member, metrics, clock: clock::now }
     }
 
-    /// Whether a room may be called so; otherwise what is wrong with the name.
+    /// Checks a room's name.
+    ///
+    /// # Errors
+    /// Says what is wrong with the name: it is empty, too long or contains control characters.
     pub fn check_name(name: &str) -> Result<(), String> {
         if name.is_empty() || name.len() > MAX_NAME {
-            return Err(format!("a room's name has 1 to {MAX_NAME} bytes, not {}", name.len()));
+            return Err(format!(
+                "a room's name must have 1 to {MAX_NAME} bytes, not {}",
+                name.len()
+            ));
         }
         if name.chars().any(char::is_control) {
-            return Err("a room's name has no control characters".to_owned());
+            return Err("a room's name must not contain control characters".to_owned());
         }
         Ok(())
     }
 
-    /// Enters a room, or enters it `again` with another outlet. `welcome` runs under the room's
-    /// lock and gets what was wished for of the past: what it sends comes before the room's next
-    /// message and after none.
+    /// Adds `subscriber` to a room; with `again`, replaces the subscriber of that member.
+    ///
+    /// `welcome` is called while the room is locked, with the acknowledgement and the requested
+    /// part of the history: the subscriber receives no message of the room before `welcome`
+    /// returns, and every message after it.
     pub fn join(
         &self,
         name: &str,
@@ -174,7 +198,7 @@ impl Rooms {
         member
     }
 
-    /// Leaves a room; one without members and without a past is forgotten.
+    /// Removes a member from a room, and the room if it has no members and no history left.
     pub fn leave(&self, name: &str, member: Member) {
         let mut index = lock(&self.index);
         let Some(shared) = index.get(name).cloned() else { return };
@@ -187,14 +211,14 @@ impl Rooms {
         }
     }
 
-    /// Everybody in a room now.
+    /// The room's current members; none if the room does not exist.
     pub fn members(&self, name: &str) -> Members {
         let index = lock(&self.index);
         index.get(name).map(|room| lock(room).members.clone()).unwrap_or_default()
     }
 
-    /// Gives messages of one channel their places, keeps them, and says who is there to get them;
-    /// `None` if nobody is.
+    /// Assigns offsets to messages of one channel and appends them to the room's history. Returns
+    /// the members that must receive them; `None` if the room has no members.
     pub fn place(&self, name: &str, messages: Vec<Message>) -> Option<(Members, Vec<Delivery>)> {
         let mut index = lock(&self.index);
         if self.limits.room.count == 0 && !index.contains_key(name) {
@@ -225,8 +249,8 @@ impl Rooms {
         (!members.is_empty()).then_some((members, deliveries))
     }
 
-    /// The rooms of these that were published lately, the latest first, and whether there are more
-    /// of them than are told.
+    /// The rooms that have had a message and whose name passes `asked`, the most recently published
+    /// one first. The flag says that there are more than the limit of 1,000.
     pub fn channels(&self, asked: impl Fn(&str) -> bool, now: u64) -> (Vec<Channel>, bool) {
         let index = lock(&self.index);
         let mut channels = Vec::new();
@@ -243,14 +267,14 @@ impl Rooms {
         (channels, false)
     }
 
-    /// Forgets what is too old everywhere.
+    /// Removes the history of each room whose latest message is older than the history's bound.
     pub fn expire(&self, now: u64) {
         let oldest = now.saturating_sub(self.limits.room.age);
         self.evict(|_, room| room.published < oldest);
     }
 
-    /// All that is kept, the least recently published room first. Each room is locked when its turn
-    /// comes: messages go on meanwhile.
+    /// The history of each room that has one, the least recently published room first. Each room is
+    /// locked only while its own history is copied, so that the fan-out continues meanwhile.
     pub fn kept(&self) -> impl Iterator<Item = (Arc<str>, Vec<HistoryEntry>)> + use<> {
         let index = lock(&self.index);
         let rooms: Vec<_> = index.iter().map(|(name, room)| (name.clone(), room.clone())).collect();
@@ -259,7 +283,8 @@ impl Rooms {
         rooms.filter(|(_, kept)| !kept.is_empty())
     }
 
-    /// Remembers what an earlier process kept of a room. What comes next is a new run.
+    /// Appends the history that an earlier process wrote of a room. The room keeps its own epoch,
+    /// so new messages belong to another epoch than the restored ones.
     pub fn restore(&self, name: &str, kept: Vec<HistoryEntry>) {
         let mut index = lock(&self.index);
         let (name, shared) = self.open(&mut index, name);
@@ -275,8 +300,8 @@ impl Rooms {
         self.fit();
     }
 
-    /// Messages may be missing, in any room that it concerns: what comes next is a new run, and
-    /// members are told.
+    /// Records that messages may be missing in every room whose name passes `concerns`: each of
+    /// these rooms starts a new epoch, and its members receive the gap.
     pub fn gap(&self, gap: &Gap, concerns: impl Fn(&str) -> bool) {
         let rooms: Vec<_> = {
             let index = lock(&self.index);
@@ -286,7 +311,8 @@ impl Rooms {
         rooms.iter().for_each(|(name, room)| lock(room).interrupt(name, gap));
     }
 
-    /// The same for one room; one that is not there has nothing that could be missing.
+    /// Records that messages may be missing in one room. A room that does not exist has no members
+    /// and no history that could be incomplete.
     pub fn gap_in(&self, name: &str, gap: &Gap) {
         let room = lock(&self.index).get(name).cloned();
         if let Some(room) = room {
@@ -294,14 +320,15 @@ impl Rooms {
         }
     }
 
-    /// Forgets what is more than all rooms may keep together.
+    /// Evicts histories until all of them together are within the limit.
     fn fit(&self) {
         if self.kept.load(Relaxed) > self.limits.bytes {
             self.evict(|rooms, _| rooms.kept.load(Relaxed) > rooms.limits.bytes);
         }
     }
 
-    /// Forgets the pasts of the least recently published rooms, as long as `too_much` says so.
+    /// Removes the histories of the least recently published rooms, as long as `too_much` returns
+    /// true for the next one.
     fn evict(&self, too_much: impl Fn(&Self, &Room) -> bool) {
         let mut index = lock(&self.index);
         for _ in 0..index.len() {
@@ -318,13 +345,13 @@ impl Rooms {
             if room.members.is_empty() {
                 self.forget(&mut index, &name);
             } else {
-                // It has nothing left to give: out of the way of those that have.
+                // Its history is empty now: move it behind the rooms that have one.
                 index.to_back(&name);
             }
         }
     }
 
-    /// The room of this name, a new one if there is none, with its shared name.
+    /// Returns the room of this name and its shared name; creates the room if it does not exist.
     fn open(&self, index: &mut Index, name: &str) -> (Arc<str>, Arc<Mutex<Room>>) {
         if let Some((name, room)) = index.get_key_value(name) {
             return (name.clone(), room.clone());
@@ -343,7 +370,8 @@ impl Rooms {
         self.metrics.history_bytes.set(self.kept.load(Relaxed) as i64);
     }
 
-    /// Changes a room's history, and counts what that costs or frees.
+    /// Runs `change` on a room and adjusts the count of kept bytes by what its history grew or
+    /// shrank.
     fn change<T>(&self, room: &mut Room, change: impl FnOnce(&mut Room) -> T) -> T {
         let before = room.history.size();
         let value = change(room);
@@ -359,19 +387,20 @@ impl Rooms {
 }
 
 impl Room {
-    /// Begins a new run. Called under the room's lock: who joins meanwhile comes after the gap and
-    /// must not hear of it.
+    /// Starts a new epoch and sends the gap to the members. The caller holds the room's lock, so a
+    /// client that joins concurrently enters after the gap and does not receive it.
     fn interrupt(&mut self, name: &str, gap: &Gap) {
         self.position = Position::fresh();
         self.members.values().for_each(|member| member.gap(name, gap));
     }
 
-    /// Counts a message into the rate.
+    /// Adds a message that arrived at `at` (ms since the Unix epoch) to the rate.
     fn measure(&mut self, at: u64) {
         self.rate = self.rate_at(at) + 1.0 / RATE_OVER.as_secs_f64();
         self.published = at;
     }
 
+    /// The rate at `now`: the average decays exponentially since the latest message.
     fn rate_at(&self, now: u64) -> f64 {
         let silence = now.saturating_sub(self.published) as f64 / 1000.0;
         self.rate * (-silence / RATE_OVER.as_secs_f64()).exp()
@@ -400,7 +429,7 @@ impl Room {
     }
 }
 
-/// What a room costs besides its messages: its name and its entry.
+/// Bytes of a room besides its history: twice the length of its name, and its index entry.
 fn entry_size(name: &str) -> usize {
     2 * name.len() + size_of::<Room>() + size_of::<(Arc<str>, Arc<Mutex<Room>>)>()
 }

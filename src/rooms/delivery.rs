@@ -1,4 +1,4 @@
-//! A message at its place in a room, encoded at most once however many members take it.
+//! A message with its room and offset, encoded at most once however many members receive it.
 
 use std::{
     ops::Deref,
@@ -11,20 +11,19 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{message::Message, rooms::history::HistoryEntry};
 
-/// Ways in which sockets are sent the same messages: with their places or without, and by either
-/// version of Engine.IO.
+/// The encodings of a batch: with or without [`MessageMeta`], for Engine.IO 3 or 4.
 const FORMS: usize = 4;
 
-/// Messages of a room that go to its members together.
+/// Messages of one room that its members receive together.
 pub struct Batch {
     deliveries: Vec<Delivery>,
     encoded: [OnceLock<Bytes>; FORMS],
 }
 
-/// What a room's members get.
+/// A message as the members of its room receive it.
 #[derive(Clone)]
 pub struct Delivery {
-    /// Where the message stands.
+    /// The message's room, epoch, offset and time.
     pub place: MessageMeta,
     /// The publisher's bytes.
     pub payload: Bytes,
@@ -32,12 +31,13 @@ pub struct Delivery {
     meta: OnceLock<Box<RawValue>>,
 }
 
-/// Where a message stands; this is the second argument of `message` for those who asked for it.
+/// A message's room, epoch, offset and time: the second argument of the event `message`, for
+/// clients that joined with `meta`.
 #[derive(Clone, Debug, Serialize)]
 pub struct MessageMeta {
-    /// The room, named like the message's channel.
+    /// The room's name, which is the name of the message's channel.
     pub room: Arc<str>,
-    /// The unbroken run of offsets that the next line belongs to.
+    /// The epoch that the offset belongs to. Offsets have no holes within an epoch.
     pub epoch: Arc<str>,
     /// Counts a room's messages from 1 within an epoch.
     pub offset: u64,
@@ -46,7 +46,11 @@ pub struct MessageMeta {
 }
 
 impl Batch {
-    /// The same bytes for all who take the messages in one form, made when the first one does.
+    /// The batch in one of the four forms. The first caller for a form encodes it; all others share
+    /// its bytes.
+    ///
+    /// # Panics
+    /// If `form` is 4 or more.
     pub fn encoded(&self, form: usize, encode: impl FnOnce(&[Delivery]) -> Bytes) -> &Bytes {
         self.encoded[form].get_or_init(|| encode(&self.deliveries))
     }
@@ -73,13 +77,13 @@ impl Deref for Batch {
 }
 
 impl Delivery {
-    /// A message at the next place of its room.
+    /// A message with the offset that its room assigned to it.
     pub fn new(room: Arc<str>, epoch: Arc<str>, offset: u64, message: Message) -> Self {
         let place = MessageMeta { room, epoch, offset, at: message.at };
         Self { place, payload: message.payload, text: OnceLock::new(), meta: OnceLock::new() }
     }
 
-    /// A message that is sent again, out of its room's history.
+    /// A message from its room's history, for a replay.
     pub fn again(room: Arc<str>, kept: HistoryEntry) -> Self {
         let HistoryEntry { position, at, payload } = kept;
         let message = Message { channel: Bytes::new(), payload, at };
@@ -92,9 +96,9 @@ impl Delivery {
         self.text.get_or_init(encode).as_deref()
     }
 
-    /// The place as a JSON object.
+    /// [`MessageMeta`] as a JSON object.
     pub fn meta(&self) -> &RawValue {
-        // Strings and numbers alone: encoding cannot fail.
+        // It holds only strings and numbers: encoding cannot fail.
         self.meta.get_or_init(|| to_raw_value(&self.place).unwrap_or_default())
     }
 }

@@ -1,5 +1,5 @@
-//! Fan-out: messages in, out to their rooms' members, in the order in which they came. Each lane is
-//! one run of it.
+//! Fan-out: takes messages from a lane's queue and delivers them to the members of their rooms, in
+//! the order in which they arrived. One task runs [`run`] for each lane.
 
 use std::{
     collections::HashMap,
@@ -31,20 +31,21 @@ use crate::{
     },
 };
 
-/// How often what is too old is looked for; it is never told, only kept for so much longer.
+/// Interval of the sweep for rooms whose history is too old. Such messages are never replayed; they
+/// only use memory until the next sweep.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// Members served before others may run: accepts, pongs and the source wait no longer than this.
-/// If a room has more, its members are shared out among the cores.
+/// Deliveries to members before the task yields, so that accepts, pongs and the source are not
+/// delayed for longer. The members of a larger room are shared out among the worker threads.
 const TURN: usize = 256;
-/// Bytes handed out before others may run. They count as waiting until the kernel has taken them:
-/// a burst must not look as if nobody kept up.
+/// Bytes delivered before the task yields. They count as backlog until the kernel has accepted
+/// them: without the yield, a burst would look as if no client could keep up.
 const TURN_BYTES: usize = 16 << 20;
-/// Bytes that go to a member at once, so that a turn is shared by many.
+/// Payload bytes after which a batch ends, so that one turn serves many members.
 const PART: usize = 64 << 10;
 
 static BAD_CHANNEL: LogLimit = LogLimit::new(1);
 
-/// Forgets what is too old, again and again.
+/// Removes history that is too old, every 10 s. Never returns.
 pub async fn sweep(rooms: Arc<Rooms>) {
     let mut sweeps = interval(SWEEP_EVERY);
     loop {
@@ -53,11 +54,11 @@ pub async fn sweep(rooms: Arc<Rooms>) {
     }
 }
 
-/// Takes a lane's events until its queue has ended.
+/// Delivers the events of one lane until its queue ends.
 ///
-/// The delay is observed once a batch of which something was delivered: from the arrival of its first
-/// event until all of it was handed out. So it is the longest of the batch, and costs the same however
-/// many viewers there are.
+/// The metric `delay` is observed once per batch of events if any message of it was delivered: from
+/// the arrival of the batch's first event until all of it was delivered. So it is the longest delay
+/// in the batch, and costs the same however many members there are.
 pub async fn run(mut queue: Receiver, rooms: Arc<Rooms>, metrics: Arc<Metrics>) {
     let mut batch = Vec::new();
     while let Some(arrived) = queue.next(&mut batch).await {
@@ -85,8 +86,8 @@ pub async fn run(mut queue: Receiver, rooms: Arc<Rooms>, metrics: Arc<Metrics>) 
     }
 }
 
-/// Messages that wait, by channel. Those of one channel go out together: they are encoded once, and
-/// written once for each member.
+/// Messages that are not delivered yet, by channel. Those of one channel are delivered together:
+/// they are encoded once, and written once for each member.
 #[derive(Default)]
 struct Waiting {
     channels: Vec<(Bytes, Vec<Message>)>,
@@ -102,7 +103,7 @@ impl Waiting {
         self.channels[place].1.push(message);
     }
 
-    /// Hands them out; how many deliveries were taken.
+    /// Delivers all messages and returns how many deliveries the members accepted.
     async fn send(&mut self, rooms: &Rooms, metrics: &Metrics) -> usize {
         self.places.clear();
         let (mut served, mut sent, mut delivered) = (0, 0, 0);
@@ -112,10 +113,7 @@ impl Waiting {
                 let count = messages.len() as u64;
                 metrics.dropped(DropReason::BadChannel).inc_by(count);
                 BAD_CHANNEL.count(count, |messages| {
-                    info!(
-                        messages,
-                        "dropped what was published on channels that are no rooms' names"
-                    );
+                    info!(messages, "dropped messages whose channel cannot be the name of a room");
                 });
                 continue;
             };
@@ -135,7 +133,8 @@ impl Waiting {
     }
 }
 
-/// Hands messages to a room's members; how many were taken.
+/// Delivers a batch to a room's members and returns how many deliveries they accepted. For a large
+/// room, one task per worker thread takes the next members in turn.
 async fn hand_out(members: &Members, batch: Batch) -> usize {
     let turn = TURN.min(TURN_BYTES / size(&batch).max(1)).max(1);
     if members.len() <= turn {
@@ -162,7 +161,7 @@ async fn hand_out(members: &Members, batch: Batch) -> usize {
     hands.collect::<JoinSet<usize>>().join_all().await.into_iter().sum()
 }
 
-/// Deliveries that go to a member together: all, unless they are large.
+/// Splits deliveries into batches: a batch ends once its payloads have [`PART`] bytes or more.
 fn parts(deliveries: Vec<Delivery>) -> Vec<Batch> {
     let (mut parts, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
     for delivery in deliveries {
@@ -179,6 +178,7 @@ fn parts(deliveries: Vec<Delivery>) -> Vec<Batch> {
     parts
 }
 
+/// Bytes of the payloads.
 fn size(part: &[Delivery]) -> usize {
     part.iter().map(|delivery| delivery.payload.len()).sum()
 }

@@ -1,27 +1,28 @@
-//! The recent messages of a room: bounded in count and age; what is kept can be replayed.
+//! The recent messages of a room, bounded in count and age, and their replay.
 
 use std::{collections::VecDeque, mem::size_of, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// How far a room has come: what was published later has a higher offset or another epoch.
+/// A position in the sequence of a room's messages. A message published later has a higher offset
+/// or another epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Position {
-    /// An opaque random name for an unbroken run of offsets.
+    /// An opaque random name of a sequence of offsets without holes.
     pub epoch: Arc<str>,
     /// The offset of the latest message; 0 before the first.
     pub offset: u64,
 }
 
 impl Position {
-    /// The start of a run that nothing came before.
+    /// The start of a new epoch with a random name, before its first message.
     pub fn fresh() -> Self {
         Self { epoch: format!("{:012x}", rand::random::<u64>() >> 16).into(), offset: 0 }
     }
 }
 
-/// A message that is kept.
+/// A message in a room's history.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HistoryEntry {
     /// Its epoch and offset.
@@ -33,41 +34,42 @@ pub struct HistoryEntry {
 }
 
 impl HistoryEntry {
-    /// What it costs to keep: the payload and what holds it.
+    /// Bytes that the entry uses: the payload and the entry itself.
     pub fn size(&self) -> usize {
         self.payload.len() + size_of::<Self>()
     }
 }
 
-/// Messages of one replay: half of what fits into a client's queue, so that the present does too.
+/// The most messages of one replay: half of a client's queue, so that new messages fit as well.
 const MAX_REPLAY: usize = 2048;
-/// Bytes of one replay; a single message may be larger.
+/// The most bytes of one replay; a single message may be larger.
 const MAX_REPLAY_BYTES: usize = 4 << 20;
 
-/// How much of a room's past is kept.
+/// Bounds of one room's history.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Messages; 0 keeps none.
+    /// The most messages; 0 disables the history.
     pub count: usize,
-    /// Age in ms.
+    /// The highest age in ms.
     pub age: u64,
 }
 
-/// What somebody who joins wants to see first.
+/// The part of a room's history that a client requests when it joins.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReplayRequest {
-    /// At most so many of the latest messages.
+    /// The number of latest messages to replay. With `since`, it applies only if the recovery
+    /// fails.
     pub last: Option<usize>,
-    /// What came after this position.
+    /// The last position that the client knows: all messages after it are requested.
     pub since: Option<Position>,
 }
 
-/// What can be given to a [`ReplayRequest`].
+/// The answer to a [`ReplayRequest`].
 #[derive(Debug, PartialEq)]
 pub struct Replay {
     /// The messages, oldest first.
     pub messages: Vec<HistoryEntry>,
-    /// Whether they are all that came after the position that was asked for; `None` if none was.
+    /// Whether they are all messages after the requested position; `None` if none was requested.
     pub recovered: Option<bool>,
 }
 
@@ -79,7 +81,7 @@ pub struct History {
 }
 
 impl History {
-    /// Keeps a message, and forgets what is too much or too old by now.
+    /// Appends a message and removes those that exceed the bounds at its time of arrival.
     pub fn push(&mut self, kept: HistoryEntry, bounds: Bounds) {
         if bounds.count == 0 {
             return;
@@ -93,14 +95,14 @@ impl History {
         self.expire(now, bounds);
     }
 
-    /// Forgets what is too old.
+    /// Removes the messages that are too old at `now`, in ms since the Unix epoch.
     pub fn expire(&mut self, now: u64, bounds: Bounds) {
         while self.kept.front().is_some_and(|kept| kept.at + bounds.age < now) {
             self.pop();
         }
     }
 
-    /// Forgets the oldest message.
+    /// Removes the oldest message.
     pub fn pop(&mut self) -> Option<HistoryEntry> {
         let kept = self.kept.pop_front()?;
         self.size -= kept.size();
@@ -112,33 +114,35 @@ impl History {
         self.kept.back()
     }
 
-    /// All that is kept, oldest first.
+    /// A copy of all entries, oldest first; the payloads are shared.
     pub fn all(&self) -> Vec<HistoryEntry> {
         self.kept.iter().cloned().collect()
     }
 
-    /// What it costs to keep it all.
+    /// Bytes of all entries.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Whether nothing is kept.
+    /// Whether the history has no entries.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
-    /// The messages that a wish can be given, as long as the room is at `now`.
+    /// Selects the messages for a request. `now` is the room's current position.
     pub fn replay(&self, wish: &ReplayRequest, now: &Position) -> Replay {
         let recovered = wish.since.as_ref().map(|since| self.reaches_back_to(since, now));
         let messages: Vec<HistoryEntry> = match (&wish.since, recovered) {
             (Some(since), Some(true)) => self.last((now.offset - since.offset) as usize),
-            // What was asked for is gone: the latest there is, so that nobody looks at nothing.
+            // The recovery failed: replay the latest messages, so that the client can show
+            // something.
             (Some(_), _) => self.last(wish.last.unwrap_or(usize::MAX)),
             (None, _) => self.last(wish.last.unwrap_or(0)),
         };
         Replay { messages, recovered }
     }
 
+    /// The latest `count` messages, or fewer if they exceed the bounds of one replay.
     fn last(&self, count: usize) -> Vec<HistoryEntry> {
         let mut bytes = 0;
         let fits = |kept: &&HistoryEntry| {
@@ -152,7 +156,7 @@ impl History {
         latest
     }
 
-    /// Whether everything between the two positions is kept.
+    /// Whether all messages after `since` up to `now` are kept and fit into one replay.
     fn reaches_back_to(&self, since: &Position, now: &Position) -> bool {
         if since.epoch != now.epoch
             || since.offset > now.offset
@@ -160,7 +164,8 @@ impl History {
         {
             return false;
         }
-        // Offsets have no holes within an epoch, so the oldest of a replay tells for all.
+        // Offsets have no holes within an epoch, so checking the oldest message of the replay is
+        // enough.
         let missed = (now.offset - since.offset) as usize;
         let Some(oldest) = self.last(missed).into_iter().next() else { return missed == 0 };
         oldest.position.epoch == now.epoch && oldest.position.offset == since.offset + 1
@@ -173,7 +178,7 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds { count: 10_000, age: u64::MAX / 2 };
 
-    /// A history of so many messages of a size, and where it has come to.
+    /// A history of `count` messages with payloads of `size` bytes, and its position.
     fn history(count: u64, size: usize) -> (History, Position) {
         let (mut history, mut position) = (History::default(), Position::fresh());
         let payload = Bytes::from(vec![b'x'; size]);
@@ -190,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replay_is_bounded_in_messages_and_never_claims_what_it_left_out() {
+    fn a_replay_is_bounded_in_messages_and_does_not_claim_recovery_if_it_omits_some() {
         let most = MAX_REPLAY as u64;
         let (history, now) = history(most + 10, 1);
         let replay = history.replay(&since(&now, 10), &now);
@@ -201,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replay_is_bounded_in_bytes_but_for_a_single_message() {
+    fn a_replay_is_bounded_in_bytes_except_for_a_single_message() {
         let (many, now) = history(9, MAX_REPLAY_BYTES / 4);
         let replay = many.replay(&since(&now, 6), &now);
         assert_eq!((replay.messages.len(), replay.recovered), (3, Some(true)));
@@ -212,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_costs_nothing() {
+    fn expired_messages_no_longer_count_in_the_size() {
         let (mut history, _) = history(5, 100);
         assert!(history.size() > 500);
         history.expire(u64::MAX, BOUNDS);

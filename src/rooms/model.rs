@@ -1,4 +1,4 @@
-//! The rooms held against a list that does everything the slow and obvious way.
+//! Compares the rooms with a model: a list that does everything in the slow and obvious way.
 
 use std::{cell::Cell, collections::HashMap};
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::message::GapReason;
 
 const NAMES: [&str; 4] = ["a", "room", "device:01", "a longer name than the others have"];
-/// Sizes of payloads; the largest alone is more than the smallest of the bounds.
+/// Sizes of payloads in bytes; the largest alone exceeds the smallest bounds.
 const SIZES: [usize; 4] = [0, 10, 100, 1500];
 
 thread_local! {
@@ -28,9 +28,10 @@ enum Step {
     Enter {
         room: usize,
     },
-    /// The member that came first of all that are there.
+    /// The member that joined first leaves.
     Leave,
-    /// Looks at a room: with `last`, or with a position seen earlier.
+    /// Joins a room and leaves it, with `last` or with a position seen earlier, and compares the
+    /// replay.
     Look {
         room: usize,
         last: Option<usize>,
@@ -55,19 +56,19 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A room of the list. Epochs are numbers here.
+/// A room of the model. Its epochs are numbers.
 struct Naive {
     name: &'static str,
     epoch: u32,
     offset: u64,
-    /// When it was published last; 0 before.
+    /// When the latest message arrived, in ms; 0 before the first.
     published: u64,
     members: usize,
     /// (epoch, offset, at, size)
     kept: Vec<(u32, u64, u64, usize)>,
 }
 
-/// Rooms, the least recently published one first.
+/// The model's rooms, the least recently published one first.
 struct List {
     rooms: Vec<Naive>,
     count: usize,
@@ -82,7 +83,7 @@ impl List {
         self.epochs
     }
 
-    /// The place of a room, made if need be.
+    /// The index of a room; the room is created if it does not exist.
     fn open(&mut self, name: &'static str) -> usize {
         if let Some(place) = self.rooms.iter().position(|room| room.name == name) {
             return place;
@@ -161,7 +162,8 @@ impl List {
     }
 }
 
-/// What somebody who looks gets: offsets with epochs, and whether that is a recovery.
+/// The result of a join: epoch, offset and size of the messages, whether they are a recovery, and
+/// the room's position.
 type Sight<E> = (Vec<(E, u64, usize)>, Option<bool>, (E, u64));
 
 struct Pair {
@@ -169,9 +171,9 @@ struct Pair {
     metrics: Arc<Metrics>,
     list: List,
     members: Vec<(&'static str, Member)>,
-    /// The list's epochs, by what they are called in the rooms.
+    /// The model's epochs, by the rooms' names of them.
     epochs: HashMap<Arc<str>, u32>,
-    /// Positions that were seen, and their rooms.
+    /// Positions returned by earlier joins: the room, the position, and the model's epoch.
     seen: Vec<(&'static str, Position, u32)>,
 }
 
@@ -242,7 +244,7 @@ impl Pair {
         self.compare()
     }
 
-    /// The books agree, and so do order and memory.
+    /// Compares the metrics, the order of the rooms and the times of their latest messages.
     fn compare(&self) -> Result<(), TestCaseError> {
         prop_assert_eq!(self.metrics.history_bytes.get(), self.list.size() as i64);
         prop_assert_eq!(self.metrics.rooms.get(), self.list.rooms.len() as i64);
@@ -274,7 +276,7 @@ impl Pair {
             let at = (welcome.position.epoch.clone(), welcome.position.offset);
             sight = Some((messages.collect(), welcome.recovered, at));
         });
-        let (messages, recovered, at) = sight.expect("welcomed");
+        let (messages, recovered, at) = sight.expect("`welcome` is called");
 
         let place = self.list.open(name);
         self.list.forget_old(place, NOW.get());
@@ -287,7 +289,7 @@ impl Pair {
                     .kept
                     .iter()
                     .position(|&(of, offset, ..)| (of, offset) == (*epoch, position.offset + 1));
-                // A position belongs to a room: epochs are not shared between rooms.
+                // Epochs are not shared between rooms, so a position is valid in one room only.
                 match missed {
                     _ if *epoch != room.epoch => (latest(last.unwrap_or(usize::MAX)), Some(false)),
                     Some(place) => (place, Some(true)),
@@ -310,7 +312,7 @@ impl Pair {
         let messages: Vec<_> = messages
             .iter()
             .zip(&expected.0)
-            // An epoch that ended before anybody looked has no number yet: only sameness counts.
+            // An epoch that ended before any join saw it has no number yet: take the model's.
             .map(|((epoch, offset, size), (known, ..))| match number(epoch) {
                 u32::MAX => (*known, *offset, *size),
                 number => (number, *offset, *size),
@@ -331,7 +333,7 @@ impl Pair {
 
 proptest! {
     #[test]
-    fn rooms_remember_what_the_list_does(
+    fn rooms_behave_as_the_model_does(
         count in prop_oneof![Just(0usize), 1..6usize, Just(1000usize)],
         age in prop_oneof![1..60u64, Just(1_000_000u64)],
         bytes in prop_oneof![0..3000usize, Just(1usize << 20)],

@@ -1,12 +1,13 @@
-//! History over a restart: what all rooms keep is written while the server runs and at the end of a
-//! drain, and read at the start, so that nobody looks at an empty page.
+//! History across restarts: the history of all rooms is written while the server runs and at the
+//! end of a drain, and read at the start, so that clients do not begin with an empty page.
 //!
-//! Nothing is claimed across the restart: the messages keep their old positions, the rooms begin a
-//! new epoch, and who asks with `since` hears that the recovery failed.
+//! The server does not claim continuity across the restart: the messages keep their old positions,
+//! the rooms start a new epoch, and a client that joins with `since` learns that the recovery
+//! failed.
 //!
-//! The newest record is what the last run left behind. Each run begins with a record that says only
-//! that it has started: what an earlier run wrote is used once, and never again after a later run
-//! that had no time to write anything.
+//! The newest record is the state of the last run. Each run first writes a record that says only
+//! that it has started. So a history is restored at most once, and never after a later run that
+//! ended before it could write its own.
 
 use std::{
     fmt::Display,
@@ -37,24 +38,29 @@ use record::{Head, Past};
 
 /// The kind of record in the store.
 const HISTORY: &str = "history";
-/// What is written may be so many times as large as what was kept: base64, and offsets as text.
+/// The largest ratio of a record's size to the history's limit: payloads are written as base64 and
+/// offsets as text.
 const WRITTEN: u64 = 4;
-/// How often the history is written if something has changed: what a crash may cost.
+/// Interval of writes if messages have arrived; a crash loses at most the history of this time.
 const WRITE_EVERY: Duration = Duration::from_secs(30);
-/// The last millisecond since the Unix epoch that can be shown: a record may hold any number.
+/// The last time that can be formatted, in ms since the Unix epoch (the end of the year 9999): a
+/// damaged record may hold any number.
 const LAST_TIME: u64 = 253_402_300_799_999;
-/// Where the history outlives the process.
+/// Stores the history of all rooms in a folder.
+///
+/// [`Snapshot::open`] prepares the folder, [`Snapshot::restore`] gives the rooms the history of the
+/// last run, and [`Snapshot::run`] is the task that writes until the server stops.
 pub struct Snapshot {
     store: StoreCalls,
     instance: String,
     report: Arc<Report>,
     metrics: Arc<Metrics>,
-    /// How many messages there were when the history was last written; `None` if it has to be
-    /// written even without a new one.
+    /// The count of received messages when the history was last written; `None` if it must be
+    /// written even if no message arrives.
     written_at: Option<u64>,
 }
 
-/// How writing goes, for `/status`.
+/// The result of the latest write, for `/status`.
 pub struct Report {
     folder: PathBuf,
     inner: Mutex<Inner>,
@@ -66,19 +72,19 @@ struct Inner {
     error: Option<String>,
 }
 
-/// A look at it.
+/// A [`Report`] at one moment, as `/status` shows it.
 #[derive(Serialize)]
 pub struct StateReport {
-    /// The folder that is written to.
+    /// The folder of the records.
     folder: PathBuf,
-    /// When a record was last written.
+    /// When a record was last written, as RFC 3339; `null` before the first.
     written: Option<String>,
-    /// Why none was written the last time; `null` if nothing went wrong.
+    /// Why the latest write failed; `null` if it succeeded.
     error: Option<String>,
 }
 
 impl Report {
-    /// Whether the last record could be written, and when that was.
+    /// Whether the latest write succeeded, and the report.
     pub fn look(&self) -> (bool, StateReport) {
         let inner = self.lock();
         let report = StateReport {
@@ -95,8 +101,12 @@ impl Report {
 }
 
 impl Snapshot {
-    /// In a folder, which is made; of a history of at most so many bytes. A folder that cannot be
-    /// made because of a setting is an error; one that does not answer or is read-only is only told.
+    /// Opens a folder for a history of at most `bytes` bytes, and creates the folder if it does not
+    /// exist.
+    ///
+    /// # Errors
+    /// If the folder cannot be created. A file system that is read-only, full or does not answer is
+    /// no error here: later writes fail and report it.
     pub async fn open(
         folder: PathBuf,
         bytes: usize,
@@ -112,17 +122,17 @@ impl Snapshot {
             Ok(Err(error)) if !is_passing(error.kind()) => {
                 Err(error).with_context(|| format!("cannot make {}", folder.display()))
             }
-            // What else is wrong is told when the folder is used.
+            // Other failures are reported when the folder is used.
             _ => Ok(snapshot),
         }
     }
 
-    /// How writing goes.
+    /// The report of this snapshot's writes; it is updated while the task runs.
     pub fn report(&self) -> Arc<Report> {
         self.report.clone()
     }
 
-    /// Gives the rooms what the last run has written, and says in the log what came of it.
+    /// Restores the history that the last run wrote into the rooms, and logs the result.
     pub async fn restore(&mut self, rooms: &Rooms) {
         let instance = self.instance.clone();
         let past = match self.store.call(|store| begin(store, instance)).await {
@@ -139,13 +149,16 @@ impl Snapshot {
         past.into_iter().for_each(|(room, kept)| rooms.restore(&room, kept));
         rooms.expire(now());
         if count > 0 {
-            info!(messages = count, "{count} messages of the history restored");
+            info!(messages = count, "restored {count} messages of the history");
             self.written_at = None;
         }
     }
 
-    /// Writes what the rooms keep, every 30 s if messages have come, until `stop`, and then once
-    /// more.
+    /// Writes the history every 30 s if messages have arrived, until `stop` is cancelled, and then
+    /// once more.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the last write is missing; the records on disk stay valid.
     pub async fn run(mut self, rooms: Arc<Rooms>, stop: CancellationToken) {
         let mut ticks = interval_at(Instant::now() + WRITE_EVERY, WRITE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -153,8 +166,8 @@ impl Snapshot {
             let stopping = stop.run_until_cancelled(ticks.tick()).await.is_none();
             self.store.returned().await;
             let messages = self.metrics.messages.get();
-            // The last record also holds messages that were counted before an earlier one, and
-            // placed after it.
+            // Write at the stop even if the count is unchanged: messages that were counted before
+            // the latest write may have been added to their rooms after it.
             if self.written_at != Some(messages) || stopping && messages > 0 {
                 self.write(&rooms).await;
             }
@@ -176,7 +189,7 @@ impl Snapshot {
                 self.done(false);
                 self.written_at = Some(messages);
             }
-            Err(error) => self.failed(&error, "the history would not outlive a restart"),
+            Err(error) => self.failed(&error, "a restart would lose the history"),
         }
     }
 
@@ -202,26 +215,27 @@ impl Snapshot {
     }
 }
 
-/// A folder that cannot be written to now may be later.
+/// Whether the failure may pass without a change of settings.
 fn is_passing(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull)
 }
 
-/// Reads what the last run has left behind, and takes its place as the last run.
+/// Reads the history of the last run, and records that this run has started.
 fn begin(store: &Store, instance: String) -> anyhow::Result<Vec<Past>> {
     let past = left_behind(store)?;
     let head = Head::new(instance, now(), true);
     let nothing = std::iter::empty::<(String, _)>();
     let begun = store.write_with(HISTORY, |out| record::write(out, &head, nothing));
     if begun.is_err() {
-        // It must not be there when the next run looks: this one would not have been.
+        // Without the record of this run's start, the next run would restore the same history
+        // again.
         let _ = store.clear(HISTORY);
     }
     begun.map(|()| past)
 }
 
-/// What the newest record says. One that was not finished was being written when its run ended: the
-/// one before it is of the same run, or that run had not begun.
+/// Reads the newest complete record. A truncated one was being written when its run ended: the
+/// record before it is of the same run, or that run had not written that it started.
 fn left_behind(store: &Store) -> anyhow::Result<Vec<Past>> {
     for path in store.records(HISTORY)? {
         let content = match store.load(&path) {
@@ -240,13 +254,13 @@ fn left_behind(store: &Store) -> anyhow::Result<Vec<Past>> {
             Ok((Head { start: true, instance, time, .. }, _)) => {
                 info!(
                     instance,
-                    "no history is restored: the run before this one, which began {}, has written none",
+                    "no history is restored: the previous run, which started {}, wrote none",
                     format(time)
                 );
                 return Ok(Vec::new());
             }
             Ok((Head { instance, time, .. }, past)) => {
-                info!(instance, record = %path.display(), "the history is of {}", format(time));
+                info!(instance, record = %path.display(), "the history is from {}", format(time));
                 return Ok(past);
             }
             Err(problem) => {

@@ -50,17 +50,17 @@ fn join(rooms: &Rooms, seen: &Arc<Seen>) -> (Member, Position) {
     let member = rooms.join("room", None, seen.clone(), &ReplayRequest::default(), |welcome, _| {
         at = Some(welcome.position.clone());
     });
-    (member, at.expect("welcomed"))
+    (member, at.expect("`welcome` is called"))
 }
 
-/// What somebody who joins now gets to see first.
+/// The replay that a client receives if it joins now.
 fn replay(rooms: &Rooms, name: &str, wish: ReplayRequest) -> (Vec<String>, Option<bool>) {
     let mut got = None;
     let member = rooms.join(name, None, Arc::new(Seen::default()), &wish, |welcome, messages| {
         got = Some((messages, welcome.recovered));
     });
     rooms.leave(name, member);
-    let (messages, recovered) = got.expect("welcomed");
+    let (messages, recovered) = got.expect("`welcome` is called");
     let text = |kept: &HistoryEntry| String::from_utf8_lossy(&kept.payload).into_owned();
     (messages.iter().map(text).collect(), recovered)
 }
@@ -74,7 +74,7 @@ fn since(position: &Position) -> ReplayRequest {
 }
 
 #[test]
-fn names() {
+fn names_are_checked_for_length_and_control_characters() {
     for good in ["d", "device:01", "päth/ü", &"x".repeat(256)] {
         assert_eq!(Rooms::check_name(good), Ok(()), "{good}");
     }
@@ -84,10 +84,10 @@ fn names() {
 }
 
 #[test]
-fn a_member_gets_what_comes_between_join_and_leave() {
+fn a_member_receives_the_messages_between_join_and_leave() {
     let (rooms, metrics) = rooms(0, 0);
     let (first, second) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
-    publish(&rooms, "nobody is here");
+    publish(&rooms, "no members yet");
     let (member, position) = join(&rooms, &first);
     assert_eq!(position.offset, 0);
     publish(&rooms, "a");
@@ -106,7 +106,7 @@ fn a_member_gets_what_comes_between_join_and_leave() {
 }
 
 #[test]
-fn the_past_is_replayed_as_asked_for() {
+fn the_replay_follows_the_request() {
     let (rooms, _) = rooms(3, 1 << 20);
     let (_, start) = join(&rooms, &Arc::new(Seen::default()));
     for payload in ["a", "b", "c"] {
@@ -118,15 +118,15 @@ fn the_past_is_replayed_as_asked_for() {
     let seen = Position { offset: 2, ..start.clone() };
     assert_eq!(replay(&rooms, "room", since(&seen)), (vec!["c".into(), "d".into()], Some(true)));
     let all = vec!["b".to_owned(), "c".into(), "d".into()];
-    assert_eq!(replay(&rooms, "room", since(&start)), (all.clone(), Some(false)), "1 is forgotten");
+    assert_eq!(replay(&rooms, "room", since(&start)), (all.clone(), Some(false)), "offset 1 gone");
     let ahead = Position { offset: 9, ..start.clone() };
-    assert_eq!(replay(&rooms, "room", since(&ahead)), (all, Some(false)), "not from here");
+    assert_eq!(replay(&rooms, "room", since(&ahead)), (all, Some(false)), "unknown offset");
     let now = Position { offset: 4, ..start };
     assert_eq!(replay(&rooms, "room", since(&now)), (vec![], Some(true)));
 }
 
 #[test]
-fn a_gap_is_told_and_starts_a_new_epoch() {
+fn members_receive_a_gap_and_a_new_epoch_starts() {
     let (rooms, _) = rooms(10, 1 << 20);
     let seen = Arc::new(Seen::default());
     let (_, before) = join(&rooms, &seen);
@@ -139,7 +139,7 @@ fn a_gap_is_told_and_starts_a_new_epoch() {
 }
 
 #[test]
-fn the_least_recently_published_room_is_forgotten_first() {
+fn the_history_of_the_least_recently_published_room_is_evicted_first() {
     let payload = "x".repeat(1000);
     let (rooms, metrics) = rooms(100, 6500);
     let watching = Arc::new(Seen::default());
@@ -151,8 +151,8 @@ fn the_least_recently_published_room_is_forgotten_first() {
         publish_to(&rooms, "c", &payload);
     }
     assert!(metrics.history_bytes.get() <= 6500, "{}", metrics.history_bytes.get());
-    assert_eq!(replay(&rooms, "watched", last(9)).0.len(), 0, "first to go, but the room stays");
-    assert_eq!(replay(&rooms, "b", last(9)).0.len(), 0, "next to go");
+    assert_eq!(replay(&rooms, "watched", last(9)).0.len(), 0, "evicted, but the room stays");
+    assert_eq!(replay(&rooms, "b", last(9)).0.len(), 0, "evicted next");
     assert_eq!(replay(&rooms, "a", last(9)).0.len(), 2);
     assert_eq!(replay(&rooms, "c", last(9)).0.len(), 3);
     publish_to(&rooms, "watched", "still here");
@@ -160,7 +160,7 @@ fn the_least_recently_published_room_is_forgotten_first() {
 }
 
 #[test]
-fn what_is_too_old_is_forgotten() {
+fn a_room_whose_history_is_too_old_is_removed() {
     let (rooms, metrics) = rooms(100, 1 << 20);
     publish(&rooms, "a");
     rooms.expire(crate::clock::now());
@@ -170,7 +170,7 @@ fn what_is_too_old_is_forgotten() {
 }
 
 #[test]
-fn leaving_while_messages_go_out_disturbs_nobody() {
+fn a_leave_during_the_fan_out_does_not_affect_other_members() {
     let (rooms, _) = rooms(0, 0);
     let seen = Arc::new(Seen::default());
     let (gone, _) = join(&rooms, &Arc::new(Seen::default()));
@@ -183,7 +183,7 @@ fn leaving_while_messages_go_out_disturbs_nobody() {
 }
 
 #[test]
-fn channels_are_told_with_their_latest_message() {
+fn channels_are_listed_with_their_latest_message() {
     let (rooms, _) = rooms(10, 1 << 20);
     for (name, payload) in [("device01", "a"), ("device02", "bb"), ("other", "c")] {
         publish_to(&rooms, name, payload);

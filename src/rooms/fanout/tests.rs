@@ -1,4 +1,4 @@
-//! Order and completeness per room, however many lanes there are and whoever comes and goes.
+//! Order and completeness per room, for any number of lanes and while members join and leave.
 
 use std::{num::NonZero, sync::Mutex};
 
@@ -26,7 +26,7 @@ enum Step {
     Enter {
         room: usize,
     },
-    /// One of those that are there.
+    /// One of the viewers that have not left yet leaves.
     Leave(prop::sample::Index),
     /// Lets the lanes run for a moment.
     Pause,
@@ -43,13 +43,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a viewer hears: its room's place as it came, then the places and numbers of messages.
+/// A member of a room that records the position at its join, then the position and number of each
+/// message.
 struct Viewer {
     room: usize,
     member: Member,
-    /// How many had been published when it came.
+    /// How many messages had been published in the room when the viewer joined.
     since: usize,
-    /// Of messages that were published before it left.
+    /// How many had been published when it left; `None` if it has not left.
     until: Option<usize>,
     heard: Arc<Heard>,
 }
@@ -68,15 +69,15 @@ impl Subscriber for Heard {
     fn deliver(&self, batch: &Batch) -> usize {
         let sound = |delivery: &Delivery| {
             let (epoch, offset) = (delivery.place.epoch.clone(), delivery.place.offset);
-            let number = std::str::from_utf8(&delivery.payload).expect("text");
+            let number = std::str::from_utf8(&delivery.payload).expect("UTF-8");
             Sound::Message(Position { epoch, offset }, number.parse().expect("a number"))
         };
-        self.0.lock().expect("sane").extend(batch.iter().map(sound));
+        self.0.lock().expect("not poisoned").extend(batch.iter().map(sound));
         batch.len()
     }
 
     fn gap(&self, _: &str, _: &Gap) {
-        self.0.lock().expect("sane").push(Sound::Gap);
+        self.0.lock().expect("not poisoned").push(Sound::Gap);
     }
 
     fn hello(&self) {}
@@ -86,7 +87,7 @@ fn enter(rooms: &Rooms, room: usize, since: usize) -> Viewer {
     let heard = Arc::new(Heard::default());
     let member =
         rooms.join(&name(room), None, heard.clone(), &ReplayRequest::default(), |welcome, _| {
-            heard.0.lock().expect("sane").push(Sound::JoinReply(welcome.position.clone()));
+            heard.0.lock().expect("not poisoned").push(Sound::JoinReply(welcome.position.clone()));
         });
     Viewer { room, member, since, until: None, heard }
 }
@@ -103,7 +104,8 @@ fn publish(source: &Sender, room: usize, count: usize, published: &mut [usize]) 
     }
 }
 
-/// Runs the steps against so many lanes. Returns the viewers and what was published in each room.
+/// Runs the steps with this number of lanes. Returns the viewers and how many messages were
+/// published in each room.
 async fn play(lanes: usize, steps: Vec<Step>) -> (Vec<Viewer>, Vec<usize>) {
     let metrics = Arc::new(Metrics::default());
     let limits = Limits { room: Bounds { count: 10, age: u64::MAX / 2 }, bytes: 1 << 20 };
@@ -125,7 +127,7 @@ async fn play(lanes: usize, steps: Vec<Step>) -> (Vec<Viewer>, Vec<usize>) {
                 let count = viewers.iter().filter(|viewer| viewer.until.is_none()).count();
                 if count > 0 {
                     let mut staying = viewers.iter_mut().filter(|viewer| viewer.until.is_none());
-                    let viewer = staying.nth(which.index(count)).expect("one of them");
+                    let viewer = staying.nth(which.index(count)).expect("an index below the count");
                     rooms.leave(&name(viewer.room), viewer.member);
                     viewer.until = Some(published[viewer.room]);
                 }
@@ -143,9 +145,10 @@ async fn play(lanes: usize, steps: Vec<Step>) -> (Vec<Viewer>, Vec<usize>) {
     (viewers, published)
 }
 
-/// Offsets and numbers go up by one, an epoch ends with a gap alone, and who stays has the last.
+/// Checks that offsets and numbers increase by one, that an epoch changes at a gap and nowhere
+/// else, and that a viewer that has not left received the last message.
 fn check(viewer: &Viewer, published: usize) -> Result<(), TestCaseError> {
-    let heard = viewer.heard.0.lock().expect("sane");
+    let heard = viewer.heard.0.lock().expect("not poisoned");
     let (mut position, mut number, mut gap): (Option<Position>, _, _) = (None, None, false);
     for sound in heard.iter() {
         match sound {
@@ -155,7 +158,7 @@ fn check(viewer: &Viewer, published: usize) -> Result<(), TestCaseError> {
             }
             Sound::Gap => gap = true,
             Sound::Message(at, this) => {
-                let before = position.as_ref().expect("welcomed first");
+                let before = position.as_ref().expect("the reply comes first");
                 let next = if gap { 1 } else { before.offset + 1 };
                 prop_assert_eq!((at.offset, at.epoch != before.epoch), (next, gap));
                 prop_assert!(number.is_none_or(|number| *this == number + 1));
@@ -166,7 +169,7 @@ fn check(viewer: &Viewer, published: usize) -> Result<(), TestCaseError> {
     match viewer.until {
         None if number.is_none() => prop_assert_eq!(published, viewer.since),
         None => prop_assert_eq!(number, Some(published)),
-        // It may have left before the lane came to what was published last.
+        // It may have left before the lane delivered the messages published last.
         Some(until) => prop_assert!(number.is_none_or(|number| number <= until)),
     }
     Ok(())
@@ -180,7 +183,7 @@ proptest! {
         lanes in 1..6usize,
         steps in prop::collection::vec(step(), 1..60),
     ) {
-        let runtime = Builder::new_multi_thread().worker_threads(2).build().expect("threads");
+        let runtime = Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
         let (viewers, published) = runtime.block_on(play(lanes, steps));
         for viewer in &viewers {
             check(viewer, published[viewer.room])?;
@@ -189,7 +192,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_large_goes_out_in_parts_and_nothing_is_lost_between_them() {
+fn large_messages_are_split_into_batches_without_losing_any() {
     let sizes = [10, PART - 11, 1, 5, 3 * PART, 7, 7, PART - 1, 1, 1];
     let deliveries: Vec<Delivery> = (1u64..)
         .zip(sizes)

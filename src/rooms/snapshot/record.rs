@@ -1,4 +1,4 @@
-//! A record of the history: a line that says what it is, then a line of JSON for each room.
+//! A record of the history: JSON lines, first the [`Head`], then one line for each room.
 
 use std::{fmt, io::Write};
 
@@ -11,11 +11,11 @@ use crate::rooms::{
     history::{HistoryEntry, Position},
 };
 
-/// The format that is written, and the only one that is read: what a record says about the past is
-/// good for minutes.
+/// The format that is written, and the only one that is read: a history is useful for minutes only,
+/// so earlier formats need no support.
 const FORMAT: u32 = 2;
 
-/// A room's name, and what it keeps, oldest first.
+/// A room's name and its history, oldest first.
 pub type Past = (String, Vec<HistoryEntry>);
 
 /// The first line of a record.
@@ -23,23 +23,23 @@ pub type Past = (String, Vec<HistoryEntry>);
 pub struct Head {
     /// The format of the lines that follow.
     format: u32,
-    /// Which process has written it.
+    /// A random name of the process that wrote the record.
     pub instance: String,
-    /// When, in ms since the Unix epoch.
+    /// When it was written, in ms since the Unix epoch.
     pub time: u64,
-    /// It only tells that this process has started: nothing follows.
+    /// The record says only that the process has started: no rooms follow.
     #[serde(default)]
     pub start: bool,
 }
 
 impl Head {
-    /// Of a record of this format.
+    /// The head of a record in the current format; `time` is in ms since the Unix epoch.
     pub fn new(instance: String, time: u64, start: bool) -> Self {
         Self { format: FORMAT, instance, time, start }
     }
 }
 
-/// What is enough of a head to know whether the rest can be read.
+/// The part of a head that says whether this version can read the rest.
 #[derive(Deserialize)]
 struct Versioned {
     format: u32,
@@ -47,9 +47,9 @@ struct Versioned {
 
 /// Why a whole record cannot be used.
 pub enum Problem {
-    /// It is of a format that comes after ours.
+    /// Its format is newer than this version's.
     Newer(u32),
-    /// It is of another program, of an earlier format, or damaged.
+    /// It is damaged, has an earlier format, or was written by another program; with the reason.
     Unreadable(String),
 }
 
@@ -80,7 +80,10 @@ struct Saved {
     payload: String,
 }
 
-/// Writes a record.
+/// Writes a record to `out`.
+///
+/// # Errors
+/// If `out` fails.
 pub fn write(
     out: &mut dyn Write,
     head: &Head,
@@ -99,7 +102,10 @@ fn write_line(out: &mut dyn Write, line: &impl Serialize) -> anyhow::Result<()> 
     Ok(out.write_all(b"\n")?)
 }
 
-/// Reads a record: whole or not at all, because half a history would have holes.
+/// Reads a record.
+///
+/// # Errors
+/// If any line cannot be read: half a history would have holes, so nothing of it is used.
 pub fn parse(content: &[u8]) -> Result<(Head, Vec<Past>), Problem> {
     let (head, rest) =
         content.split_at(content.iter().position(|&byte| byte == b'\n').unwrap_or(0));
@@ -109,7 +115,7 @@ pub fn parse(content: &[u8]) -> Result<(Head, Vec<Past>), Problem> {
     match format {
         FORMAT => {}
         format if format > FORMAT => return Err(Problem::Newer(format)),
-        format => return Err(Problem::Unreadable(format!("format {format} is not read any more"))),
+        format => return Err(Problem::Unreadable(format!("format {format} is not supported"))),
     }
     let head = serde_json::from_slice(head).map_err(unreadable)?;
     let mut rooms = Vec::new();
@@ -118,7 +124,7 @@ pub fn parse(content: &[u8]) -> Result<(Head, Vec<Past>), Problem> {
         Rooms::check_name(&room).map_err(Problem::Unreadable)?;
         let mut kept: Vec<HistoryEntry> = Vec::with_capacity(messages.len());
         for Saved { mut position, at, payload } in messages {
-            // One string for a whole run, as before.
+            // All entries of an epoch share one string.
             if let Some(last) = kept.last().filter(|last| last.position.epoch == position.epoch) {
                 position.epoch = last.position.epoch.clone();
             }
@@ -132,7 +138,7 @@ pub fn parse(content: &[u8]) -> Result<(Head, Vec<Past>), Problem> {
     Ok((head, rooms))
 }
 
-/// Where a line is wrong. The error's own words can hold what the line says.
+/// The position of an error. The error's text is left out because it can quote the content.
 fn place(error: &serde_json::Error) -> String {
     format!("line {}, column {}", error.line(), error.column())
 }

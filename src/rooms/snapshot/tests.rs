@@ -1,4 +1,4 @@
-//! When the history is written, and what a crash leaves behind.
+//! When the history is written, and what is restored after a crash.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ use crate::{
     rooms::{Limits, history::Bounds},
 };
 
-/// A run of a server whose history outlives it in a folder.
+/// A run of a server that stores its history in a folder.
 struct Run {
     rooms: Arc<Rooms>,
     metrics: Arc<Metrics>,
@@ -33,7 +33,7 @@ impl Run {
         snapshot.restore(&rooms).await;
         let (report, stop) = (snapshot.report(), CancellationToken::new());
         let task = tokio::spawn(snapshot.run(rooms.clone(), stop.clone()));
-        // It looks at the clock before that is moved.
+        // Lets the task set its first deadline before a test advances the clock.
         sleep(Duration::from_millis(1)).await;
         Self { rooms, metrics, report, stop, task }
     }
@@ -45,11 +45,11 @@ impl Run {
         self.rooms.place("room", vec![message]);
     }
 
-    /// Lets so much time pass, and what is written then be written.
+    /// Advances the clock, then waits for the write that is due.
     async fn pass(&self, time: Duration) {
         let before = self.writes();
         advance(time).await;
-        // Time stands still as long as the folder is at work.
+        // The paused clock does not advance while a blocking call to the folder is running.
         sleep(Duration::from_millis(1)).await;
         assert!(self.writes() <= before + 1);
     }
@@ -64,7 +64,7 @@ impl Run {
 
     async fn end(self) {
         self.stop.cancel();
-        self.task.await.expect("an orderly end");
+        self.task.await.expect("the task ends without a panic");
     }
 
     fn kept(&self) -> Vec<String> {
@@ -88,29 +88,29 @@ impl Drop for Folder {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_written_every_30_s_if_messages_have_come() {
+async fn the_history_is_written_every_30_s_if_messages_have_arrived() {
     let folder = Folder::new("every");
     let run = Run::begin(&folder.0).await;
-    assert_eq!(run.writes(), 1, "the record of the start");
+    assert_eq!(run.writes(), 1, "the record of the run's start");
     run.pass(WRITE_EVERY).await;
-    assert_eq!(run.writes(), 1, "nothing has come");
+    assert_eq!(run.writes(), 1, "no message has arrived");
     run.publish("a");
     run.pass(WRITE_EVERY).await;
     assert_eq!(run.writes(), 2);
     run.pass(WRITE_EVERY).await;
-    assert_eq!(run.writes(), 2, "nothing has come since");
+    assert_eq!(run.writes(), 2, "no further message has arrived");
     run.crash();
 
     let run = Run::begin(&folder.0).await;
-    assert_eq!(run.kept(), ["a"], "what was written before the crash");
+    assert_eq!(run.kept(), ["a"], "the history written before the crash");
     run.crash();
     let run = Run::begin(&folder.0).await;
-    assert_eq!(run.kept(), [""; 0], "it is used once");
+    assert_eq!(run.kept(), [""; 0], "a history is restored once only");
     run.end().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_restored_is_written_though_nothing_comes() {
+async fn a_restored_history_is_written_even_if_no_message_arrives() {
     let folder = Folder::new("again");
     let run = Run::begin(&folder.0).await;
     run.publish("a");
@@ -124,7 +124,7 @@ async fn what_was_restored_is_written_though_nothing_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_folder_that_goes_away_is_told_and_so_is_that_it_is_back() {
+async fn the_report_shows_that_the_folder_is_lost_and_that_it_is_back() {
     let folder = Folder::new("away");
     let run = Run::begin(&folder.0).await;
     fs::remove_dir_all(&folder.0).expect("removed");

@@ -1,15 +1,21 @@
-//! Which channels may be published on.
+//! Which channels `roomcast publish` and the HTTP endpoint may publish on.
 
 use crate::rooms::Rooms;
 
-/// How the channels begin that the server uses itself: to ask Redis for signs of life, for example.
+/// The prefix of channels that the server itself uses, for example for its probes of the
+/// subscription.
 pub const RESERVED: &str = "roomcast:";
 
-/// Whether viewers can get what is published on a channel; if not, why.
+/// Checks that messages published on a channel can reach a room.
+///
+/// # Errors
+/// Says what is wrong with the channel: it cannot be the name of a room, or it is reserved.
 pub fn check(channel: &str) -> Result<(), String> {
     Rooms::check_name(channel)?;
     if channel.starts_with(RESERVED) {
-        return Err(format!("channels that begin with {RESERVED} are the server's own"));
+        return Err(format!(
+            "channels that begin with {RESERVED} are the server's own: choose another name"
+        ));
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
-//! The server's clock.
+//! The server's wall clock.
 
 use std::time::SystemTime;
 
-/// The server's clock, in ms since the Unix epoch.
+/// The current time in ms since the Unix epoch. It can be set back; measure durations with
+/// `Instant`.
 pub fn now() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     now.as_millis() as u64

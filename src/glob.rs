@@ -1,23 +1,24 @@
-//! Redis' glob patterns, matched byte for byte.
+//! Matches Redis' glob patterns byte by byte.
 
 /// Whether `text` as a whole matches `pattern`, by the rules of `PSUBSCRIBE`.
 ///
-/// `*` any run of bytes, `?` one byte, `[abc]` `[a-z]` `[z-a]` one byte of a class, `[^a]` one byte
-/// outside of it, `\x` the byte `x` itself, inside a class too. What Redis does without documenting
-/// it holds as well: the end of the pattern closes an open class, `[]` matches nothing and `[^]`
-/// any byte, a `\` at the very end stands for itself, and an empty text matches the empty pattern
-/// only, not `*`.
+/// `*` matches any run of bytes, `?` one byte, `[abc]`, `[a-z]` and `[z-a]` one byte of a class,
+/// `[^a]` one byte outside of it, and `\x` the byte `x` itself, inside a class too. Undocumented
+/// behaviour of Redis is included: the end of the pattern closes an open class, `[]` matches
+/// nothing and `[^]` any byte, a `\` at the very end stands for itself, and an empty text matches
+/// only the empty pattern, not `*`.
 ///
-/// Bytes are unsigned in ranges: where C's `char` is signed, Redis turns a range from an ASCII byte
-/// to one above 0x7f around. Takes at most `pattern.len() * text.len()` steps and no memory.
+/// Bytes are unsigned in ranges. Redis differs where C's `char` is signed: there it reverses a
+/// range from an ASCII byte to one above 0x7f. Takes at most `pattern.len() * text.len()` steps and
+/// allocates nothing.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     if text.is_empty() {
         return pattern.is_empty();
     }
     let (mut pattern, mut text) = (pattern, text);
-    // The pattern after the last star seen, and the text that star has not swallowed yet. Trying
-    // that one again is enough: where it finds no place for its rest, an earlier star would not
-    // find one either.
+    // The pattern after the latest star, and the text that this star has not consumed yet.
+    // Backtracking to the latest star is enough: if no position matches the pattern after it,
+    // extending an earlier star does not help either.
     let mut retry: Option<(&[u8], &[u8])> = None;
     while let Some((&byte, text_rest)) = text.split_first() {
         if let [b'*', rest @ ..] = pattern {
@@ -38,7 +39,8 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     pattern.iter().all(|&byte| byte == b'*')
 }
 
-/// What is left of `pattern` if its first element, which is not a star, takes `byte`.
+/// The rest of `pattern` if its first element, which is not a star, matches `byte`; otherwise
+/// `None`.
 fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     let (hit, rest) = match pattern {
         [] => return None,
@@ -49,7 +51,7 @@ fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     hit.then_some(rest)
 }
 
-/// Whether the class that starts after its `[` takes `byte`, and the pattern after its `]`.
+/// Whether a class matches `byte`, and the pattern after its `]`. `pattern` starts after the `[`.
 fn class(pattern: &[u8], byte: u8) -> (bool, &[u8]) {
     let (negated, mut pattern) = match pattern {
         [b'^', rest @ ..] => (true, rest),
@@ -57,8 +59,8 @@ fn class(pattern: &[u8], byte: u8) -> (bool, &[u8]) {
     };
     let mut hit = false;
     loop {
-        // Redis' order: `]` closes even as the first byte, and `a-]` is a range that swallows the
-        // bracket.
+        // The order of these arms is Redis': `]` closes the class even as its first byte, and `a-]`
+        // is a range that includes the bracket.
         pattern = match pattern {
             [] => return (hit != negated, pattern),
             [b'\\', literal, rest @ ..] => {
@@ -84,7 +86,7 @@ mod tests {
 
     use super::{matches, one};
 
-    /// The same by trying everything: slow, and plain to see.
+    /// A slow and obvious reference: tries every length for each star.
     fn naive(pattern: &[u8], text: &[u8]) -> bool {
         match (pattern, text) {
             ([], _) => text.is_empty(),
@@ -96,7 +98,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn finds_what_trying_everything_finds(
+        fn agrees_with_the_reference_that_tries_everything(
             pattern in "[ab*?\\[\\]^\\\\-]{0,10}",
             text in "[ab*\\]^-]{1,8}",
         ) {
@@ -105,7 +107,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_matched(
+        fn any_bytes_are_matched_without_a_panic(
             pattern in proptest::collection::vec(any::<u8>(), 0..64),
             text in proptest::collection::vec(any::<u8>(), 0..64),
         ) {
@@ -113,7 +115,7 @@ mod tests {
         }
 
         #[test]
-        fn a_text_whose_every_byte_is_escaped_is_a_pattern_of_itself(
+        fn a_text_with_every_byte_escaped_matches_itself(
             text in proptest::collection::vec(any::<u8>(), 0..64),
         ) {
             let pattern: Vec<u8> = text.iter().flat_map(|byte| [b'\\', *byte]).collect();
@@ -186,13 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn takes_any_bytes() {
+    fn bytes_need_not_be_utf8() {
         assert!(matches(b"\xff[\x80-\xff]?", b"\xff\x90\x00"));
         assert!(matches("h?*llo".as_bytes(), "hällo".as_bytes()));
     }
 
     #[test]
-    fn many_stars_stay_cheap() {
+    fn many_stars_do_not_take_exponential_time() {
         let text = vec![b'a'; 2_000];
         let stars = b"a*".repeat(200);
         assert!(!matches(&[&stars[..], b"b"].concat(), &text));

@@ -1,9 +1,9 @@
-//! The queues between a source and the rooms, one a lane: bounded in messages and bytes; full =
-//! drop and count.
+//! The queues between the source and the rooms, one per lane. Each is bounded in messages and
+//! bytes; a full queue drops messages and counts them.
 //!
-//! The source must always read (what it does not read piles up without bounds in redis-rs, or
-//! makes Redis end our subscription), so a queue never makes it wait. A channel is always in the
-//! same lane, which keeps its order; a lane that is full costs the others nothing.
+//! The source must always read its connection: otherwise messages pile up without bounds in
+//! redis-rs, or Redis ends the subscription. So a queue never makes the source wait. A channel is
+//! always in the same lane, which keeps its order; a full lane does not affect the others.
 
 use std::{
     collections::VecDeque,
@@ -24,38 +24,41 @@ use crate::{
     metrics::{DropReason, Metrics},
 };
 
-/// Messages that may wait in all lanes: a burst of a second from a Redis that publishes 100,000 a second.
+/// The most messages queued in all lanes: a burst of one second at 100,000 messages per second.
 pub const MAX_MESSAGES: usize = 100_000;
-/// Bytes that may wait in all lanes: an eighth of the smallest container that the demo was deployed in (0.2 GB).
+/// The most bytes queued in all lanes: an eighth of the smallest container in which the demo was
+/// deployed (0.2 GB).
 pub const MAX_BYTES: usize = 25 << 20;
-/// Events handed over at once; enough to go out together, few enough to let others run between.
+/// The most events that a receiver takes at once: enough for efficient batches, few enough that
+/// other tasks run in between.
 const BATCH: usize = 256;
-/// For how long a lane counts as dropping after it has dropped a message: longer than a usual
-/// interval between two looks at `/status`.
+/// How long a lane is reported as not ok after it has dropped a message: longer than the usual
+/// interval between two requests to `/status`.
 const DROPPING: Duration = Duration::from_secs(30);
 
 static FULL: LogLimit = LogLimit::new(1);
 static TOO_LARGE: LogLimit = LogLimit::new(1);
 
-/// How much the queues take together.
+/// Bounds of the queues.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Messages that may wait.
+    /// The most queued messages, of all lanes together.
     pub messages: usize,
-    /// Their bytes.
+    /// The most bytes of their channels and payloads, of all lanes together.
     pub bytes: usize,
-    /// Bytes of one payload.
+    /// The most bytes of one payload; a larger one is dropped.
     pub payload: usize,
 }
 
 impl Bounds {
-    /// Those of a server whose payloads have a certain size at most.
+    /// The server's default bounds for payloads of at most `payload` bytes.
     pub fn new(payload: usize) -> Self {
         Self { messages: MAX_MESSAGES, bytes: MAX_BYTES, payload }
     }
 }
 
-/// Queues for so many lanes, which share these bounds evenly.
+/// Creates the queues for `lanes` lanes, which share the bounds evenly. Returns the source's end
+/// and one receiver per lane.
 pub fn queue(
     lanes: NonZero<usize>,
     bounds: Bounds,
@@ -83,7 +86,7 @@ pub fn queue(
     (Sender { queues, lanes }, receivers)
 }
 
-/// Which channel is in which lane.
+/// Assigns channels to lanes by a hash with a random key.
 #[derive(Clone)]
 struct Lanes {
     count: NonZero<usize>,
@@ -92,24 +95,26 @@ struct Lanes {
 
 impl Lanes {
     fn of(&self, channel: &[u8]) -> usize {
-        // The remainder of a u64 fits where its divisor came from.
+        // The divisor is a usize, so the remainder fits into one.
         (self.hasher.hash_one(channel) % self.count.get() as u64) as usize
     }
 }
 
-/// The source's end; dropping it ends the queues once they are empty.
+/// The source's end of the queues. Dropping it ends each queue once its receiver has taken all
+/// events.
 pub struct Sender {
     queues: Vec<Arc<Shared>>,
     lanes: Lanes,
 }
 
-/// Tells how full the lanes are, and whether they have handed on all that the source gave them.
+/// Shows how full the lanes are, and whether the fan-out has delivered all queued events.
 #[derive(Clone)]
 pub struct Progress {
     queues: Vec<Arc<Shared>>,
 }
 
-/// The fan-out's end of one lane.
+/// The fan-out's end of one lane. Each lane has one task that calls [`Receiver::next`] until the
+/// queue ends.
 pub struct Receiver {
     shared: Arc<Shared>,
     lane: usize,
@@ -119,7 +124,7 @@ pub struct Receiver {
 struct Shared {
     waiting: Mutex<Waiting>,
     changed: Notify,
-    /// One for all lanes: this one has handed on all that it was given.
+    /// Shared by all lanes: notified when one of them is empty and its last batch is delivered.
     idle: Arc<Notify>,
     bounds: Bounds,
     metrics: Arc<Metrics>,
@@ -127,32 +132,32 @@ struct Shared {
 
 #[derive(Default)]
 struct Waiting {
-    /// With the time of their arrival.
+    /// Each with its time of arrival.
     events: VecDeque<(Instant, Event)>,
     messages: usize,
     bytes: usize,
-    /// Events were taken and are being handed on.
+    /// The receiver has taken events and has not asked for the next ones yet.
     in_hand: bool,
-    /// Messages dropped since the start, and when the last one was.
+    /// Messages dropped since the start; `last_drop` is the time of the latest.
     dropped: u64,
     last_drop: Option<Instant>,
     closed: bool,
 }
 
-/// A look at one lane.
+/// The state of one lane at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LaneReport {
-    /// It is not full, and has dropped no message lately.
+    /// The lane is not full, and has dropped no message within the last 30 s.
     pub ok: bool,
-    /// Messages that wait.
+    /// Queued messages.
     pub messages: usize,
-    /// How many may wait.
+    /// The most queued messages.
     pub messages_max: usize,
-    /// Their bytes.
+    /// Bytes of the queued messages.
     pub bytes: usize,
-    /// How many may wait.
+    /// The most queued bytes.
     pub bytes_max: usize,
-    /// Messages dropped since the start because it was full.
+    /// Messages dropped since the start because the lane was full.
     pub dropped: u64,
 }
 
@@ -171,12 +176,13 @@ impl Shared {
 }
 
 impl Sender {
-    /// How far the lanes are with what they were given.
+    /// A handle that observes the lanes' progress; it stays valid after the sender is dropped.
     pub fn progress(&self) -> Progress {
         Progress { queues: self.queues.clone() }
     }
 
-    /// Queues a message, or drops and counts it where it is too large or its lane has no room.
+    /// Queues a message. A message that is too large is dropped and leaves a gap in its channel; if
+    /// the lane is full, the message is dropped and leaves a gap in the lane.
     pub fn message(&self, message: Message) {
         let shared = &self.queues[self.lanes.of(&message.channel)];
         let Shared { bounds, metrics, .. } = &**shared;
@@ -186,7 +192,7 @@ impl Sender {
             metrics.dropped(DropReason::TooLarge).inc();
             let most = bounds.payload;
             TOO_LARGE.count(1, move |messages| {
-                info!(messages, "dropped what is larger than MAX_PAYLOAD, {most} bytes");
+                info!(messages, "dropped messages larger than MAX_PAYLOAD, {most} bytes");
             });
             let gap = Gap { from: at, to: at, reason: GapReason::TooLarge };
             count_gap(metrics, &gap);
@@ -196,7 +202,7 @@ impl Sender {
         };
         let size = event.size().unwrap_or_default();
         let mut waiting = shared.lock();
-        // A single message may be larger than its lane's part of the bytes.
+        // A single message may exceed its lane's share of the bytes.
         let full = waiting.messages >= bounds.messages
             || waiting.bytes > 0 && waiting.bytes + size > bounds.bytes;
         if full {
@@ -213,15 +219,15 @@ impl Sender {
             FULL.count(1, |messages| {
                 info!(
                     messages,
-                    "dropped what came faster than it could be handed on: see `queue` in /status"
+                    "dropped messages that arrived too fast to be delivered: see `queue` in /status"
                 );
             });
         }
         shared.changed.notify_one();
     }
 
-    /// Queues that messages of any channel may be missing. Never dropped: there is one a reconnect,
-    /// and reconnects are paced.
+    /// Queues a gap in every lane: messages of any channel may be missing. Gaps are never dropped:
+    /// each reconnect causes one, and reconnects back off.
     pub fn gap(&self, gap: Gap) {
         if let Some(shared) = self.queues.first() {
             count_gap(&shared.metrics, &gap);
@@ -234,17 +240,20 @@ impl Sender {
 }
 
 impl Progress {
-    /// Whether no message waits and none is being handed on.
+    /// Whether all lanes are empty and their last batches are delivered.
     pub fn is_idle(&self) -> bool {
         self.queues.iter().all(|shared| shared.lock().is_idle())
     }
 
-    /// How full the lanes are.
+    /// The state of each lane.
     pub fn lanes(&self) -> Vec<LaneReport> {
         self.queues.iter().map(|lane| lane.report()).collect()
     }
 
-    /// Waits for a moment in which no message waits and none is being handed on.
+    /// Waits until all lanes are empty and their last batches are delivered.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub async fn idle(&self) {
         // All lanes share one signal.
         let Some(first) = self.queues.first() else { return };
@@ -259,7 +268,7 @@ impl Progress {
     }
 }
 
-/// Once a gap, however many lanes or rooms it is told in.
+/// Counts a gap once, however many lanes or rooms it affects.
 fn count_gap(metrics: &Metrics, gap: &Gap) {
     let reason = gap.reason.as_str();
     metrics.gaps(reason).inc();
@@ -275,7 +284,8 @@ impl Waiting {
         self.events.is_empty() && !self.in_hand
     }
 
-    /// One gap an episode, at the place where the messages are missing.
+    /// Records a dropped message. Consecutive drops extend one gap, which is queued at the position
+    /// of the missing messages.
     fn drop_one(&mut self, at: u64, metrics: &Metrics) {
         metrics.dropped(DropReason::QueueFull).inc();
         self.dropped += 1;
@@ -283,7 +293,7 @@ impl Waiting {
         let reason = GapReason::QueueFull;
         match self.events.back_mut() {
             Some((_, Event::Gap(gap))) if gap.reason == reason => {
-                // The server's clock may have been set back.
+                // The server's clock may have been set back: a gap never ends before its start.
                 let to = at.max(gap.to);
                 let more = Gap { from: gap.to, to, reason };
                 metrics.gap_seconds(reason.as_str()).inc_by(more.seconds());
@@ -313,13 +323,17 @@ impl Drop for Sender {
 }
 
 impl Receiver {
-    /// Whether messages of this channel come this way.
+    /// Whether messages of this channel are in this lane.
     pub fn carries(&self, channel: &[u8]) -> bool {
         self.lanes.of(channel) == self.lane
     }
 
-    /// Waits for events and moves the next ones into `batch`; returns when the first of them arrived,
-    /// or `None` when the queue has ended. Cancel safe.
+    /// Waits for events and moves the next ones into `batch`. Returns the time at which the first
+    /// of them arrived, or `None` when the queue has ended. A call also says that the events of the
+    /// previous one are delivered.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: events leave the queue only when the future is ready.
     pub async fn next(&mut self, batch: &mut Vec<Event>) -> Option<Instant> {
         let Shared { changed, idle, metrics, .. } = &*self.shared;
         loop {
@@ -380,7 +394,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bounds_messages_and_marks_where_some_are_missing() {
+    async fn messages_are_bounded_and_a_gap_marks_where_some_are_missing() {
         let metrics = Arc::new(Metrics::default());
         let (sender, mut receiver) = lane(2, 1000, &metrics);
         for payload in ["1", "2", "3", "4"] {
@@ -398,7 +412,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lane_that_drops_or_is_full_is_not_ok_until_it_has_been_fine_for_a_while() {
+    async fn a_lane_is_not_ok_while_full_and_for_30_s_after_a_drop() {
         let metrics = Arc::new(Metrics::default());
         let lanes = NonZero::new(2).expect("not 0");
         let bounds = Bounds { messages: 4, bytes: 1000, payload: 4 };
@@ -407,7 +421,7 @@ mod tests {
         let ok = |fill: &Progress| fill.lanes().iter().map(|lane| lane.ok).collect::<Vec<_>>();
         let channels: Vec<_> = (0..100).map(|name| Bytes::from(format!("c{name}"))).collect();
         let of = |lane: usize| channels.iter().find(|channel| receivers[lane].carries(channel));
-        let channel = of(1).expect("in a hundred").clone();
+        let channel = of(1).expect("a channel").clone();
         sender.message(Message::now(channel.clone(), "1".into()));
         assert_eq!(ok(&fill), [true, true]);
         sender.message(Message::now(channel.clone(), "2".into()));
@@ -418,7 +432,7 @@ mod tests {
             sender.message(Message::now(channel.clone(), payload.into()));
         }
         drain(&mut receivers[1]).await;
-        assert_eq!(ok(&fill), [true, false], "it has dropped a message");
+        assert_eq!(ok(&fill), [true, false], "the lane has dropped a message");
         let LaneReport { messages, messages_max, bytes, dropped, .. } = fill.lanes()[1];
         assert_eq!((messages, messages_max, bytes, dropped), (0, 2, 0, 1));
         tokio::time::advance(DROPPING).await;
@@ -426,7 +440,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bounds_bytes_exactly() {
+    async fn bytes_are_bounded_exactly() {
         let (sender, mut receiver) = lane(100, 8, &Arc::default());
         // Channel and payload count: 4 + 4 bytes fit, one more byte does not.
         for payload in ["abc", "abc", "", "x"] {
@@ -450,7 +464,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ends_when_the_sender_is_gone_and_all_was_taken() {
+    async fn the_queue_ends_when_the_sender_is_dropped_and_all_events_are_taken() {
         let (sender, mut receiver) = lane(10, 100, &Arc::default());
         sender.message(message("last"));
         drop(sender);
@@ -459,7 +473,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn is_idle_once_what_was_taken_has_been_handed_on() {
+    async fn a_lane_is_idle_once_its_last_batch_is_delivered() {
         let lanes = NonZero::new(2).expect("not 0");
         let bounds = Bounds { messages: 10, bytes: 100, payload: 4 };
         let (sender, mut receivers) = queue(lanes, bounds, Arc::default());
@@ -467,25 +481,25 @@ mod tests {
         let is_idle = || progress.idle().now_or_never().is_some();
         assert!(is_idle());
         sender.message(message("1"));
-        assert!(!is_idle(), "it waits");
+        assert!(!is_idle(), "a message is queued");
         let carries = |receiver: &&mut Receiver| receiver.carries(b"c");
         let lane = receivers.iter_mut().find(carries).expect("its lane");
         assert_eq!(drain(lane).await, ["1"]);
-        assert!(!is_idle(), "it is being handed on");
+        assert!(!is_idle(), "the message is being delivered");
         let idle = progress.idle();
         assert!(lane.next(&mut Vec::new()).now_or_never().is_none());
         idle.await;
     }
 
     #[tokio::test]
-    async fn a_full_lane_drops_its_own_messages_alone() {
+    async fn a_full_lane_drops_only_its_own_messages() {
         let metrics = Arc::new(Metrics::default());
         let lanes = NonZero::new(2).expect("not 0");
         let (sender, mut receivers) =
             queue(lanes, Bounds { messages: 4, bytes: 1000, payload: 4 }, metrics.clone());
         let channels: Vec<_> = (0..100).map(|name| Bytes::from(format!("c{name}"))).collect();
         let of = |lane: usize| channels.iter().find(|channel| receivers[lane].carries(channel));
-        let (full, other) = (of(0).expect("in a").clone(), of(1).expect("hundred").clone());
+        let (full, other) = (of(0).expect("a channel").clone(), of(1).expect("a channel").clone());
         for payload in ["1", "2", "3"] {
             sender.message(Message::now(full.clone(), payload.into()));
         }

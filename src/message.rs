@@ -1,4 +1,4 @@
-//! The nouns of the data flow: messages, gaps, and what a source says in the order it happened.
+//! The data that flows from the source to the rooms: messages and gaps.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -6,14 +6,14 @@ use tokio::time::Instant;
 
 use crate::clock::now;
 
-/// What somebody published.
+/// A message published on a Redis channel.
 #[derive(Clone, Debug)]
 pub struct Message {
     /// The Redis channel, any bytes.
     pub channel: Bytes,
     /// The publisher's opaque bytes.
     pub payload: Bytes,
-    /// When it arrived here, in ms since the Unix epoch by the server's clock.
+    /// When the server received it, in ms since the Unix epoch by the server's clock.
     pub at: u64,
 }
 
@@ -24,24 +24,25 @@ impl Message {
     }
 }
 
-/// What a source says, in the order in which it happened.
+/// An event of the source. The order of events is the order in which they happened.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// Somebody published.
+    /// A message arrived.
     Message(Message),
-    /// Messages may be missing between what came before and what comes next.
+    /// Messages of any channel may be missing between the events before and after this one.
     Gap(Gap),
-    /// Messages of one channel are missing there.
+    /// Messages of one channel are missing between the events before and after this one.
     ChannelGap {
         /// The Redis channel, any bytes.
         channel: Bytes,
-        /// When, and why.
+        /// The time and the reason.
         gap: Gap,
     },
 }
 
 impl Event {
-    /// Bytes of what somebody published; `None` if it is our own word.
+    /// Bytes that the event counts in a queue: those of its channel and payload; `None` for
+    /// [`Event::Gap`], which does not count.
     pub fn size(&self) -> Option<usize> {
         match self {
             Self::Message(message) => Some(message.channel.len() + message.payload.len()),
@@ -51,25 +52,25 @@ impl Event {
     }
 }
 
-/// A time of which we cannot say that we have every message. It is told when it is over.
+/// A period in which messages may be missing. It is reported when it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Gap {
-    /// Until then nothing is missing, in ms since the Unix epoch.
+    /// The start: no earlier message is missing. In ms since the Unix epoch.
     pub from: u64,
-    /// Since then nothing is missing, in ms since the Unix epoch.
+    /// The end: no later message is missing. In ms since the Unix epoch.
     pub to: u64,
-    /// Why.
+    /// Why messages may be missing.
     pub reason: GapReason,
 }
 
 impl Gap {
-    /// How long it lasted.
+    /// The length in seconds.
     pub fn seconds(&self) -> f64 {
         self.to.saturating_sub(self.from) as f64 / 1000.0
     }
 
-    /// A gap that ends now. Its length is measured by the monotonic clock: `to` is never before
-    /// `from`, also if the server's clock is set back meanwhile.
+    /// A gap that ends now. The monotonic clock measures its length, so `to` is never before
+    /// `from`, even if the server's clock is set back meanwhile.
     pub fn until_now(from: Instant, reason: GapReason) -> Self {
         let to = now();
         Self { from: to.saturating_sub(from.elapsed().as_millis() as u64), to, reason }
@@ -80,16 +81,16 @@ impl Gap {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GapReason {
-    /// The subscription was lost, or not there yet.
+    /// The subscription was lost, or not established yet.
     SourceLost,
-    /// More came than we could hand on.
+    /// Messages arrived faster than they could be delivered.
     QueueFull,
     /// A message was larger than `MAX_PAYLOAD`.
     TooLarge,
 }
 
 impl GapReason {
-    /// The reason as viewers and metrics get it.
+    /// The reason as clients and metrics show it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SourceLost => "source_lost",

@@ -1,4 +1,5 @@
-//! Redis: subscribe, prove, back off, subscribe again; and publish.
+//! Redis: subscribes, probes the subscription, backs off and subscribes again when it is lost; and
+//! publishes.
 
 use std::{
     sync::{
@@ -50,33 +51,37 @@ pub use inspect::{BufferLimit, Echo, Inspection, inspect};
 pub use link::{Link, RETRY_AFTER};
 pub use publisher::Publisher;
 
-/// The first pause before trying again; it doubles.
+/// The first pause before the next attempt; it doubles after each.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// The longest pause.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// The longest pause while connections are refused: such a try costs nothing, and viewers wait.
+/// The longest pause while connections are refused: such an attempt costs nothing, and clients are
+/// waiting for messages.
 const BACKOFF_REFUSED: Duration = Duration::from_secs(1);
 
-/// The subscription to all patterns: made again whenever it is lost.
+/// The subscription to all patterns. It is made again whenever it is lost.
 ///
-/// [`Subscription::run`] is the only task. It reads the connection, sends probes (`probe`) and
-/// follows the name (`look`) at the same time; whichever of the three ends first ends the session.
+/// [`Subscription::run`] is the only task. It reads the connection, sends probes (module `probe`)
+/// and checks where the host name leads (module `look`) concurrently. Whichever of the three ends
+/// first ends the session; after a pause, the next one starts. The gap of the time in between is
+/// queued before the first message of the new session.
 pub struct Subscription {
     address: RedisAddress,
-    /// Where probes are published, if not at the watched server.
+    /// The Redis at which probes are published, if that is not the watched server.
     publish_host: Option<RedisAddress>,
     intake: Arc<Intake>,
     ledger: Arc<Mutex<Ledger>>,
-    /// The patterns cover probes, and the user may publish them as far as is known.
+    /// The patterns cover probes, and Redis has not refused to let the user publish them.
     can_probe: AtomicBool,
-    /// When the watched server was left because of its name.
+    /// When the subscription last left a server because its name led to another one.
     last_move: Mutex<Option<Instant>>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
 
 impl Subscription {
-    /// A subscription to these patterns at `address`; what arrives goes to `queue`.
+    /// A subscription to `patterns` at `address`; messages and gaps go to `queue`. It connects when
+    /// [`Subscription::run`] is called.
     pub fn new(
         address: RedisAddress,
         publish_host: Option<RedisAddress>,
@@ -94,7 +99,7 @@ impl Subscription {
             intake: Intake::new(patterns, channel, queue),
             ledger: Arc::new(Mutex::new(Ledger::new(publish_host.is_some()))),
             address,
-            // Without an echo there is nothing to learn there.
+            // Without probes there is no reason to connect there.
             publish_host: publish_host.filter(|_| can_probe),
             can_probe: AtomicBool::new(can_probe),
             last_move: Mutex::default(),
@@ -103,14 +108,16 @@ impl Subscription {
         }
     }
 
-    /// Subscribes, and again whenever the subscription is lost, until `stop`.
+    /// Subscribes, and subscribes again whenever the subscription is lost, until `stop` is
+    /// cancelled.
     ///
     /// # Cancel safety
-    /// Dropped, it closes its connections. What has been queued stays queued.
+    /// Dropping the future closes its connections. Messages that are queued stay queued.
     pub async fn run(self, stop: CancellationToken) {
         stop.run_until_cancelled(self.watch()).await;
     }
 
+    /// Runs one session after another.
     async fn watch(&self) -> ! {
         let mut backoff = Backoff::default();
         loop {
@@ -123,12 +130,13 @@ impl Subscription {
                 Err(error) => error,
             };
             self.metrics.source_up.set(0);
-            // Not at once: a Redis that accepts and then drops connections is in trouble.
+            // The back-off starts anew only after a session of some length: a Redis that accepts
+            // connections and drops them at once would otherwise be contacted every 100 ms.
             if begun.elapsed() > BACKOFF_MAX {
                 backoff = Backoff::default();
             }
             if self.health.failed(&format!("{error:#}")) {
-                warn!("{error:#}; trying again until it works");
+                warn!("{error:#}; retrying until it succeeds");
             }
             sleep(backoff.next(is_refused(&error))).await;
         }
@@ -145,10 +153,11 @@ impl Subscription {
         }
     }
 
-    /// Asks what the server is, then subscribes.
+    /// Asks the server for its identity, then subscribes.
     ///
     /// # Errors
-    /// Also if the server answers a PING with an error: it will not deliver either.
+    /// If the server is a Sentinel, a step fails or times out, or the server answers PING with an
+    /// error: then it will not deliver messages either.
     async fn subscribe(&self, session: &mut Session) -> anyhow::Result<()> {
         let mut commands = session.commands.clone();
         let asked = async { try_join!(session.ping(), Identity::ask(&mut commands)) };
@@ -182,7 +191,8 @@ impl Subscription {
         Ok(())
     }
 
-    /// What the watched server says of its replication now, and why a probe did not come back.
+    /// Updates health, metrics and gaps with the current replication state of the watched server.
+    /// `missing` says why a probe did not come back, if it did not.
     fn judge(&self, replication: Replication, missing: Option<String>) {
         let before = self.ledger().identity().replication.role.as_str();
         let role = replication.role.clone();
@@ -214,12 +224,13 @@ impl Subscription {
             }
             None => {}
         }
-        // After the source is up again: this is the order in which clients hear of it.
+        // After the source is up again: clients receive the two in this order.
         if let Judgement::Broken(since) = judgement {
             self.intake.lost(since);
         }
     }
 
+    /// Reports the role to health and metrics.
     fn tell_role(&self, replication: &Replication) {
         let master = match &replication.role {
             Role::Replica { master, .. } => Some(master.clone()),
@@ -243,7 +254,7 @@ impl Subscription {
         self.ledger().identity().replication.role.as_str()
     }
 
-    /// Whether probes can be published and come back.
+    /// Whether probes can be published and received.
     fn can_probe(&self) -> bool {
         self.can_probe.load(Relaxed)
     }
@@ -265,8 +276,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The pause before the next try: 100 ms doubling to 5 s, each with up to half of it taken off, so
-/// that many instances do not come back at once.
+/// The pause before the next attempt: 100 ms, doubling to 5 s. A random part of up to half of each
+/// pause is subtracted, so that many instances do not reconnect at the same moment.
 struct Backoff(Duration);
 
 impl Default for Backoff {
@@ -276,7 +287,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// `refused`: the last connection was refused.
+    /// The next pause; it is 1 s at most if `refused`, that is if the last connection was refused.
     fn next(&mut self, refused: bool) -> Duration {
         let longest = if refused { BACKOFF_REFUSED } else { BACKOFF_MAX };
         let pause = self.0.min(longest).mul_f64(rand::random_range(0.5..=1.0));
@@ -290,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_five_seconds_and_to_one_while_connections_are_refused() {
+    fn pauses_grow_to_5_s_and_to_1_s_while_connections_are_refused() {
         let longest = |refused| {
             let mut backoff = Backoff::default();
             (0..100).map(|_| backoff.next(refused)).max()
@@ -301,6 +312,6 @@ mod tests {
         for _ in 0..100 {
             backoff.next(false);
         }
-        assert!(backoff.next(true) <= BACKOFF_REFUSED, "the first refusal counts");
+        assert!(backoff.next(true) <= BACKOFF_REFUSED, "the first refusal shortens the pause");
     }
 }

@@ -1,7 +1,7 @@
-//! Connects to a Redis step by step, and explains what went wrong.
+//! Connects to a Redis step by step, and turns failures into errors that name the setting to check.
 //!
-//! Name lookup, TCP, TLS and the login each have [`STEP_TIMEOUT`]: over a slow link all of them
-//! together may take longer.
+//! Name lookup, TCP, TLS and the login each have their own [`STEP_TIMEOUT`]: over a slow link, all
+//! of them together may take longer.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,43 +25,48 @@ use tokio_util::task::AbortOnDropHandle;
 use super::tls;
 use crate::config::{Credential, RedisAddress, Transport};
 
-/// For each step of a connection and for each command.
+/// Time limit of each step of a connection and of each command.
 pub const STEP_TIMEOUT: Duration = Duration::from_secs(5);
-/// The kernel's own probes, for a peer that vanished while there was nothing to send.
+/// Idle time and interval of TCP keep-alive, which detects a peer that vanished while there was
+/// nothing to send.
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// How long a peer at the default port has to answer when a Redis is looked for there.
+/// Time limit for an answer when the server checks whether a Redis listens at the default port.
 const DETECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// When a name has several addresses, the next one is tried after this time even if the one before
-/// has not answered yet (RFC 8305 recommends 250 ms).
+/// If a name has several addresses, the time after which the next one is tried even though the
+/// previous one has not answered yet (RFC 8305 recommends 250 ms).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
-/// The bytes of a connection: TCP, TLS or a Unix socket.
+/// The byte stream of a connection: TCP, TLS or a Unix socket.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A connection that is not logged in yet.
 pub struct Dialed {
-    /// The bytes.
+    /// The byte stream, after the TLS handshake if there is one.
     pub stream: Box<dyn Stream>,
-    /// Which of the name's addresses it leads to; `None` for a Unix socket.
+    /// The address of the peer; `None` for a Unix socket.
     pub peer: Option<SocketAddr>,
 }
 
-/// A connection for commands; clones share it.
+/// A connection for commands. Clones share it; it closes when the last one is dropped.
 #[derive(Clone)]
 pub struct Commands {
     connection: MultiplexedConnection,
-    /// Reads and writes; `None` if the owner of the connection does that.
+    /// The task that reads and writes; `None` if the owner of the connection does that.
     _driver: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
 impl Commands {
-    /// Over a connection whose owner reads and writes it.
+    /// Commands over a connection that its owner reads and writes.
     pub fn over(connection: MultiplexedConnection) -> Self {
         Self { connection, _driver: None }
     }
 
     /// Connects and logs in; with `peer`, to that address instead of looking up the name.
+    ///
+    /// # Errors
+    /// If a step fails or takes longer than [`STEP_TIMEOUT`]; each error names the setting to
+    /// check.
     pub async fn connect(address: &RedisAddress, peer: Option<SocketAddr>) -> anyhow::Result<Self> {
         let Dialed { stream, .. } = dial(address, peer).await?;
         let login = login(address, ProtocolVersion::RESP2).await?;
@@ -73,20 +78,27 @@ impl Commands {
     }
 
     /// Sends a command and waits for its answer.
+    ///
+    /// # Errors
+    /// If the connection fails, or Redis answers with an error or with another type.
     pub async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, RedisError> {
         command.query_async(&mut self.connection).await
     }
 
-    /// Sends several commands and waits until all of them are answered; answers are not kept.
+    /// Sends several commands and waits until all of them are answered; the answers are dropped.
+    ///
+    /// # Errors
+    /// If the connection fails, or Redis answers any of them with an error.
     pub async fn ask_all(&mut self, commands: &redis::Pipeline) -> Result<(), RedisError> {
         commands.query_async(&mut self.connection).await
     }
 }
 
-/// The result of a step, or why there is none.
+/// Awaits a step with a time limit.
 ///
 /// # Errors
-/// The step's own error, or that it took longer than [`STEP_TIMEOUT`]; both name the setting.
+/// The step's own error, or that it took longer than [`STEP_TIMEOUT`]; both name the setting to
+/// check.
 pub async fn in_time<T>(
     address: &RedisAddress,
     step: impl Future<Output = Result<T, RedisError>>,
@@ -97,7 +109,7 @@ pub async fn in_time<T>(
     }
 }
 
-/// Whether something at this address speaks RESP; also a Redis that wants a password first.
+/// Whether a server at this address speaks RESP. A Redis that requires a password counts as well.
 pub async fn answers(address: &RedisAddress) -> bool {
     let Transport::Tcp { host, port, .. } = &address.transport else { return false };
     let ask = async {
@@ -109,11 +121,11 @@ pub async fn answers(address: &RedisAddress) -> bool {
     matches!(timeout(DETECT_TIMEOUT, ask).await, Ok(Ok(true)))
 }
 
-/// Connects, and makes TLS of it if the address says so; with `peer`, to that address instead of
-/// looking up the name.
+/// Connects, with TLS if the address requires it; with `peer`, to that address instead of looking
+/// up the name.
 ///
 /// # Errors
-/// Each names the setting. [`is_refused`] tells a refused connection from the others.
+/// Each names the setting to check. [`is_refused`] distinguishes a refused connection.
 pub async fn dial(address: &RedisAddress, peer: Option<SocketAddr>) -> anyhow::Result<Dialed> {
     match &address.transport {
         Transport::Unix(path) => {
@@ -132,7 +144,7 @@ pub async fn dial(address: &RedisAddress, peer: Option<SocketAddr>) -> anyhow::R
                 let late = |_| anyhow!("{}: the files for TLS did not open", address.setting);
                 let client = reading.map_err(late)??;
                 let name = ServerName::try_from(host.clone())
-                    .with_context(|| format!("{}: no name for TLS", address.setting))?;
+                    .with_context(|| format!("{}: not a valid name for TLS", address.setting))?;
                 let handshake = TlsConnector::from(client).connect(name, stream);
                 match timeout(STEP_TIMEOUT, handshake).await {
                     Ok(result) => Box::new(result.map_err(|error| untrusted(address, error))?),
@@ -146,7 +158,11 @@ pub async fn dial(address: &RedisAddress, peer: Option<SocketAddr>) -> anyhow::R
     }
 }
 
-/// The user and the password as they are now.
+/// The user name and the password. They are read anew for each connection, so that files can be
+/// replaced while the server runs.
+///
+/// # Errors
+/// If a credential cannot be read within [`STEP_TIMEOUT`]; the error names its setting.
 pub async fn login(
     address: &RedisAddress,
     protocol: ProtocolVersion,
@@ -161,7 +177,7 @@ pub async fn login(
     Ok(login)
 }
 
-/// A secret may be in a file of a share that hangs.
+/// Reads a credential with a time limit: its file may be on a network share that does not answer.
 async fn read(credential: &Credential) -> anyhow::Result<String> {
     let setting = credential.setting.clone();
     let credential = credential.clone();
@@ -171,7 +187,8 @@ async fn read(credential: &Credential) -> anyhow::Result<String> {
     Ok(secret.map_err(|problem| anyhow!("{setting}: {problem}"))?.expose().to_owned())
 }
 
-/// The first address that can be connected to.
+/// Connects to the first address that answers. After [`NEXT_ADDRESS_AFTER`], the next address is
+/// tried beside the ones before.
 async fn connect_to_any(peers: Vec<SocketAddr>) -> io::Result<(TcpStream, SocketAddr)> {
     let mut peers = peers.into_iter();
     let mut connecting = FuturesUnordered::new();
@@ -182,7 +199,7 @@ async fn connect_to_any(peers: Vec<SocketAddr>) -> io::Result<(TcpStream, Socket
         } else if connecting.is_empty() {
             return Err(problem);
         }
-        // A failure is followed by the next address at once.
+        // After a failure, the next address is tried at once.
         tokio::select! {
             Some((connected, peer)) = connecting.next() => match connected {
                 Ok(stream) => return Ok((stream, peer)),
@@ -193,6 +210,7 @@ async fn connect_to_any(peers: Vec<SocketAddr>) -> io::Result<(TcpStream, Socket
     }
 }
 
+/// Sets `TCP_NODELAY` and keep-alive.
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
@@ -211,7 +229,8 @@ async fn step<T>(
     }
 }
 
-/// Whether nothing listens there, which costs nothing to find out.
+/// Whether the error is a refused connection or a missing Unix socket: nothing listens there, and
+/// another attempt costs nothing.
 pub fn is_refused(error: &anyhow::Error) -> bool {
     let refused = |error: &io::Error| {
         matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
@@ -220,12 +239,12 @@ pub fn is_refused(error: &anyhow::Error) -> bool {
         || error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(refused))
 }
 
-/// Whether the user may not do this.
+/// Whether Redis denied a command because of the user's permissions (`-NOPERM`).
 pub fn is_denied(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
 }
 
-/// One line that says which setting to look at.
+/// Turns an error of Redis into one line that names the setting to check.
 pub fn explain(address: &RedisAddress, error: RedisError) -> anyhow::Error {
     let setting = address.setting;
     let text = error.to_string();
@@ -253,7 +272,7 @@ fn untrusted(address: &RedisAddress, error: io::Error) -> anyhow::Error {
     anyhow!("Redis at {address} fails the TLS handshake: check {setting}, {hint} ({error})")
 }
 
-/// The same for silence.
+/// The error for a step that took longer than [`STEP_TIMEOUT`].
 pub fn no_answer(address: &RedisAddress) -> anyhow::Error {
     let hint = if address.is_tls() { " and whether it speaks TLS there" } else { "" };
     let (setting, after) = (address.setting, STEP_TIMEOUT.as_secs());

@@ -1,9 +1,9 @@
-//! Which server a connection leads to, and whether its stream of messages can be trusted: what
-//! `INFO` says, and what a change of it means.
+//! Which server a connection leads to, and whether its stream of messages is complete: reads `INFO`
+//! and compares it with an earlier answer.
 //!
-//! Redis sends PUBLISH from a master to its replicas through the replication stream. So a replica
-//! has every message as long as its link is up, and after an interruption if the stream continues
-//! where it broke off (a partial resynchronisation).
+//! A master sends PUBLISH to its replicas through the replication stream. So a replica has every
+//! message as long as its link is up. After an interruption it has every message if the stream
+//! continues where it stopped (a partial resynchronisation).
 
 use std::time::Duration;
 
@@ -12,61 +12,63 @@ use tokio::try_join;
 
 use super::connection::{Commands, is_denied};
 
-/// A server, as it describes itself.
+/// A server as its `INFO` describes it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Identity {
-    /// Names the process; another one after each start. `None` = not permitted to ask, or not told.
+    /// Identifies the process; it changes with each start. `None` if the user may not run `INFO` or
+    /// the server does not report it.
     pub run_id: Option<String>,
-    /// Redis' version.
+    /// Redis' version; `None` as for `run_id`.
     pub version: Option<String>,
-    /// It is a Sentinel, which knows where a Redis is but has no messages of its own.
+    /// The server is a Sentinel, which knows where a Redis is but has no messages itself.
     pub is_sentinel: bool,
-    /// It is the embedded broker of a Roomcast.
+    /// The server is the embedded broker of a Roomcast.
     pub is_embedded: bool,
-    /// Its place among masters and replicas.
+    /// The state of its replication.
     pub replication: Replication,
 }
 
-/// A server's place among masters and replicas.
+/// The state of a server's replication.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Replication {
     /// Master or replica.
     pub role: Role,
-    /// Names the replication stream (`master_replid`): a master and its replicas have the same.
+    /// Identifies the replication stream (`master_replid`): a master and its replicas have the
+    /// same.
     pub id: Option<String>,
-    /// The stream that this one continues, after a promotion (`master_replid2`).
+    /// After a promotion, the stream that this one continues (`master_replid2`).
     earlier_id: Option<String>,
-    /// How far the stream has come, in bytes.
+    /// The offset of the stream, in bytes.
     offset: u64,
-    /// The oldest byte of the stream that is kept for others.
+    /// The offset of the oldest byte in the replication backlog.
     backlog_first: u64,
-    /// Bytes that are kept.
+    /// Bytes in the backlog.
     backlog_bytes: u64,
-    /// Bytes that can be kept.
+    /// The size of the backlog, in bytes.
     backlog_size: u64,
 }
 
 /// Master or replica.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Role {
-    /// Not told.
+    /// The server does not report it.
     #[default]
     Unknown,
-    /// Publishers reach it directly.
+    /// Publishers publish to it directly.
     Master,
-    /// It gets its messages from a master.
+    /// The server receives its messages from a master.
     Replica {
         /// The master's `host:port`.
         master: String,
-        /// The link stands, and the data set is there.
+        /// The link is up, and the initial synchronisation is complete.
         is_linked: bool,
-        /// How long ago the master was heard last.
+        /// The time since the last data from the master, in whole seconds.
         heard: Duration,
     },
 }
 
 impl Role {
-    /// As metrics and `/status` name it.
+    /// The role as metrics and `/status` show it.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -76,22 +78,23 @@ impl Role {
     }
 }
 
-/// How the stream of a server continues one that was seen before.
+/// How the stream of a server continues its state in an earlier answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Continuity {
-    /// Nothing is missing in between.
+    /// No message is missing in between.
     Unbroken,
     /// Messages may be missing in between.
     Broken,
-    /// The server itself is cut off; the stream has to be judged when it is back.
+    /// The server is a replica without a link to its master; the stream can be compared once the
+    /// link is up again.
     CutOff,
 }
 
 impl Identity {
-    /// Asks the server. A user who may not run `INFO` gets an identity that says nothing.
+    /// Asks the server. If the user may not run `INFO`, all fields stay empty.
     ///
     /// # Errors
-    /// Any other answer than the expected one, such as `-LOADING`.
+    /// If the connection fails, or Redis answers with any other error, such as `-LOADING`.
     pub async fn ask(commands: &mut Commands) -> Result<Self, RedisError> {
         let mut others = commands.clone();
         let both = try_join!(info(commands, "server"), info(&mut others, "replication"));
@@ -108,19 +111,19 @@ impl Identity {
         }
     }
 
-    /// Whether both are the same process; `None` if that cannot be told.
+    /// Whether both are the same process; `None` if one of them has no `run_id`.
     pub fn is_same_process(&self, other: &Self) -> Option<bool> {
         Some(self.run_id.as_ref()? == other.run_id.as_ref()?)
     }
 
-    /// Whether both are of one replication stream: a master and its replica, or two replicas.
+    /// Whether both have the same replication stream: a master and its replica, or two replicas.
     pub fn is_related(&self, other: &Self) -> bool {
         let id = &self.replication.id;
         id.is_some() && *id == other.replication.id
     }
 }
 
-/// A section of `INFO`; empty if the user may not ask for it.
+/// A section of `INFO`; empty if the user may not run it or the server does not know it.
 async fn info(commands: &mut Commands, section: &str) -> Result<String, RedisError> {
     match commands.ask(redis::cmd("INFO").arg(section)).await {
         Err(error) if is_denied(&error) || is_unknown_command(&error) => Ok(String::new()),
@@ -132,17 +135,17 @@ fn is_unknown_command(error: &RedisError) -> bool {
     error.to_string().to_lowercase().contains("unknown command")
 }
 
-/// The value of a line `name:value`.
+/// The value of the first line `name:value`; `None` if there is none or it is empty.
 fn field(text: &str, name: &str) -> Option<String> {
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
 impl Replication {
-    /// Asks the server, as [`Identity::ask`].
+    /// Asks the server for its replication state, as [`Identity::ask`] does.
     ///
     /// # Errors
-    /// Any other answer than the expected one, such as `-LOADING`.
+    /// If the connection fails, or Redis answers with any other error, such as `-LOADING`.
     pub async fn ask(commands: &mut Commands) -> Result<Self, RedisError> {
         Ok(Self::read(&info(commands, "replication").await?))
     }
@@ -180,20 +183,20 @@ impl Replication {
         }
     }
 
-    /// Whether the server is a replica without its master.
+    /// Whether the server is a replica whose link to its master is down.
     pub fn is_cut_off(&self) -> bool {
         matches!(self.role, Role::Replica { is_linked: false, .. })
     }
 
-    /// How `self` continues the stream that was `before` at an earlier look at the same process.
-    /// `was_cut_off`: it was cut off at a look in between.
+    /// Compares `self` with `before`, an earlier answer of the same process. `was_cut_off` says
+    /// that an answer in between reported the link to the master as down.
     pub fn continues(&self, before: &Self, was_cut_off: bool) -> Continuity {
         use Continuity::{Broken, CutOff, Unbroken};
         match (&before.role, &self.role) {
             _ if self.is_cut_off() => CutOff,
             (Role::Unknown, _) | (_, Role::Unknown) => Unbroken,
-            // A master without replicas takes another id when it drops or makes its backlog; only a
-            // promotion leaves an earlier id behind.
+            // A master without replicas changes its id when it frees or creates its backlog; only a
+            // promotion sets an earlier id.
             (Role::Master, Role::Master) if self.id == before.id => Unbroken,
             (Role::Master, Role::Master) if self.earlier_id.is_none() => Unbroken,
             (Role::Replica { .. }, Role::Replica { .. }) if self.id == before.id => {
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_is_read_with_its_link() {
+    fn the_role_is_read_with_the_state_of_the_link() {
         let heard = Duration::from_secs(2);
         let master = "10.0.0.1:6379".to_owned();
         assert_eq!(
@@ -251,17 +254,17 @@ mod tests {
         let (was_master, is_replica) = (master("a", "000"), replica("up", "b", 70, 70));
         assert_eq!(is_replica.continues(&was_master, false), Continuity::Broken);
         assert_eq!(master("c", "b").continues(&is_replica, false), Continuity::Broken);
-        // Both between two looks.
+        // A demotion and a promotion between two answers.
         assert_eq!(master("c", "b").continues(&was_master, false), Continuity::Broken);
     }
 
     #[test]
-    fn a_master_that_only_drops_its_backlog_goes_on() {
+    fn a_master_that_only_frees_its_backlog_is_unbroken() {
         assert_eq!(master("b", "000").continues(&master("a", "000"), false), Continuity::Unbroken);
     }
 
     #[test]
-    fn a_replica_without_its_master_is_cut_off() {
+    fn a_replica_without_a_link_to_its_master_is_cut_off() {
         let before = replica("up", "a", 50, 50);
         assert_eq!(replica("down", "a", 50, 50).continues(&before, false), Continuity::CutOff);
         let demoted = replica("down", "a", 50, 50);
@@ -269,29 +272,29 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_goes_on_after_a_partial_resynchronisation_and_not_after_a_full_one() {
+    fn a_replica_is_unbroken_after_a_partial_resynchronisation_but_not_after_a_full_one() {
         let before = replica("up", "a", 50, 50);
         assert_eq!(replica("up", "a", 80, 80).continues(&before, true), Continuity::Unbroken);
-        // A full one begins a new backlog, later in the stream.
+        // A full resynchronisation starts a new backlog, later in the stream.
         assert_eq!(replica("up", "a", 90, 10).continues(&before, true), Continuity::Broken);
         assert_eq!(replica("up", "a", 90, 10).continues(&before, false), Continuity::Broken);
-        // With nothing in between, it lost nothing.
+        // The new backlog starts where the old stream ended: nothing is missing.
         assert_eq!(replica("up", "a", 60, 10).continues(&before, true), Continuity::Unbroken);
-        // A full backlog tells nothing about the time before; then the link tells.
+        // A full backlog no longer shows where it started; then the state of the link decides.
         assert_eq!(replica("up", "a", 900, 100).continues(&before, false), Continuity::Unbroken);
         assert_eq!(replica("up", "a", 900, 100).continues(&before, true), Continuity::Broken);
         assert_eq!(replica("up", "b", 80, 80).continues(&before, false), Continuity::Broken);
     }
 
     #[test]
-    fn what_is_not_told_is_not_judged() {
+    fn an_unknown_role_counts_as_unbroken() {
         let (unknown, master) = (Replication::default(), master("a", "000"));
         assert_eq!(unknown.continues(&master, false), Continuity::Unbroken);
         assert_eq!(master.continues(&unknown, false), Continuity::Unbroken);
     }
 
     #[test]
-    fn a_sentinel_is_told_from_a_redis() {
+    fn a_sentinel_is_distinguished_from_a_redis() {
         let read = |mode: &str| Identity::read(&format!("redis_mode:{mode}\r\n"), "");
         assert!(read("sentinel").is_sentinel && !read("standalone").is_sentinel);
     }

@@ -1,4 +1,4 @@
-//! A look at a Redis, without changing anything there: what we may do, and what it does to us.
+//! Inspects a Redis without changing anything there: what the user may do, and which limits apply.
 
 use std::time::Duration;
 
@@ -13,52 +13,53 @@ use super::{
 };
 use crate::config::RedisAddress;
 
-/// What a Redis lets us do.
+/// The result of an inspection.
 pub struct Inspection {
-    /// Its version, where it is told.
+    /// Redis' version; `None` if the user may not run `INFO`.
     pub version: Option<String>,
-    /// It is the embedded broker of a roomcast.
+    /// The server is the embedded broker of a Roomcast.
     pub embedded: bool,
-    /// It is a Sentinel.
+    /// The server is a Sentinel.
     pub sentinel: bool,
-    /// Its place among masters and replicas.
+    /// Master or replica.
     pub role: Role,
     /// Patterns that the user may not subscribe to.
     pub refused: Vec<String>,
-    /// What becomes of a probe.
+    /// The result of a probe.
     pub echo: Echo,
-    /// When Redis ends a subscription that is behind; `None` = not told.
+    /// The backlog at which Redis ends a subscription; `None` if the user may not read it.
     pub buffer: Option<BufferLimit>,
 }
 
-/// What becomes of a probe that is published to ourselves.
+/// The result of a probe, which is a message that Roomcast publishes and also receives.
 pub enum Echo {
-    /// It came back after this time.
+    /// The probe came back after this time.
     Heard(Duration),
-    /// It did not.
+    /// The probe did not come back in time.
     Lost,
     /// The user may not publish it.
     Denied,
-    /// No pattern covers it, so none was published.
+    /// No permitted pattern covers the probe's channel, so none was published.
     NotCovered,
 }
 
-/// Redis' `client-output-buffer-limit pubsub`, in bytes; 0 = none.
+/// Redis' `client-output-buffer-limit pubsub`; 0 means no limit.
 #[derive(Debug, PartialEq)]
 pub struct BufferLimit {
-    /// More than this, and the subscription is ended at once.
+    /// Redis ends a subscription with more backlog than this at once. In bytes.
     pub hard: u64,
-    /// More than this for the time that follows, and it is ended.
+    /// Redis ends a subscription with more backlog than this for `soft_seconds`. In bytes.
     pub soft: u64,
     /// In seconds.
     pub soft_seconds: u64,
 }
 
-/// Subscribes and publishes a probe, on connections of its own: at `publish_host`, if that is
-/// another Redis.
+/// Subscribes to the patterns and publishes a probe, on connections of its own. The probe is
+/// published at `publish_host` if there is one, otherwise at `address`.
 ///
 /// # Errors
-/// Each names the setting to look at.
+/// If a connection or command fails; each error names the setting to check. Missing permissions are
+/// part of the result instead.
 pub async fn inspect(
     address: &RedisAddress,
     publish_host: Option<&RedisAddress>,
@@ -86,7 +87,7 @@ pub async fn inspect(
             None => echo(address, &mut commands, session).await?,
         }
     };
-    // A user who may not ask this can still watch.
+    // Without permission for CONFIG, the user can still subscribe.
     let mut command = redis::cmd("CONFIG");
     command.arg("GET").arg("client-output-buffer-limit");
     let limit = in_time(address, commands.ask::<Vec<String>>(&command)).await.ok();
@@ -101,7 +102,7 @@ pub async fn inspect(
     })
 }
 
-/// What becomes of a probe that is published here.
+/// Publishes a probe over `commands` and waits for it on `session`. Errors name `address`.
 async fn echo(
     address: &RedisAddress,
     commands: &mut Commands,
@@ -127,6 +128,7 @@ async fn echo(
     })
 }
 
+/// Reads the limit of subscribers from a value such as
 /// `normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60`.
 fn buffer_limit(text: &str) -> Option<BufferLimit> {
     let mut words = text.split_whitespace().skip_while(|word| *word != "pubsub").skip(1);
@@ -139,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_is_found_among_those_of_other_clients() {
+    fn the_limit_of_subscribers_is_found_among_those_of_other_clients() {
         let text = "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60";
         let limit = BufferLimit { hard: 32 << 20, soft: 8 << 20, soft_seconds: 60 };
         assert_eq!(buffer_limit(text), Some(limit));

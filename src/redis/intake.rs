@@ -1,4 +1,4 @@
-//! What arrives on the subscription: messages go to the queue, probes to the pulse.
+//! Sorts what arrives on the subscription: messages go to the queue, probes to the [`Pulse`].
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,23 +14,25 @@ use crate::{
     message::{Gap, GapReason, Message},
 };
 
-/// Called once when Redis confirms the subscription; returns since when messages may be missing.
+/// Called once when Redis confirms the subscription; returns the time since which messages may be
+/// missing.
 type Confirm = Box<dyn FnOnce() -> Instant + Send>;
 
-/// Takes what arrives on the subscription, in the order in which Redis sent it. Nothing here waits:
-/// redis-rs calls it while it reads.
+/// Receives messages and confirmations of the subscription, in the order in which Redis sent them.
+/// One intake serves all sessions in turn. Its methods must not block: redis-rs calls them while it
+/// reads.
 pub struct Intake {
     patterns: Vec<String>,
     /// The channel of this process' probes.
     pub probe_channel: String,
     queue: Sender,
-    /// Signs of life.
+    /// The time of the latest arrival, and the probes that came back.
     pub pulse: Pulse,
     confirm: Mutex<Option<Confirm>>,
 }
 
 impl Intake {
-    /// An intake for these patterns.
+    /// An intake that queues the messages of these patterns.
     pub fn new(patterns: Vec<String>, probe_channel: String, queue: Sender) -> Arc<Self> {
         let (pulse, confirm) = (Pulse::new(), Mutex::default());
         Arc::new(Self { patterns, probe_channel, queue, pulse, confirm })
@@ -41,13 +43,13 @@ impl Intake {
         &self.patterns
     }
 
-    /// Says what is to happen when Redis confirms the subscription that is asked for next.
+    /// Sets the function to call when Redis confirms the next subscription.
     pub fn expect(&self, confirm: impl FnOnce() -> Instant + Send + 'static) {
         *self.confirm.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(confirm));
     }
 
-    /// Redis has confirmed the subscription. The gap is queued here, before the first message:
-    /// all patterns of one PSUBSCRIBE begin at the same moment.
+    /// Handles the confirmation of the subscription: queues the gap before the first message. One
+    /// confirmation is enough, because all patterns of one PSUBSCRIBE start at the same moment.
     pub fn confirmed(&self) {
         let confirm = self.confirm.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(confirm) = confirm {
@@ -55,12 +57,12 @@ impl Intake {
         }
     }
 
-    /// Messages of any channel may be missing since then.
+    /// Queues a gap from `since` until now for all channels.
     pub fn lost(&self, since: Instant) {
         self.queue.gap(Gap::until_now(since, GapReason::SourceLost));
     }
 
-    /// Takes what RESP3 sends unasked.
+    /// Handles a push frame of RESP3.
     pub fn push(&self, info: PushInfo) {
         self.pulse.beat();
         match info.kind {
@@ -77,7 +79,8 @@ impl Intake {
         }
     }
 
-    /// Takes a message. Redis sends it once for each pattern that matches; the first one counts.
+    /// Queues a message, or notes a probe. Redis sends a message once for each matching pattern;
+    /// only the copy of the first matching pattern is queued.
     pub fn message(&self, pattern: &[u8], channel: Bytes, payload: Bytes) {
         if channel == self.probe_channel.as_bytes() {
             self.pulse.heard(&payload);
@@ -93,7 +96,7 @@ impl Intake {
     }
 }
 
-/// The bytes of a string, without a copy.
+/// The bytes of a string, without a copy; empty for other values.
 fn bytes(value: Value) -> Bytes {
     match value {
         Value::BulkString(bytes) => bytes.into(),

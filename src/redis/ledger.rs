@@ -1,5 +1,5 @@
-//! What has been proven about the source: which server is watched, and up to when its stream of
-//! messages is complete.
+//! Records what has been proven about the source: which server is watched, and up to when its
+//! stream of messages is complete.
 
 use std::time::Duration;
 
@@ -7,40 +7,41 @@ use tokio::time::Instant;
 
 use super::identity::{Continuity, Identity, Replication, Role};
 
-/// A replica tells in whole seconds how long ago it heard its master.
+/// A replica reports the time since the last data from its master in whole seconds.
 const HEARD_RESOLUTION: Duration = Duration::from_secs(1);
 
-/// What has been proven about the source. Times are those at which a question was *sent*: an answer
-/// proves nothing about the time after.
+/// What has been proven about the source. All times are those at which a probe or command was
+/// *sent*: its answer proves nothing about the time after that.
 pub struct Ledger {
     identity: Identity,
-    /// Everything that the watched server was sent until then has arrived.
+    /// All messages that the watched server received before this time have arrived.
     complete: Instant,
-    /// Then the setting's name led to the watched server.
+    /// The latest time at which the host name led to the watched server.
     led_here: Instant,
-    /// The name leads to another server now, which will be watched next.
+    /// The host name leads to another server now, which will be watched next.
     has_moved: bool,
-    /// The name leads to another server, but the watched one is not left yet: what to say of it.
+    /// The host name leads to another server, but the watched one may not be left yet: a
+    /// description for log and status.
     pub astray: Option<String>,
-    /// The watched server was cut off from its master at the last look.
+    /// The watched server reported its link to its master as down in the latest answer.
     is_cut_off: bool,
-    /// Probes are published at the master, so an echo proves the whole way.
+    /// Probes are published at the master, so an echo proves the path through the replica as well.
     probes_at_master: bool,
 }
 
-/// What an identity means for the subscription that stands.
+/// What a change of the replication state means for the current subscription.
 #[derive(Debug, PartialEq)]
 pub enum Judgement {
-    /// All is as before.
+    /// No message is missing.
     Unbroken,
-    /// The server is cut off from its master: messages may be missing until it is back.
+    /// The server has lost its link to its master: messages may be missing until the link is up.
     CutOff,
-    /// Messages may be missing since then.
+    /// Messages may be missing since this time.
     Broken(Instant),
 }
 
 impl Ledger {
-    /// As if everything had been proven until now.
+    /// A ledger that treats the stream as complete until now.
     pub fn new(probes_at_master: bool) -> Self {
         let (now, identity) = (Instant::now(), Identity::default());
         Self {
@@ -59,11 +60,11 @@ impl Ledger {
         &self.identity
     }
 
-    /// A subscription stands at the server that the name leads to. Returns since when messages may
-    /// be missing; until now, all of them are told as a gap.
+    /// Records a new subscription at the server to which the host name leads. Returns the time
+    /// since which messages may be missing; the caller queues the gap from then until now.
     pub fn subscribed(&mut self, identity: Identity) -> Instant {
         let is_another = self.identity.is_same_process(&identity) == Some(false);
-        // An echo of the server before proves nothing if publishers had left it already.
+        // An echo of the previous server proves nothing if its publishers had already left it.
         let lost_since = if is_another || self.has_moved {
             self.complete.min(self.led_here)
         } else {
@@ -77,17 +78,18 @@ impl Ledger {
         lost_since
     }
 
-    /// Whether the watched server was cut off from its master at the last look.
+    /// Whether the watched server reported its link to its master as down in the latest answer.
     pub fn is_cut_off(&self) -> bool {
         self.is_cut_off
     }
 
-    /// A probe that was sent then has come back.
+    /// Records that a probe sent at this time has come back.
     pub fn echoed(&mut self, sent: Instant) {
         if self.is_cut_off {
             return;
         }
-        // A replica echoes to itself: that says nothing about its master.
+        // A probe published at a replica does not pass the master: it proves only what the replica
+        // had received when it last had data from the master.
         let lag = match &self.identity.replication.role {
             Role::Replica { heard, .. } if !self.probes_at_master => *heard + HEARD_RESOLUTION,
             _ => Duration::ZERO,
@@ -97,23 +99,24 @@ impl Ledger {
         }
     }
 
-    /// The name led to the watched server then; returns when it did before.
+    /// Records that the host name led to the watched server at this time; returns the previous such
+    /// time.
     pub fn led_here(&mut self, at: Instant) -> Instant {
         std::mem::replace(&mut self.led_here, at)
     }
 
-    /// The name leads to another server, which will be watched next.
+    /// Records that the host name leads to another server, which will be watched next.
     pub fn moved(&mut self) {
         self.has_moved = true;
     }
 
-    /// Takes what the watched server says of its replication now, and says what that means.
+    /// Compares the watched server's replication state with the recorded one, and records it.
     pub fn judge(&mut self, replication: Replication) -> Judgement {
         let before = &self.identity.replication;
         let judgement = match replication.continues(before, self.is_cut_off) {
             Continuity::CutOff => {
                 self.is_cut_off = true;
-                // The stream is judged by what it was before the cut.
+                // Keep the state from before: the stream is compared with it when the link is up.
                 return Judgement::CutOff;
             }
             Continuity::Unbroken => Judgement::Unbroken,
@@ -153,7 +156,7 @@ mod tests {
         server("r", &text)
     }
 
-    /// A ledger that watches a server, and the time at which it was subscribed.
+    /// A ledger of a server, and the time of its subscription.
     fn ledger(identity: Identity) -> (Ledger, Instant) {
         let mut ledger = Ledger::new(false);
         let now = Instant::now();
@@ -169,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn at_another_server_only_the_time_counts_at_which_the_name_led_to_the_first() {
+    async fn a_subscription_at_another_server_is_incomplete_since_the_name_led_to_the_first() {
         let (mut ledger, start) = ledger(master("x"));
         ledger.led_here(start + 2 * STEP);
         ledger.echoed(start + 5 * STEP);
@@ -177,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_name_that_moved_counts_where_servers_do_not_tell_what_they_are() {
+    async fn a_moved_name_counts_if_servers_do_not_report_their_identity() {
         let (mut ledger, start) = ledger(Identity::default());
         ledger.echoed(start + 5 * STEP);
         ledger.moved();
@@ -187,14 +190,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_echo_at_a_replica_proves_what_its_master_sent_until_it_was_heard() {
+    async fn an_echo_at_a_replica_proves_only_the_time_until_the_last_data_from_its_master() {
         let (mut ledger, start) = ledger(replica("up", 10, 1));
         ledger.echoed(start + 9 * STEP);
         assert_eq!(ledger.subscribed(replica("up", 20, 1)), start + 6 * STEP);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_replica_that_was_cut_off_is_judged_by_its_state_before_the_cut() {
+    async fn a_replica_whose_link_was_down_is_compared_with_its_state_before() {
         let (mut full, start) = ledger(replica("up", 10, 1));
         assert_eq!(full.judge(replica("down", 10, 1).replication), Judgement::CutOff);
         full.echoed(start + 9 * STEP);
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_replica_that_is_cut_off_at_the_start_proves_nothing_until_it_is_linked() {
+    async fn a_replica_whose_link_is_down_at_the_start_proves_nothing_until_it_is_up() {
         let (mut ledger, start) = ledger(replica("down", 10, 1));
         ledger.echoed(start + 5 * STEP);
         assert_eq!(ledger.judge(replica("up", 90, 80).replication), Judgement::Broken(start));

@@ -1,4 +1,4 @@
-//! One connection for everybody who publishes over HTTP, made anew when it is lost.
+//! The connection to Redis that all HTTP publishers share. It is made again when it is lost.
 
 use std::{
     sync::{
@@ -21,38 +21,42 @@ use super::{
 };
 use crate::{config::RedisAddress, health::Health, log_limit::LogLimit};
 
-/// From the request to Redis' answer, a connection included: callers that wait longer have often
-/// given up themselves.
+/// Time limit from the request to Redis' answer, including the connection: a caller that waits
+/// longer has often given up.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Connections are made at most so often; what is published meanwhile fails at once.
+/// The shortest time between two attempts to connect; in between, publishing fails at once.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Log lines about it, a minute: publishers may try as often as they like.
+/// Limits log lines about failures to one a minute, because publishers may retry without a limit.
 static REFUSED: LogLimit = LogLimit::new(1);
 
-/// The way to Redis for many publishers, who never wait for long. Nothing is published again of
-/// which Redis could have heard: better told that it failed than twice.
+/// The connection to Redis for all publishers over HTTP.
+///
+/// It is made by the first publish and shared. It is replaced after an error that broke it, and
+/// when the subscription was made again, because then Redis was away. A publish that Redis may have
+/// received is never repeated: the caller gets an error instead of a possible duplicate.
 pub struct Link {
     address: RedisAddress,
-    /// Publish where the subscription is, not where the name leads by now.
+    /// Publish at the server of the subscription, even if the host name leads to another one now.
     at_source: bool,
     health: Arc<Health>,
     current: Mutex<Arc<Attempt>>,
 }
 
-/// One connection: asked for, there, or lost.
+/// One connection: not made yet, being made, in use, or failed.
 struct Attempt {
     begun: Instant,
-    /// Subscriptions made again before. One more means that Redis was away, and that this
-    /// connection is lost too: also if nobody has used it since.
+    /// The count of the subscription's reconnects when this attempt began. A higher count means
+    /// that Redis was away, so this connection is lost too, even if it has not been used since.
     reconnects: u64,
-    /// All who come while it is being made wait for it; what is wrong is told to all of them.
+    /// The connection, or the error. All callers that arrive while it is being made wait for it and
+    /// share its error.
     publisher: OnceCell<Result<Publisher, String>>,
     broken: AtomicBool,
 }
 
 impl Link {
-    /// A link that connects when something is published: to `publish_host`, or to the server of
-    /// `source` that is watched.
+    /// A link that connects at the first publish: to `publish_host`, or if there is none to the
+    /// server of `source` at which the subscription is.
     pub fn new(
         source: RedisAddress,
         publish_host: Option<RedisAddress>,
@@ -63,7 +67,14 @@ impl Link {
         Self { address: publish_host.unwrap_or(source), at_source, health, current }
     }
 
-    /// Publishes and returns how many subscribers Redis counted.
+    /// Publishes a payload and returns the number of subscribers that Redis reports.
+    ///
+    /// # Errors
+    /// If Redis is out of reach, does not answer within 5 s, or answers with an error. After a
+    /// time-out or a lost connection, the message may have been published nevertheless.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the message may have been published or not; the link stays usable.
     pub async fn publish(&self, channel: &str, payload: &[u8]) -> anyhow::Result<u64> {
         let attempt = self.attempt();
         let publishing = async {
@@ -89,12 +100,12 @@ impl Link {
         published.inspect_err(|error| {
             let error = format!("{error:#}");
             REFUSED.line(move |left_out| {
-                warn!(left_out, "cannot publish what came over HTTP: {error}");
+                warn!(left_out, "cannot publish a message received over HTTP: {error}");
             });
         })
     }
 
-    /// The connection to use now.
+    /// The current connection, or a new attempt if that one is over.
     fn attempt(&self) -> Arc<Attempt> {
         let reconnects = self.health.reconnects();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,6 +122,7 @@ impl Attempt {
         Arc::new(Self { begun: Instant::now(), reconnects, publisher, broken })
     }
 
+    /// Whether another attempt must replace this one.
     fn is_over(&self, reconnects: u64) -> bool {
         let failed = self.broken.load(Relaxed) || matches!(self.publisher.get(), Some(Err(_)));
         self.reconnects != reconnects || failed && self.begun.elapsed() >= RETRY_AFTER

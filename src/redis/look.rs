@@ -1,5 +1,5 @@
-//! Looks again and again where the setting's name leads: it may be another server by now, while
-//! the watched one lives on without publishers.
+//! Checks every few seconds which server the host name of the setting leads to. It may be another
+//! one by now, while the watched server is still up but no longer has publishers.
 
 use std::time::Duration;
 
@@ -9,32 +9,32 @@ use tracing::info;
 
 use super::{Subscription, connection::Commands, identity::Identity};
 
-/// How often the name is followed. One short connection each time.
+/// Interval of the checks. Each makes one short connection.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// For a probe to arrive that was published where the name leads.
+/// Time limit for a probe that is published at the server to which the name leads.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(3);
-/// The next look after one that found another server.
+/// Pause after the first check that found another server.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Looks in a row that have to find another server before it is believed.
+/// The number of consecutive checks that must find another server before the subscription moves.
 const BELIEVED: u32 = 2;
-/// The watched server is left at most so often because of the name, which may lead to several
-/// servers in turn.
+/// The shortest time between two moves, because a name may lead to several servers in turn.
 const MOVE_EVERY: Duration = Duration::from_secs(60);
 
-/// Where the name leads.
+/// The server to which the host name leads.
 enum Found {
-    /// To the watched server.
+    /// The watched server, or one that shares its messages.
     Watched,
-    /// To a replica or to the master of the watched one: as described.
+    /// A master or replica of the same replication as the watched server; with a description.
     Relative(String),
-    /// To another server: as described.
+    /// Another server; with a description.
     Another(String),
-    /// Nothing can be told: it is out of reach, or says nothing about itself.
+    /// Unknown: the server is out of reach, or does not report its identity.
     Nothing,
 }
 
 impl Subscription {
-    /// Follows the name until it leads to another server, and says so.
+    /// Checks where the host name leads until the subscription must move to another server; returns
+    /// an error that names it.
     pub(super) async fn keep_looking(&self) -> anyhow::Error {
         let mut others = 0;
         loop {
@@ -72,6 +72,7 @@ impl Subscription {
         }
     }
 
+    /// Connects to the server to which the host name leads, and compares it with the watched one.
     async fn look(&self) -> Found {
         let Ok(mut commands) = Commands::connect(&self.address, None).await else {
             return Found::Nothing;
@@ -84,7 +85,8 @@ impl Subscription {
             Some(false) => true,
             None => false,
         };
-        // Servers that share what is published, as the nodes of a cluster do, are one source.
+        // Servers that forward messages to each other, such as the nodes of a cluster, are one
+        // source.
         match self.arrives(&mut commands).await {
             Some(true) => Found::Watched,
             Some(false) => Found::Another(describe(&found)),
@@ -93,7 +95,8 @@ impl Subscription {
         }
     }
 
-    /// Whether what is published there arrives here; `None` if that cannot be tried.
+    /// Whether a message published over `commands` arrives on the subscription; `None` if no probe
+    /// can be published.
     async fn arrives(&self, commands: &mut Commands) -> Option<bool> {
         if !self.can_probe() {
             return None;
@@ -103,7 +106,8 @@ impl Subscription {
         Some(timeout(ECHO_TIMEOUT, self.intake.pulse.looks.back(number)).await.is_ok())
     }
 
-    /// Whether the watched server may be left now; if so, not again for a while.
+    /// Whether the subscription may move to another server now. If so, the next move is allowed
+    /// after [`MOVE_EVERY`].
     fn may_move(&self) -> bool {
         let mut last = self.last_move();
         let may = last.is_none_or(|last| last.elapsed() >= MOVE_EVERY);
@@ -114,10 +118,10 @@ impl Subscription {
     }
 }
 
-/// A server, for the log and the status.
+/// Describes a server for the log and `/status`.
 fn describe(found: &Identity) -> String {
     match &found.run_id {
         Some(run_id) => format!("a {} ({run_id})", found.replication.role.as_str()),
-        None => "what is published there does not arrive".to_owned(),
+        None => "messages published there do not arrive".to_owned(),
     }
 }

@@ -1,5 +1,5 @@
-//! Proves again and again that the subscription gets what is published: a probe is published to
-//! this process, and the server is asked for its role.
+//! Checks every few seconds that the subscription receives published messages: publishes a probe on
+//! a channel of this process, and asks the server for its role.
 
 use std::{pin::pin, time::Duration};
 
@@ -19,19 +19,20 @@ use super::{
 };
 use crate::{config::RedisAddress, glob};
 
-/// Channels below this are probes of this and of other instances; they are no rooms.
+/// The prefix of the probes' channels, of this and of other instances. They are not rooms.
 pub const PROBES: &str = "roomcast:probe:";
-/// How often a probe is sent.
+/// Interval of probes.
 const PROBE_EVERY: Duration = Duration::from_secs(3);
-/// The same while a replica has lost its master: until the next probe after its return, messages
-/// arrive behind a gap that has not been told.
+/// Interval of probes while the link of a replica to its master is down. It is short because
+/// clients receive the gap only with the first probe after the link is up, although messages arrive
+/// again.
 const CUT_OFF_EVERY: Duration = Duration::from_millis(500);
-/// A subscription is lost if nothing at all arrives for so long while an answer is due. With
-/// [`PROBE_EVERY`], a connection that is only half open is noticed within 8 s.
+/// The subscription counts as lost if nothing arrives for this time while an answer is due. With
+/// [`PROBE_EVERY`], a half-open connection is noticed within 8 s.
 const SILENCE: Duration = Duration::from_secs(5);
 
 impl Subscription {
-    /// Sends probes until the subscription is lost, and says why it is.
+    /// Sends probes until the subscription is lost; returns why.
     pub(super) async fn keep_proving(&self, session: &mut Session) -> anyhow::Error {
         loop {
             let sent = Instant::now();
@@ -43,6 +44,7 @@ impl Subscription {
         }
     }
 
+    /// One round: a probe and a question for the replication state.
     async fn prove(&self, session: &mut Session, sent: Instant) -> anyhow::Result<()> {
         let mut commands = session.commands.clone();
         let is_one = session.is_one_connection();
@@ -54,7 +56,7 @@ impl Subscription {
             answer.map_err(|error| explain(&self.address, error))
         };
         let (missing, replication) = match &self.publish_host {
-            // The way from there says nothing about this connection, so it is asked, too.
+            // If the probe from `host` is missing, this connection may still be fine: PING it too.
             Some(host) => {
                 let alive = async { try_join!(self.ping(session), replication) };
                 let (missing, alive) = join!(self.echo_from(host), self.unless_silent(sent, alive));
@@ -75,8 +77,9 @@ impl Subscription {
         Ok(())
     }
 
-    /// The result of a round, unless the connection is silent. Under heavy traffic an answer may
-    /// take long: it comes after all messages before it.
+    /// Awaits a round, but fails if the connection is silent for [`SILENCE`]. The round itself has
+    /// no time limit: under heavy traffic an answer may take long, because it arrives after all
+    /// messages sent before it.
     async fn unless_silent<T>(
         &self,
         sent: Instant,
@@ -97,11 +100,11 @@ impl Subscription {
         }
     }
 
-    /// Publishes a probe and waits until it comes back. Where that is not possible, the connection
-    /// that subscribes is asked by PING.
+    /// Publishes a probe at the watched server and waits until it comes back. If probes are not
+    /// possible, sends PING on the subscribing connection instead.
     ///
     /// # Errors
-    /// The watched server answered with an error.
+    /// If the watched server answers with an error.
     async fn echo(&self, session: &mut Session) -> anyhow::Result<()> {
         if self.can_probe() {
             let (number, payload) = self.intake.pulse.probes.next();
@@ -124,8 +127,9 @@ impl Subscription {
         session.ping().await.map_err(|error| explain(&self.address, error))
     }
 
-    /// Publishes a probe at another server, on a new connection each time: its name may lead to
-    /// another one by now. Returns why the probe did not come the whole way, if it did not.
+    /// Publishes a probe at `host` and waits until it comes back. Each probe uses a new connection,
+    /// because the name may lead to another server by now. Returns why the probe did not arrive, if
+    /// it did not.
     async fn echo_from(&self, host: &RedisAddress) -> Option<String> {
         let (number, payload) = self.intake.pulse.probes.next();
         let published = async {
@@ -157,12 +161,12 @@ impl Subscription {
     }
 }
 
-/// A channel for the probes of one process.
+/// A random channel for the probes of one process.
 pub fn new_channel() -> String {
     format!("{PROBES}{:012x}", rand::random::<u64>() >> 16)
 }
 
-/// Whether a probe would come back through these patterns.
+/// Whether one of the patterns matches the channel, so that a probe published there would arrive.
 pub fn covers(patterns: &[String], channel: &str) -> bool {
     patterns.iter().any(|pattern| glob::matches(pattern.as_bytes(), channel.as_bytes()))
 }

@@ -1,4 +1,4 @@
-//! Signs of life of a subscription: when something arrived last, and which probes came back.
+//! Records when the subscription last received something, and which probes came back.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -7,45 +7,46 @@ use std::{
 
 use tokio::{sync::watch, time::Instant};
 
-/// Signs of life of a subscription. Written for each message, so it takes no lock.
+/// The time of the latest arrival on the subscription, and its probes. It is updated for each
+/// message, so it uses atomics instead of a lock.
 pub struct Pulse {
     begun: Instant,
-    /// When something arrived last, in ms since `begun`.
+    /// The time of the latest arrival, in ms since `begun`.
     last: AtomicU64,
-    /// Probes that are published where the subscription is.
+    /// Probes that check the subscription.
     pub probes: Echoes,
-    /// Probes that are published where the name leads.
+    /// Probes published at the server to which the host name leads.
     pub looks: Echoes,
 }
 
-/// Probes of one kind, numbered from 1. One is under way at a time.
+/// Probes of one kind, numbered from 1. At most one is under way at a time.
 pub struct Echoes {
-    /// What the payload begins with.
+    /// The prefix of the payload.
     kind: &'static str,
-    /// The number of the latest.
+    /// The number of the latest probe.
     sent: AtomicU64,
-    /// The number of the latest that came back.
+    /// The number of the latest probe that came back.
     heard: watch::Sender<u64>,
 }
 
 impl Pulse {
-    /// A pulse whose last sign of life is now.
+    /// A pulse whose latest arrival is now.
     pub fn new() -> Self {
         let (probes, looks) = (Echoes::new("probe "), Echoes::new("look "));
         Self { begun: Instant::now(), last: AtomicU64::new(0), probes, looks }
     }
 
-    /// Something arrived.
+    /// Records that something arrived.
     pub fn beat(&self) {
         self.last.store(self.begun.elapsed().as_millis() as u64, Relaxed);
     }
 
-    /// When something arrived last.
+    /// The time of the latest arrival.
     pub fn last(&self) -> Instant {
         self.begun + Duration::from_millis(self.last.load(Relaxed))
     }
 
-    /// A probe came back.
+    /// Records a probe that came back, by its payload. Other payloads are ignored.
     pub fn heard(&self, payload: &[u8]) {
         self.probes.heard(payload);
         self.looks.heard(payload);
@@ -57,13 +58,13 @@ impl Echoes {
         Self { kind, sent: AtomicU64::new(0), heard: watch::channel(0).0 }
     }
 
-    /// The next probe: its number, and what to publish.
+    /// The next probe: its number and its payload.
     pub fn next(&self) -> (u64, String) {
         let number = self.sent.fetch_add(1, Relaxed) + 1;
         (number, format!("{}{number}", self.kind))
     }
 
-    /// Waits until this probe has come back.
+    /// Waits until this probe, or a later one, has come back.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -72,8 +73,8 @@ impl Echoes {
         let _ = self.heard.subscribe().wait_for(|heard| *heard >= number).await;
     }
 
-    /// Takes what came on the channel of probes. Anyone may publish there, so numbers that were not
-    /// sent do not count.
+    /// Records a payload from the probes' channel. Others may publish there too, so numbers that
+    /// were not sent are ignored.
     fn heard(&self, payload: &[u8]) {
         let number = std::str::from_utf8(payload).ok();
         let number = number.and_then(|text| text.strip_prefix(self.kind)?.parse::<u64>().ok());
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_probe_that_was_sent_comes_back_and_only_as_its_own_kind() {
+    fn only_probes_that_were_sent_count_and_only_for_their_own_kind() {
         let pulse = Pulse::new();
         let (number, probe) = pulse.probes.next();
         let is_back = || pulse.probes.back(number).now_or_never().is_some();

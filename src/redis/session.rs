@@ -1,7 +1,7 @@
-//! The watched connection: it subscribes, and answers questions about the server.
+//! The watched connection: subscribes, and asks the server for its state.
 //!
-//! With RESP3, one connection does both, so that every answer is about the server whose messages
-//! arrive. RESP2 allows no questions on a connection that subscribes; they are asked on a second
+//! With RESP3, one connection does both, so every answer comes from the server whose messages
+//! arrive. RESP2 does not allow other commands on a subscribing connection; they use a second
 //! connection to the same resolved address.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
@@ -25,11 +25,14 @@ use super::{
 };
 use crate::config::RedisAddress;
 
-/// A connection that can be subscribed.
+/// One session of the subscription: its connection, or its two connections with RESP2.
+///
+/// [`Session::open`] connects and returns a [`Reading`], which the caller must poll beside the
+/// session. When the connection is lost, `Reading` ends, and the caller drops both.
 pub struct Session {
-    /// Asks the server that is watched.
+    /// Sends commands to the watched server.
     pub commands: Commands,
-    /// Which of the name's addresses it leads to.
+    /// The address of the watched server; `None` for a Unix socket.
     pub peer: Option<SocketAddr>,
     protocol: Protocol,
 }
@@ -38,19 +41,20 @@ enum Protocol {
     Resp3(MultiplexedConnection),
     Resp2 {
         sink: PubSubSink,
-        /// Sent when the gap has been queued, so that messages come after it.
+        /// Sent when the gap has been queued, so that reading of messages starts after it.
         begin: Option<oneshot::Sender<()>>,
     },
 }
 
-/// Reads the connection. It has to be polled for anything to arrive, and ends with the connection.
+/// Reads the connection. It must be polled for anything to arrive, and ends when the connection
+/// does.
 pub type Reading = BoxFuture<'static, ()>;
 
 impl Session {
-    /// Connects and logs in: by RESP3, or by RESP2 where the server does not have that.
+    /// Connects and logs in, with RESP3, or with RESP2 if the server does not support RESP3.
     ///
     /// # Errors
-    /// Each names the setting to look at.
+    /// If a step fails or takes too long; each error names the setting to check.
     pub async fn open(
         address: &RedisAddress,
         intake: &Arc<Intake>,
@@ -76,7 +80,8 @@ impl Session {
             intake.push(info);
             Ok::<_, Infallible>(())
         };
-        // How long an answer may take is decided where the question is asked: messages come first.
+        // No time limit for answers here: an answer arrives after all messages sent before it, so
+        // each caller sets its own limit.
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_push_sender(push);
         let connecting = MultiplexedConnection::new_with_config(&login, stream, config);
         let (connection, driver) = match timeout(STEP_TIMEOUT, connecting).await {
@@ -116,24 +121,25 @@ impl Session {
         Ok((Self { commands, peer, protocol }, reading.boxed()))
     }
 
-    /// Whether questions are asked on the connection that subscribes.
+    /// Whether commands use the subscribing connection (RESP3).
     pub fn is_one_connection(&self) -> bool {
         matches!(self.protocol, Protocol::Resp3(_))
     }
 
-    /// Subscribes to all patterns at once.
+    /// Subscribes to all patterns with one command.
     ///
     /// # Errors
-    /// Those of Redis, such as a pattern that the user may not see.
+    /// If the connection fails, or Redis answers with an error, for example because the user may
+    /// not subscribe to one of the patterns.
     pub async fn subscribe(&mut self, intake: &Intake) -> Result<(), RedisError> {
         match &mut self.protocol {
-            // The push sender sees the confirmation, in order with the messages.
+            // The push sender receives the confirmation, in order with the messages.
             Protocol::Resp3(connection) => connection.psubscribe(intake.patterns()).await,
             Protocol::Resp2 { sink, begin } => {
                 sink.psubscribe(intake.patterns()).await?;
                 intake.confirmed();
                 if let Some(begin) = begin.take() {
-                    // With the reader gone, the session is over anyway.
+                    // If the reader is dropped, the session is over anyway.
                     let _ = begin.send(());
                 }
                 Ok(())
@@ -141,11 +147,11 @@ impl Session {
         }
     }
 
-    /// Asks for a sign of life on the connection that subscribes.
+    /// Sends PING on the subscribing connection and waits for the answer.
     ///
     /// # Errors
-    /// Any error that Redis answers, such as `-MASTERDOWN`, except that the user may not ask: then
-    /// the server has read the question too.
+    /// If the connection fails, or Redis answers with an error such as `-MASTERDOWN`. `-NOPERM` is
+    /// no error: it shows that the server has read the command.
     pub async fn ping(&mut self) -> Result<(), RedisError> {
         let answer = match &mut self.protocol {
             Protocol::Resp3(_) => self.commands.ask::<Value>(&redis::cmd("PING")).await,
@@ -169,8 +175,8 @@ impl From<anyhow::Error> for Problem {
     }
 }
 
-/// Whether HELLO failed because the server, or a proxy before it, does not know it: some say so,
-/// some close the connection.
+/// Whether HELLO failed because the server, or a proxy in front of it, does not support it: some
+/// answer with an error, some close the connection.
 fn speaks_no_resp3(error: &RedisError) -> bool {
     let text = error.to_string();
     let is_login = error.kind() == ErrorKind::AuthenticationFailed

@@ -9,13 +9,14 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
-/// What to trust and what to show. The files are read anew, so that they can be replaced while the
-/// server runs.
+/// The TLS configuration: the trusted roots and, if set, the client certificate. The files are read
+/// for each connection, so that they can be replaced while the server runs.
 ///
 /// It takes as long as the files do: the caller sets the limit.
 ///
 /// # Errors
-/// Each names the setting and its file.
+/// If a file cannot be read or used; each error names the setting, and its file unless it could not
+/// be read in time.
 pub async fn client(files: &RedisTlsFiles) -> anyhow::Result<Arc<ClientConfig>> {
     let mut trusted = RootCertStore::empty();
     match &files.ca {

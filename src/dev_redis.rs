@@ -1,7 +1,8 @@
-//! The development broker: enough of a Redis server on a loopback port to publish and subscribe.
+//! The development broker: implements enough of a Redis server to publish and subscribe, on a
+//! loopback port.
 //!
-//! For people with no Redis at hand: `redis-cli` and the usual client libraries work against it, in
-//! RESP2 and RESP3. It keeps nothing, asks for no password and listens on loopback only.
+//! It is for development without a Redis: `redis-cli` and the usual client libraries work with it,
+//! in RESP2 and RESP3. It stores nothing, requires no password and listens on loopback only.
 //!
 //! ```text
 //! stream ─► wire (requests) ─► command ─► hub ─► outbox (one per client) ─► stream
@@ -33,23 +34,23 @@ use wire::{Broken, Requests};
 
 use crate::log_limit::LogLimit;
 
-/// Clients at once. Half of the usual limit of 1,024 open files, which the rest of the process
-/// shares.
+/// The most clients at once: half of the usual limit of 1,024 open files, which the rest of the
+/// process shares.
 const MAX_CONNECTIONS: usize = 512;
 
-/// How long the last replies may take to a client that quits or breaks the protocol.
+/// Time limit for writing the last replies to a client that quits or violates the protocol.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
-/// The rest after a failed accept: the usual cause, too few file descriptors, does not pass at
+/// The pause after a failed accept: the usual cause, too few file descriptors, does not pass at
 /// once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Tries to find one port that is free on IPv4 and IPv6 alike.
+/// Attempts to find a port that is free on both IPv4 and IPv6.
 const PORT_ATTEMPTS: usize = 16;
 
 static NOT_ACCEPTED: LogLimit = LogLimit::new(1);
 
-/// A development broker that is bound and not running yet.
+/// A development broker that is bound but not running yet.
 #[derive(Debug)]
 pub struct Embedded {
     ipv4: TcpListener,
@@ -58,11 +59,12 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Binds `127.0.0.1:port` and, where the machine has it, `[::1]:port`. Port 0 picks a free one,
+    /// Binds `127.0.0.1:port` and, if the machine has IPv6, `[::1]:port`. Port 0 picks a free port,
     /// the same for both.
     ///
     /// # Errors
-    /// If the port is taken on either address: half of the clients would talk to somebody else.
+    /// If the port is taken on either address: `localhost` would otherwise lead some clients to
+    /// another server.
     pub async fn bind(port: u16) -> io::Result<Self> {
         let mut attempts = if port == 0 { PORT_ATTEMPTS } else { 1 };
         loop {
@@ -82,15 +84,18 @@ impl Embedded {
         }
     }
 
-    /// The port on loopback.
+    /// The bound port, the same on both addresses.
     pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Serves until `stop` is cancelled, then drops every connection and returns.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the listeners and all connections.
     pub async fn run(self, stop: CancellationToken) {
         let hub = SharedHub::default();
-        // Dropping the set ends its tasks: nothing outlives this future, cancelled or not.
+        // Dropping the set aborts its tasks: no task outlives this future, even if it is dropped.
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -126,7 +131,7 @@ impl Embedded {
     }
 }
 
-/// Tells one client too many so, as far as that goes without waiting for it.
+/// Refuses a connection above the limit. The error is written only if that does not block.
 fn refuse(stream: TcpStream, peer: SocketAddr) {
     debug!(%peer, limit = MAX_CONNECTIONS, "refused a connection of the embedded broker");
     if let Ok(mut stream) = stream.into_std() {
@@ -134,7 +139,7 @@ fn refuse(stream: TcpStream, peer: SocketAddr) {
     }
 }
 
-/// One connection, from its first byte until it ends or `ended` is cancelled.
+/// Serves one connection until it ends or `ended` is cancelled.
 async fn serve(stream: TcpStream, peer: SocketAddr, hub: SharedHub, ended: CancellationToken) {
     let Ok(local) = stream.local_addr() else {
         return;
@@ -149,16 +154,16 @@ async fn serve(stream: TcpStream, peer: SocketAddr, hub: SharedHub, ended: Cance
     let listen = async {
         let outcome = listen(read, &mut session, &outbox).await;
         outbox.finish();
-        debug!(id, ?outcome, "listened to the end");
+        debug!(id, ?outcome, "the reader ended");
         tokio::time::sleep(FLUSH_DEADLINE).await;
     };
     let write = async {
         let outcome = outbox.write_to(write).await;
-        debug!(id, ?outcome, "wrote to the end");
+        debug!(id, ?outcome, "the writer ended");
     };
-    // Both halves belong to one task. The writer's end ends the connection: it comes after the
-    // reader's, or nobody takes the answers any more. So does a kill, an outbox that overflows, and
-    // the server's stop.
+    // Both halves run in one task. The connection ends when the writer does: either the reader has
+    // ended before and all replies are written, or the client no longer accepts replies. A CLIENT
+    // KILL, an outbox that overflows and the server's stop end it as well, through `ended`.
     tokio::select! {
         () = listen => {}
         () = write => {}
@@ -167,7 +172,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, hub: SharedHub, ended: Cance
     debug!(id, "disconnected from the embedded broker");
 }
 
-/// Takes requests until the client quits, leaves or breaks the protocol.
+/// Answers requests until the client quits, disconnects or violates the protocol.
 async fn listen(read: OwnedReadHalf, session: &mut Session, outbox: &Outbox) -> Result<(), Broken> {
     let mut requests = FramedRead::new(read, Requests::default());
     loop {

@@ -1,4 +1,4 @@
-//! The commands: one client's requests, answered in order.
+//! The commands: answers the requests of one client in order.
 
 mod about;
 
@@ -14,7 +14,7 @@ use super::wire::{self, Reply, RespVersion};
 use super::words::{self, check_name, lower};
 use crate::glob;
 
-/// Each command and its arity as Redis counts it: the name included, negative for "at least".
+/// Each command and its arity as Redis counts it: including the name, negative for "at least".
 const COMMANDS: &[(&str, i64)] = &[
     ("auth", -2),
     ("client", -2),
@@ -34,18 +34,19 @@ const COMMANDS: &[(&str, i64)] = &[
     ("unsubscribe", -1),
 ];
 
-/// Those whose first argument is a subcommand.
+/// The commands whose first argument is a subcommand.
 const CONTAINERS: &[&str] = &["client", "command", "pubsub"];
 
-/// A reply, or the words of an error.
+/// A reply, or the text of an error.
 type Answer = Result<Reply, String>;
 
-/// One client's side of the hub. Dropped, the client and its subscriptions are gone.
+/// A client's session. Dropping it removes the client and its subscriptions from the hub.
 pub(super) struct Session {
     id: u64,
     hub: SharedHub,
     outbox: Arc<Outbox>,
-    /// In RESP2, a client with subscriptions is restricted.
+    /// The count of the client's subscriptions. In RESP2, a client that has any may use only a few
+    /// commands.
     subscriptions: usize,
 }
 
@@ -56,7 +57,7 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// A client that has just connected.
+    /// Adds a client that has just connected to the hub.
     pub(super) fn open(
         hub: SharedHub,
         outbox: Arc<Outbox>,
@@ -67,17 +68,17 @@ impl Session {
         Self { id, hub, outbox, subscriptions: 0 }
     }
 
-    /// Redis' number for this client.
+    /// The client's id, as `CLIENT ID` returns it.
     pub(super) fn id(&self) -> u64 {
         self.id
     }
 
-    /// Queues a reply. That it does not fit ends the connection elsewhere.
+    /// Queues a reply. If it does not fit, the outbox ends the connection.
     pub(super) fn say(&self, reply: Reply) {
         self.outbox.push(wire::encode(&reply, &self.outbox.version()));
     }
 
-    /// Does what a request asks for; breaks when the client is done.
+    /// Runs a request and queues its reply; returns `Break` if the connection must end.
     pub(super) fn answer(&mut self, request: &[Bytes]) -> ControlFlow<()> {
         let Some((name, arguments)) = request.split_first() else {
             return ControlFlow::Continue(());
@@ -91,7 +92,7 @@ impl Session {
         if command == "quit" { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// The answer of a command; none if it queued its own.
+    /// Runs a command and returns its reply; `None` if the command has queued its replies itself.
     fn run(
         &mut self,
         command: &str,
@@ -148,7 +149,8 @@ impl Session {
         Ok(Some(reply))
     }
 
-    /// Every name is confirmed under the lock: no message of it can come before its confirmation.
+    /// Subscribes to the names. Each is confirmed while the hub is locked, so that no message can
+    /// be queued before the confirmation of its subscription.
     fn subscribe(&mut self, kind: Kind, names: &[Bytes]) -> Result<Option<Reply>, String> {
         let mut hub = hub::lock(&self.hub);
         for name in names {
@@ -168,6 +170,7 @@ impl Session {
         Ok(None)
     }
 
+    /// Unsubscribes from the names, or from all if there are none.
     fn unsubscribe(&mut self, kind: Kind, names: &[Bytes]) -> Result<Option<Reply>, String> {
         let word = match kind {
             Kind::Channel => "unsubscribe",
@@ -194,7 +197,7 @@ impl Session {
         Ok(None)
     }
 
-    /// Back to the state of a new connection, without a word about the subscriptions.
+    /// Resets the client to the state of a new connection, without unsubscribe messages.
     fn reset(&mut self) -> Reply {
         let mut hub = hub::lock(&self.hub);
         hub.unsubscribe_all(self.id);

@@ -1,4 +1,4 @@
-//! Who is connected, who is subscribed to what, and how a message gets to them.
+//! The hub: the connected clients, their subscriptions, and the delivery of messages to them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -11,24 +11,23 @@ use super::outbox::{Budget, Outbox};
 use super::wire::{self, Reply, RespVersion};
 use crate::glob;
 
-/// Channels and patterns of one client. Every pattern is tried for every message.
+/// The most channels and patterns of one client. Each message is matched with every pattern.
 pub(super) const MAX_SUBSCRIPTIONS: usize = 4096;
 
-/// Bytes of a channel's name or a pattern: matching one with the other takes up to their product in
-/// steps.
+/// The most bytes of a channel's name or a pattern: matching one with the other takes up to the
+/// product of their lengths in steps.
 pub(super) const MAX_NAME: usize = 1 << 10;
 
-/// The hub as the connections share it. One lock, like Redis' one thread: all subscribers see
-/// messages in one order, and nothing that is done under it waits for a client.
+/// The hub that all connections share. It has one lock, as Redis has one thread: all subscribers
+/// receive messages in the same order. No code that holds the lock waits for a client.
 pub(super) type SharedHub = Arc<Mutex<Hub>>;
 
-/// Locks the hub. Every change to it is whole before anything can panic, so that a poisoned one is
-/// good.
+/// Locks the hub. No code can panic in the middle of a change, so a poisoned hub is still valid.
 pub(super) fn lock(hub: &SharedHub) -> MutexGuard<'_, Hub> {
     hub.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a subscription is to.
+/// Whether a subscription is to a channel or to a pattern.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Channel,
@@ -59,10 +58,10 @@ impl Client {
     }
 }
 
-/// By id, which is the order they connected in.
+/// Subscribers by client id, which is the order in which they connected.
 type Subscribers = BTreeMap<u64, Arc<Outbox>>;
 
-/// All clients and subscriptions. Only clients in here have subscriptions.
+/// All clients and subscriptions. Each subscription belongs to a client in `clients`.
 #[derive(Default)]
 pub(super) struct Hub {
     clients: BTreeMap<u64, Client>,
@@ -70,7 +69,7 @@ pub(super) struct Hub {
     patterns: HashMap<Bytes, Subscribers>,
     last_id: u64,
     budget: Budget,
-    /// Names this broker, as Redis' `run_id` names a process.
+    /// Identifies this broker, as Redis' `run_id` identifies a process.
     pub(super) run_id: RunId,
 }
 
@@ -90,12 +89,12 @@ impl fmt::Display for RunId {
 }
 
 impl Hub {
-    /// What all outboxes together hold, for a new one to count on.
+    /// The shared count of bytes in all outboxes, for a new outbox.
     pub(super) fn budget(&self) -> Budget {
         Arc::clone(&self.budget)
     }
 
-    /// A new client; its id.
+    /// Adds a client and returns its id.
     pub(super) fn admit(
         &mut self,
         outbox: Arc<Outbox>,
@@ -109,13 +108,14 @@ impl Hub {
         self.last_id
     }
 
-    /// Removes a client and its subscriptions, if it is still there.
+    /// Removes a client and its subscriptions, if it has not been removed yet.
     pub(super) fn forget(&mut self, id: u64) {
         self.unsubscribe_all(id);
         self.clients.remove(&id);
     }
 
-    /// Ends a client's connection and forgets it at once, for its task may take a moment to notice.
+    /// Ends a client's connection and removes the client at once, because its task may take a
+    /// moment to notice.
     pub(super) fn kill(&mut self, id: u64) {
         if let Some(client) = self.clients.get(&id) {
             client.outbox.end();
@@ -123,7 +123,7 @@ impl Hub {
         self.forget(id);
     }
 
-    /// One client.
+    /// The client with this id.
     pub(super) fn client(&mut self, id: u64) -> Option<&mut Client> {
         self.clients.get_mut(&id)
     }
@@ -133,14 +133,14 @@ impl Hub {
         self.clients.iter().map(|(id, client)| (*id, client))
     }
 
-    /// Adds a subscription; how many the client has, or none if they are too many.
+    /// Adds a subscription and returns how many the client has; `None` if it would have too many.
     pub(super) fn subscribe(&mut self, id: u64, kind: Kind, name: &Bytes) -> Option<usize> {
         let client = self.clients.get_mut(&id)?;
         if !client.names(kind).contains(name) {
             if client.subscriptions() >= MAX_SUBSCRIPTIONS {
                 return None;
             }
-            // A copy, because the original keeps the whole buffer alive that it was read into.
+            // A copy, because the original keeps the whole read buffer alive.
             let name = Bytes::copy_from_slice(name);
             let outbox = Arc::clone(&client.outbox);
             client.names(kind).insert(name.clone());
@@ -153,7 +153,7 @@ impl Hub {
         self.clients.get(&id).map(Client::subscriptions)
     }
 
-    /// Takes a subscription away, if there is one; how many the client has left.
+    /// Removes a subscription if it exists, and returns how many the client has left.
     pub(super) fn unsubscribe(&mut self, id: u64, kind: Kind, name: &Bytes) -> usize {
         let Some(client) = self.clients.get_mut(&id) else {
             return 0;
@@ -173,7 +173,7 @@ impl Hub {
         client.subscriptions()
     }
 
-    /// Takes all subscriptions of a client away.
+    /// Removes all subscriptions of a client.
     pub(super) fn unsubscribe_all(&mut self, id: u64) {
         for kind in [Kind::Channel, Kind::Pattern] {
             for name in self.names(id, kind) {
@@ -187,7 +187,8 @@ impl Hub {
         self.clients.get_mut(&id).map(|client| client.names(kind).clone()).unwrap_or_default()
     }
 
-    /// Queues a message for everybody who is subscribed; how often, as Redis counts.
+    /// Queues a message for all subscribers. Returns the number of matching subscriptions, as Redis
+    /// does: a client counts once for each of its matching channels and patterns.
     pub(super) fn publish(&mut self, channel: &Bytes, payload: &Bytes) -> usize {
         let message = || [wire::bulk(channel.clone()), wire::bulk(payload.clone())];
         let mut receivers = 0;
@@ -219,14 +220,14 @@ impl Hub {
         self.channels.get(channel).map_or(0, BTreeMap::len)
     }
 
-    /// How many different patterns there are.
+    /// How many different patterns have subscribers.
     pub(super) fn patterns(&self) -> usize {
         self.patterns.len()
     }
 }
 
-/// Encodes a message at most once per protocol version and shares the bytes; notes who is too far
-/// behind.
+/// Queues a message for subscribers. It is encoded at most once per protocol version, and the bytes
+/// are shared. Adds the clients whose outbox was full to `behind`.
 fn deliver(message: &Reply, subscribers: &Subscribers, behind: &mut Vec<u64>) {
     let (mut resp2, mut resp3) = (None, None);
     for (id, outbox) in subscribers {

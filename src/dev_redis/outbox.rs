@@ -1,4 +1,5 @@
-//! What one client has yet to be sent: filled without waiting, bounded, drained by its writer.
+//! A client's queue of replies and messages: bounded, filled without waiting, and emptied by the
+//! client's writer.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,31 +13,38 @@ use tokio_util::sync::CancellationToken;
 
 use super::wire::RespVersion;
 
-/// Bytes that may wait for one client: Redis' own hard limit for subscribers.
+/// The most bytes queued for one client: Redis' hard limit for subscribers.
 const MAX_BYTES: usize = 32 << 20;
 
-/// Messages that may wait for one client. A handle takes 32 bytes beside the message, so that very
-/// small messages would otherwise need more memory than the bytes above say.
+/// The most messages queued for one client. Each queued `Bytes` takes 32 bytes in addition to its
+/// content, so [`MAX_BYTES`] alone would not bound the memory of very small messages.
 const MAX_MESSAGES: usize = 1 << 18;
 
-/// Bytes that may wait for all clients together, as a development machine has them to spare.
-/// Beyond, whoever holds more than the share below is let go, however much of its own limit is
-/// left.
+/// Bytes queued for all clients together that a development machine can spare. Above this limit, a
+/// client whose backlog exceeds [`SHARE`] is disconnected when the next message is queued for it.
 const MAX_BYTES_IN_ALL: usize = 256 << 20;
+/// The backlog, in bytes, that a client may always have.
 const SHARE: usize = 256 << 10;
 
-/// A client's next request waits while more than this waits for the client: one that asks without
-/// reading is slowed down, where one that is sent messages without reading is let go.
+/// The next request of a client is read only once its backlog is within these limits: a client that
+/// sends requests without reading the replies is slowed down. A subscriber that does not read its
+/// messages is disconnected instead.
 const ROOM_BYTES: usize = 1 << 20;
 const ROOM_MESSAGES: usize = 1 << 16;
 
-/// What the writer takes from the queue at a time, and collects for one write.
+/// Bytes that the writer takes from the queue at a time, and the size of its write buffer.
 const BATCH_BYTES: usize = 32 << 10;
 
-/// How many bytes wait in all outboxes together.
+/// The count of bytes in all outboxes together.
 pub(super) type Budget = Arc<AtomicUsize>;
 
-/// One client's queue of encoded replies and messages. Without `Debug`, as all that holds payloads.
+/// One client's queue of encoded replies and messages.
+///
+/// The client's task reads requests and runs [`Outbox::write_to`]; any task that publishes pushes
+/// messages. After [`Outbox::finish`], the writer sends the rest and ends. An overflow or
+/// [`Outbox::end`] drops the queue and ends the connection at once.
+///
+/// It has no `Debug`, as no type that holds payloads has.
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
     filled: Notify,
@@ -49,29 +57,30 @@ pub(super) struct Outbox {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Bytes>,
-    /// Of those that wait and those the writer is busy with.
+    /// Bytes of `waiting` and of the batch that is being written.
     bytes: usize,
     finished: bool,
 }
 
 impl Outbox {
-    /// An empty one, whose overflow cancels `ended`.
+    /// An empty outbox. An overflow cancels `ended`.
     pub(super) fn new(ended: CancellationToken, in_all: Budget) -> Self {
         let (queue, resp3) = (Mutex::default(), AtomicBool::new(false));
         Self { queue, filled: Notify::new(), drained: Notify::new(), ended, in_all, resp3 }
     }
 
-    /// The protocol version that the client takes.
+    /// The protocol version of the client.
     pub(super) fn version(&self) -> RespVersion {
         if self.resp3.load(Relaxed) { RespVersion::RESP3 } else { RespVersion::RESP2 }
     }
 
-    /// Changes the version of what is encoded from now on.
+    /// Changes the protocol version for replies and messages that are encoded from now on.
     pub(super) fn set_version(&self, version: &RespVersion) {
         self.resp3.store(*version == RespVersion::RESP3, Relaxed);
     }
 
-    /// Queues bytes; false when the client is too far behind for them, whose connection then ends.
+    /// Queues bytes. Returns false if the outbox is finished, or if they do not fit: then the
+    /// client's connection ends.
     pub(super) fn push(&self, bytes: Bytes) -> bool {
         let mut queue = self.lock();
         if queue.finished {
@@ -84,14 +93,14 @@ impl Outbox {
             && (in_all <= MAX_BYTES_IN_ALL || queue.bytes <= SHARE);
         if !fits {
             drop(queue);
-            tracing::debug!("a client of the embedded broker is too far behind");
+            tracing::debug!("disconnected a client of the embedded broker: its outbox is full");
             self.end();
             return false;
         }
         self.in_all.fetch_add(size, Relaxed);
         queue.bytes += size;
         queue.waiting.push_back(bytes);
-        // The writer looks again until it finds nothing: only the first message has to wake it.
+        // The writer goes on until the queue is empty, so only the first message must wake it.
         let first = queue.waiting.len() == 1;
         drop(queue);
         if first {
@@ -100,13 +109,13 @@ impl Outbox {
         true
     }
 
-    /// Takes no more, and ends the connection when all is sent.
+    /// Accepts no more bytes; the writer ends the connection when the queue is sent.
     pub(super) fn finish(&self) {
         self.lock().finished = true;
         self.filled.notify_one();
     }
 
-    /// Ends the connection now.
+    /// Drops the queue and ends the connection at once.
     pub(super) fn end(&self) {
         let mut queue = self.lock();
         queue.finished = true;
@@ -118,7 +127,7 @@ impl Outbox {
         self.ended.cancel();
     }
 
-    /// Waits until the client has read enough for its next request.
+    /// Waits until the client has read enough of its backlog for its next request.
     pub(super) async fn room(&self) {
         while !self.has_room() {
             self.drained.notified().await;
@@ -130,7 +139,10 @@ impl Outbox {
         queue.bytes <= ROOM_BYTES && queue.waiting.len() <= ROOM_MESSAGES
     }
 
-    /// Writes all that comes, many at a time, until finished.
+    /// Writes the queue to `stream` in batches, until the outbox is finished and empty.
+    ///
+    /// # Errors
+    /// If the stream fails.
     pub(super) async fn write_to(&self, stream: impl AsyncWrite + Unpin) -> io::Result<()> {
         let mut stream = BufWriter::with_capacity(BATCH_BYTES, stream);
         let mut batch = Vec::new();
@@ -152,7 +164,7 @@ impl Outbox {
         }
     }
 
-    /// Moves what makes a batch out of the queue; whether no more will come.
+    /// Moves up to a batch from the queue; returns whether the outbox is finished.
     fn take(&self, batch: &mut Vec<Bytes>) -> bool {
         let mut queue = self.lock();
         let mut size = 0;
@@ -165,14 +177,15 @@ impl Outbox {
         queue.finished
     }
 
-    /// Counts bytes as sent.
+    /// Subtracts written bytes from the counts.
     fn settle(&self, size: usize) {
         self.lock().bytes -= size;
         self.in_all.fetch_sub(size, Relaxed);
         self.drained.notify_one();
     }
 
-    /// No code under this lock can panic half-way, so that a poisoned queue is still a good one.
+    /// Locks the queue. No code can panic in the middle of a change, so a poisoned queue is still
+    /// valid.
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -207,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_of_all_spares_those_who_hold_little() {
+    fn above_the_common_limit_only_clients_with_a_large_backlog_are_disconnected() {
         let budget = Budget::default();
         let large = Bytes::from(vec![0; MAX_BYTES]);
         let slow: Vec<Outbox> = (0..8).map(|_| outbox(&budget)).collect();

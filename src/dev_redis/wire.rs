@@ -1,4 +1,4 @@
-//! RESP: bounded requests in, replies of either protocol version out.
+//! RESP: decodes requests within limits, and encodes replies for either protocol version.
 
 use std::io;
 
@@ -11,22 +11,23 @@ use redis_protocol::resp3::types::VerbatimStringFormat;
 pub(super) use redis_protocol::resp3::types::{BytesFrame as Reply, RespVersion};
 use tokio_util::codec::Decoder;
 
-/// Bytes of one request, framing included. Redis takes 512 MiB of payload alone; what is meant for
-/// browsers is smaller, and every client may hold this much at once.
+/// The most bytes of one request, including framing. Redis accepts payloads of 512 MiB; messages
+/// for browsers are smaller, and every client may use this much memory at once.
 const MAX_REQUEST: usize = 1 << 20;
 
-/// Arguments of one request: a `SUBSCRIBE` to as many channels as a client may have, and its name.
+/// The most arguments of one request: a `SUBSCRIBE` and as many channels as a client may have.
 const MAX_ARGUMENTS: usize = super::hub::MAX_SUBSCRIPTIONS + 1;
 
-/// Bytes of a length line: `*` or `$`, the 20 characters an i64 has at most, CR, LF.
+/// The most bytes of a length line: `*` or `$`, up to 20 characters of an i64, CR, LF.
 const MAX_LENGTH_LINE: usize = 23;
 
-/// Why a client is no longer listened to.
+/// Why reading from a client has ended.
 #[derive(Debug)]
 pub(super) enum Broken {
     /// The stream failed.
     Io(#[expect(dead_code, reason = "for the log, by Debug")] io::Error),
-    /// The bytes are no request; told to the client after `ERR Protocol error: `.
+    /// The bytes are not a valid request. The client receives this reason in the error
+    /// `ERR Protocol error: <reason>`.
     Protocol(&'static str),
 }
 
@@ -36,30 +37,30 @@ impl From<io::Error> for Broken {
     }
 }
 
-/// Decodes requests: arrays of bulk strings, the only form that clients send.
+/// Decodes requests: arrays of bulk strings, the only form that client libraries send.
 ///
-/// The codec takes every frame there is: it recurses into nested arrays until the stack is gone,
-/// and waits for whatever length it is promised. So it gets to see whole requests of that one form
-/// and within the limits. Inline commands are left out, which also turns away a web page that posts
-/// to this port.
+/// The codec itself accepts any frame: it recurses into nested arrays until the stack overflows,
+/// and waits for any length that a client announces. So it receives only complete requests of that
+/// one form that are within the limits. Inline commands are not supported, so that a web page
+/// cannot send commands by an HTTP POST to this port.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     codec: Resp2,
-    /// How much of the buffer is known to be good.
+    /// Bytes at the start of the buffer that are checked.
     checked: usize,
-    /// Arguments still to come, once the request's first line is known.
+    /// Arguments that are not checked yet; `None` until the request's first line is complete.
     missing: Option<usize>,
 }
 
 impl Requests {
-    /// Moves `checked` on; whether a whole request is there.
+    /// Checks more of the buffer; returns whether it starts with a complete request.
     fn check(&mut self, buffer: &mut BytesMut) -> Result<bool, Broken> {
         while self.missing.is_none() {
             let Some((count, next)) = length(buffer, 0, b'*', "invalid multibulk length")? else {
                 return Ok(false);
             };
             match usize::try_from(count) {
-                // Redis passes over empty requests in silence.
+                // Redis ignores empty requests.
                 Err(_) | Ok(0) => drop(buffer.split_to(next)),
                 Ok(count) if count > MAX_ARGUMENTS => {
                     return Err(Broken::Protocol("too many arguments"));
@@ -74,7 +75,7 @@ impl Requests {
             };
             let size =
                 usize::try_from(size).map_err(|_| Broken::Protocol("invalid bulk length"))?;
-            // Saturating: `size` is whatever the client wrote.
+            // Saturating, because the client chooses `size`.
             let next = start.saturating_add(size).saturating_add(2);
             if next > MAX_REQUEST {
                 return Err(Broken::Protocol("request too large"));
@@ -117,8 +118,8 @@ fn bulk_string(frame: Resp2Frame) -> Result<Bytes, Broken> {
     }
 }
 
-/// The number in the line `<mark><number>\r\n` at `start` and where the line ends; none as long as
-/// it is incomplete.
+/// Reads a line `<mark><number>\r\n` at `start`; returns the number and the index after the line,
+/// or `None` if the line is incomplete.
 fn length(
     buffer: &[u8],
     start: usize,
@@ -144,7 +145,7 @@ fn length(
     number.map(|number| Some((number, start + end + 2))).ok_or(Broken::Protocol(invalid))
 }
 
-/// The bytes of a reply. RESP2 has no maps, pushes and verbatim strings: they become arrays and
+/// Encodes a reply. RESP2 has no maps, pushes and verbatim strings: they become arrays and bulk
 /// strings.
 pub(super) fn encode(reply: &Reply, version: &RespVersion) -> Bytes {
     let mut buffer = BytesMut::new();
@@ -170,32 +171,32 @@ fn to_resp2(reply: &Reply) -> Resp2Frame {
         Reply::Map { data, .. } => Resp2Frame::Array(
             data.iter().flat_map(|(key, value)| [to_resp2(key), to_resp2(value)]).collect(),
         ),
-        // The rest is what no command here answers with.
+        // No command here replies with any other frame.
         _ => Resp2Frame::Null,
     }
 }
 
-/// `+OK` and its like.
+/// A simple string, such as `+OK`.
 pub(super) fn simple(text: &'static str) -> Reply {
     Reply::SimpleString { data: Bytes::from_static(text.as_bytes()), attributes: None }
 }
 
-/// An error, on one line whatever a client put into it.
+/// An error. Line breaks become spaces, because `text` may contain input of the client.
 pub(super) fn error(text: &str) -> Reply {
     Reply::SimpleError { data: text.replace(['\r', '\n'], " ").into(), attributes: None }
 }
 
-/// A whole number; one too large for the wire is its largest.
+/// An integer; a number above `i64::MAX` becomes `i64::MAX`.
 pub(super) fn number(number: impl TryInto<i64>) -> Reply {
     Reply::Number { data: number.try_into().unwrap_or(i64::MAX), attributes: None }
 }
 
-/// Bytes.
+/// A bulk string.
 pub(super) fn bulk(bytes: impl Into<Bytes>) -> Reply {
     Reply::BlobString { data: bytes.into(), attributes: None }
 }
 
-/// Text for people to read.
+/// Text for human readers, such as `INFO`.
 pub(super) fn verbatim(text: String) -> Reply {
     Reply::VerbatimString {
         data: text.into(),
@@ -204,18 +205,18 @@ pub(super) fn verbatim(text: String) -> Reply {
     }
 }
 
-/// A list.
+/// An array.
 pub(super) fn array(replies: impl IntoIterator<Item = Reply>) -> Reply {
     Reply::Array { data: replies.into_iter().collect(), attributes: None }
 }
 
-/// Named values.
+/// A map with bulk strings as keys.
 pub(super) fn map(entries: impl IntoIterator<Item = (&'static str, Reply)>) -> Reply {
     let data = entries.into_iter().map(|(name, value)| (bulk(name), value)).collect();
     Reply::Map { data, attributes: None }
 }
 
-/// What a client gets because it subscribed, not as the answer to its request.
+/// A push frame, which a client receives because of its subscriptions rather than as a reply.
 pub(super) fn push(kind: &'static str, rest: impl IntoIterator<Item = Reply>) -> Reply {
     let data = std::iter::once(bulk(kind)).chain(rest).collect();
     Reply::Push { data, attributes: None }
@@ -227,7 +228,8 @@ mod tests {
 
     use super::*;
 
-    /// What comes of bytes that arrive in such parts, and whether the protocol was broken.
+    /// Decodes bytes that arrive in parts of `part` bytes. Returns the requests, and whether
+    /// decoding failed.
     fn read(bytes: &[u8], part: usize) -> (Vec<Vec<Bytes>>, bool) {
         let (mut requests, mut buffer) = (Requests::default(), BytesMut::new());
         let mut read = Vec::new();
@@ -259,7 +261,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_are_read_as_they_were_written_in_whatever_parts(
+        fn requests_are_decoded_as_written_whatever_parts_they_arrive_in(
             requests in vec(vec(vec(any::<u8>(), 0..20), 1..5), 0..5),
             part in 1usize..50,
         ) {
@@ -269,7 +271,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_the_same_in_whatever_parts(
+        fn any_bytes_are_decoded_the_same_whatever_parts_they_arrive_in(
             requests in vec(vec(vec(any::<u8>(), 0..9), 0..4), 0..4),
             noise in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
             tail in "[*$0-9\r\n-]{0,20}",
@@ -286,7 +288,7 @@ mod tests {
         }
 
         #[test]
-        fn an_error_stays_on_one_line_whatever_a_client_put_into_it(text in ".{0,40}") {
+        fn an_error_stays_on_one_line_whatever_input_it_contains(text in ".{0,40}") {
             for version in [RespVersion::RESP2, RespVersion::RESP3] {
                 let bytes = encode(&error(&text), &version);
                 let line = bytes.strip_suffix(b"\r\n").expect("a line end");

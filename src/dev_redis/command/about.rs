@@ -1,4 +1,4 @@
-//! What clients say and ask about themselves and the server: `HELLO`, `CLIENT`, `COMMAND`, `INFO`.
+//! Commands about the client and the server: `HELLO`, `CLIENT`, `COMMAND`, `INFO`.
 
 use std::fmt::Write;
 
@@ -9,12 +9,12 @@ use crate::dev_redis::hub::{self, Client};
 use crate::dev_redis::wire::{self, Reply, RespVersion};
 use crate::dev_redis::words::{self, ECHOED, check_name, lossy, lower};
 
-/// The Redis whose commands these are. Clients choose what they may send by it.
+/// The version of Redis that the broker reports. Clients choose the commands they send by it.
 const REDIS_VERSION: &str = "7.2.0";
 
 impl Session {
-    /// `HELLO [version [AUTH user password] [SETNAME name]]`: changes nothing unless all of it is
-    /// good.
+    /// `HELLO [version [AUTH user password] [SETNAME name]]`: changes nothing unless all options
+    /// are valid.
     pub(super) fn hello(&self, options: &[Bytes]) -> Answer {
         let (version, mut options) = match options {
             [] => (self.outbox.version(), options),
@@ -132,7 +132,7 @@ impl Session {
         wire::verbatim(lines)
     }
 
-    /// Ends the connections of all others that are wanted; how many.
+    /// Ends the connections of all other clients that match `wanted`; replies with their count.
     fn kill(&self, mut wanted: impl FnMut(u64, &Client) -> bool) -> Reply {
         let mut hub = hub::lock(&self.hub);
         let others = hub.clients().filter(|(id, client)| *id != self.id && wanted(*id, client));
@@ -143,7 +143,8 @@ impl Session {
         wire::number(ids.len())
     }
 
-    /// One answer for every section: little, but what clients look for before they trust a server.
+    /// `INFO`, the same reply for every section. It contains what client libraries check before
+    /// they use a server.
     pub(super) fn info(&self) -> Reply {
         let hub = hub::lock(&self.hub);
         let port = hub
@@ -165,7 +166,8 @@ impl Session {
     }
 }
 
-/// `COMMAND`'s subcommands: that nothing is documented here, in the shapes clients expect.
+/// `COMMAND`'s subcommands. Names and counts are real; documentation and details are empty, in the
+/// shapes that clients expect.
 pub(super) fn describe(subcommand: &Bytes, arguments: &[Bytes]) -> Answer {
     Ok(match (lower(subcommand).as_str(), arguments) {
         ("docs", _) => wire::map([]),
@@ -177,7 +179,10 @@ pub(super) fn describe(subcommand: &Bytes, arguments: &[Bytes]) -> Answer {
     })
 }
 
-/// Whether `TYPE` means subscribers or all others; replicas and masters there are none of.
+/// Whether the argument of `TYPE` means subscribers; otherwise it means all other clients.
+///
+/// # Errors
+/// For any other type: no replica or master ever connects to the broker.
 fn is_pubsub(kind: &Bytes) -> Result<bool, String> {
     match lower(kind).as_str() {
         "pubsub" => Ok(true),

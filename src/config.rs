@@ -1,4 +1,6 @@
-//! Flags and environment → one plain, already valid [`Config`]; every mistake is named at once.
+//! Turns flags and environment variables ([`Settings`]) into a validated [`Config`].
+//!
+//! All invalid settings are collected and reported together in [`BadSettings`], not one per start.
 
 use std::{
     fmt,
@@ -43,7 +45,8 @@ use https::Hosts;
 use parse::{Check, boolean, duration, given, patterns, size, split_host_port};
 
 const HTTP_ADDR: &str = ":8080";
-/// With a public name; where HTTP-01 challenges and who types the bare name will ask.
+/// Default of HTTP_ADDR if RTHOST is set: HTTP-01 challenges, and browsers that are given a host
+/// name without a scheme, connect to port 80.
 const PUBLIC_HTTP_ADDR: &str = ":80";
 const ADMIN_ADDR: &str = "127.0.0.1:8081";
 const REDIS_CHANNELS: &str = "*";
@@ -56,109 +59,113 @@ const GRACE: &str = "10s";
 const LOG_FORMAT: &str = "text";
 const LOG_LEVEL: &str = "info";
 
-/// Redis' own port, where the embedded broker listens too.
+/// Redis' default port; the embedded broker listens on it too unless another port is set.
 pub const REDIS_PORT: u16 = 6379;
-/// Below the engine's ping timeout of 20 s, so that a slow viewer is told apart from a dead one.
+/// Below Engine.IO's ping timeout of 20 s, so that a slow client is disconnected as slow before the
+/// timeout would count it as dead.
 const SLOW_AFTER_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(19));
-/// A replay has to fit into a client's queue anyway.
+/// One replay is limited to what fits into a client's queue, so clients gain little from more.
 const HISTORY_MAX: usize = 10_000;
-/// For a look back over a day.
+/// The upper bound allows clients to look back over a day.
 const HISTORY_TTL_RANGE: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(24 * 60 * 60));
-/// More lanes than cores gain nothing, and each has its part of the queue's bounds.
+/// Lanes beyond the number of cores gain nothing, and the queue's bounds are divided evenly among
+/// the lanes.
 const LANES_MAX: NonZero<usize> = NonZero::new(64).unwrap();
-/// Below what may wait between Redis and the rooms, so that one message cannot fill that.
+/// In bytes. Smaller than the queue between Redis and the rooms (25 MiB), so that a single message
+/// cannot fill the queue.
 const MAX_PAYLOAD_MAX: usize = 16 << 20;
-/// Container platforms kill after minutes at most.
+/// Container platforms kill a stopping process after a few minutes at most.
 const GRACE_MAX: Duration = Duration::from_secs(600);
 
-/// Everything the server has to know to run. Plain values, all of them valid.
+/// The validated configuration of the server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where page and sockets are served, or the way to HTTPS.
+    /// Address for plain HTTP: it serves the page and the sockets, or redirects to HTTPS if
+    /// [`https`](Self::https) is set.
     pub http_addr: ListenAddr,
-    /// HTTPS, if it is served.
+    /// Listener, port and certificate of HTTPS; `None` = HTTPS is off.
     pub https: Option<Https>,
-    /// Where health and metrics are served; `None` = nowhere.
+    /// Address for health and metrics; `None` = they are not served.
     pub admin_addr: Option<ListenAddr>,
-    /// Public host names, as the demo's `RTHOST`; the first is no wildcard.
+    /// Public host names, from `RTHOST`. If there are any, the first is not a wildcard.
     pub hosts: Vec<String>,
-    /// Host names that requests may use besides those, from `HOSTS`; `*` = all.
+    /// Host names that requests may use besides [`hosts`](Self::hosts), from `HOSTS`; `*` = any.
     pub allowed_hosts: Vec<String>,
-    /// Where messages come from.
+    /// The Redis or the embedded broker that messages are received from.
     pub source: Source,
-    /// Where to publish and to probe from; `None` = at the source itself.
+    /// The Redis that messages and probes are published to; `None` = the source itself.
     pub publish_host: Option<RedisAddress>,
-    /// Redis glob patterns, without duplicates, at least one.
+    /// Channel patterns to subscribe to, as Redis globs: at least one, without duplicates.
     pub channels: Vec<String>,
-    /// Messages kept of each room.
+    /// Maximum number of messages kept in each room's history; 0 keeps none.
     pub history: usize,
-    /// How long they are kept.
+    /// Maximum age of a message in a history.
     pub history_ttl: Duration,
-    /// Bytes of all that is kept; `None` = by the memory there is.
+    /// Maximum size of all histories together, in bytes; `None` = depends on the available memory.
     pub history_bytes: Option<usize>,
-    /// A folder in which it outlives the process.
+    /// Folder in which the history is saved, so that it outlives the process.
     pub state_dir: Option<PathBuf>,
-    /// Between how many tasks the rooms' fan-out is divided.
+    /// Number of tasks among which the fan-out is divided, by room.
     pub lanes: NonZero<usize>,
-    /// A folder to serve instead of the built-in page.
+    /// Folder to serve instead of the built-in page.
     pub assets: Option<PathBuf>,
-    /// Whether a join is told to the room's others.
+    /// Whether a join emits `hello` to the other sockets in the room.
     pub hello: bool,
-    /// After how long behind a viewer is ended.
+    /// A client that reads none of its pending bytes for this long is disconnected.
     pub slow_after: Duration,
-    /// Who may watch and publish, by JWTs; `None` = everybody may watch.
+    /// How JWTs are verified; `None` = clients may watch without a token.
     pub tokens: Option<Tokens>,
     /// Bearer tokens that may publish on every channel.
     pub publish_tokens: Vec<Secret>,
-    /// Bytes of the largest payload.
+    /// Maximum size of a payload in bytes.
     pub max_payload: usize,
-    /// Whose pages may connect besides our own.
+    /// Origins whose pages may connect, besides the server's own origin.
     pub allowed_origins: Vec<AllowedOrigin>,
-    /// Proxies whose word about the client counts.
+    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Host` are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// How much anyone may ask for.
+    /// Limits on connections, sockets and memory.
     pub limits: Limits,
-    /// Over how long connections are closed at the end.
+    /// Time over which the closing of connections is spread when the server drains.
     pub grace: Duration,
-    /// How the log is written.
+    /// Format of the log.
     pub log_format: LogFormat,
-    /// From which level on the log is written.
+    /// The least severe level that is logged.
     pub log_level: tracing::Level,
 }
 
-/// Where messages come from.
+/// The Redis or the embedded broker that messages are received from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    /// The Redis at localhost:6379 if one answers there, else the embedded broker; with the
-    /// credentials that are set.
+    /// The Redis at this address (localhost:6379, with the configured credentials) if one answers
+    /// there, else the embedded broker.
     Detect(RedisAddress),
     /// The development broker in this process, on this loopback port (0 = any free one).
     Embedded(u16),
-    /// This Redis, always.
+    /// This Redis, whether it answers or not.
     Redis(RedisAddress),
 }
 
-/// How the log is written.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LogFormat {
-    /// One line for a person.
+    /// One line of text per event, for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line, for programs.
     Json,
 }
 
 /// An address to listen on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenAddr {
-    /// `None` = all interfaces.
+    /// Host name or IP address without brackets; `None` = all interfaces.
     pub host: Option<String>,
     /// 0 = any free port.
     pub port: u16,
 }
 
 impl ListenAddr {
-    /// Whether this machine alone reaches it.
+    /// Whether only this machine can reach the address.
     pub fn is_loopback(&self) -> bool {
         self.host.as_deref().is_some_and(|host| {
             let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
@@ -197,12 +204,12 @@ impl FromStr for ListenAddr {
     }
 }
 
-/// A value that must not be shown.
+/// A secret text. Its `Debug` output does not contain it, so it cannot get into a log by mistake.
 #[derive(Clone, PartialEq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The value itself, for the one who has to send it.
+    /// The secret itself, for code that sends it or compares it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -220,21 +227,21 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Every setting that is wrong, each with what to do about it.
+/// All invalid settings, each with what to do about it.
 #[derive(Debug, PartialEq)]
 pub struct BadSettings(Vec<Problem>);
 
-/// A setting that is wrong.
+/// An invalid setting.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
-    /// Its name, as in the environment.
+    /// The name of the setting's environment variable.
     pub setting: String,
-    /// What is wrong with it, and what to do.
+    /// What is wrong with the value, and what to do. It never contains a secret.
     pub problem: String,
 }
 
 impl BadSettings {
-    /// One by one.
+    /// The problems, in the order in which they were found.
     pub fn problems(&self) -> &[Problem] {
         &self.0
     }
@@ -252,8 +259,11 @@ impl fmt::Display for BadSettings {
 impl std::error::Error for BadSettings {}
 
 impl Config {
-    /// The configuration of this process. A variable that looks like a misspelt setting counts as
-    /// a mistake too, if the server would be open without that setting.
+    /// Validates the settings of this process.
+    ///
+    /// # Errors
+    /// Names all invalid settings. A variable that looks like a misspelt setting counts as one of
+    /// them if the server would be open without that setting.
     pub fn read(settings: Settings, misspelt: &[Misspelt]) -> Result<Self, BadSettings> {
         let open: Vec<_> =
             misspelt.iter().filter(|name| name.leaves_open).map(Problem::from).collect();
@@ -289,7 +299,7 @@ impl TryFrom<Settings> for Config {
             check.value("REDIS_CHANNELS", &settings.redis_channels, REDIS_CHANNELS, patterns);
         let history = check.value("HISTORY", &settings.history, HISTORY, |text| {
             let count = text.parse().ok().filter(|&count| count <= HISTORY_MAX);
-            count.ok_or_else(|| format!("`{text}` is no whole number from 0 to {HISTORY_MAX}"))
+            count.ok_or_else(|| format!("`{text}` is not a whole number from 0 to {HISTORY_MAX}"))
         });
         let history_ttl = check.value("HISTORY_TTL", &settings.history_ttl, HISTORY_TTL, |text| {
             duration(text, HISTORY_TTL_RANGE)
@@ -298,14 +308,20 @@ impl TryFrom<Settings> for Config {
             given(settings.history_bytes).and_then(|text| check.take("HISTORY_BYTES", size(&text)));
         let lanes = given(settings.lanes).map_or(Some(cores()), |text| {
             let lanes = text.parse().ok().filter(|&lanes| lanes <= LANES_MAX);
-            let problem = || format!("`{text}` is no whole number from 1 to {LANES_MAX}");
+            let problem = || format!("`{text}` is not a whole number from 1 to {LANES_MAX}");
             check.take("LANES", lanes.ok_or_else(problem))
         });
         let state_dir = given(settings.state_dir).map(PathBuf::from);
         let assets = given(settings.assets).map(PathBuf::from);
         if let Some(dir) = assets.as_deref().filter(|dir| !files::is_file(&dir.join("index.html")))
         {
-            check.problem("ASSETS", format!("`{}` has no index.html to serve", dir.display()));
+            check.problem(
+                "ASSETS",
+                format!(
+                    "`{}` has no index.html to serve; name a folder that has one",
+                    dir.display()
+                ),
+            );
         }
         let hello = check.value("HELLO", &settings.hello, HELLO, boolean);
         let slow_after = check.value("SLOW_AFTER", &settings.slow_after, SLOW_AFTER, |text| {
@@ -314,7 +330,7 @@ impl TryFrom<Settings> for Config {
         let max_payload = check.value("MAX_PAYLOAD", &settings.max_payload, MAX_PAYLOAD, |text| {
             let fits = |&size: &usize| size <= MAX_PAYLOAD_MAX;
             let size = Some(size(text)?).filter(fits);
-            size.ok_or_else(|| format!("`{text}` is too large; up to 16MiB is possible"))
+            size.ok_or_else(|| format!("`{text}` is too large; write a size up to 16MiB"))
         });
         let allowed_origins = given(settings.allowed_origins).map_or(Some(Vec::new()), |text| {
             check.take("ALLOWED_ORIGINS", origins::origins(&text))
@@ -329,11 +345,11 @@ impl TryFrom<Settings> for Config {
             check.value("LOG_FORMAT", &settings.log_format, LOG_FORMAT, |text| match text {
                 "text" => Ok(LogFormat::Text),
                 "json" => Ok(LogFormat::Json),
-                _ => Err(format!("`{text}` is no format; write text or json")),
+                _ => Err(format!("`{text}` is not a log format; write text or json")),
             });
         let log_level = check.value("LOG_LEVEL", &settings.log_level, LOG_LEVEL, |text| {
             text.parse().map_err(|_| {
-                format!("`{text}` is no level; write error, warn, info, debug or trace")
+                format!("`{text}` is not a log level; write error, warn, info, debug or trace")
             })
         });
 
@@ -374,7 +390,7 @@ impl TryFrom<Settings> for Config {
     }
 }
 
-/// What this process may use, as a container allows it.
+/// Default of LANES: the cores that this process may use, which a container may limit.
 fn cores() -> NonZero<usize> {
     thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN).min(LANES_MAX)
 }

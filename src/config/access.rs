@@ -1,4 +1,5 @@
-//! Who may come in: by a token, and by the word of a proxy about where a request is from.
+//! The settings of access: tokens for watching and publishing, allowed host names and trusted
+//! proxies.
 
 use std::net::IpAddr;
 
@@ -6,17 +7,21 @@ use ipnet::IpNet;
 
 use super::{BadSettings, Check, Secret, Settings, Tokens, https::is_host, tokens};
 
-/// Who may watch and publish, as the settings and the files that they name say now.
+/// The keys and tokens that decide about access, as read from the settings and the files that they
+/// name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AccessKeys {
-    /// By JWTs; `None` = everybody may watch.
+    /// How JWTs are verified; `None` = clients may watch without a token.
     pub tokens: Option<Tokens>,
     /// Bearer tokens that may publish on every channel.
     pub publish_tokens: Vec<Secret>,
 }
 
 impl AccessKeys {
-    /// Reads them again. It blocks, where they are in files.
+    /// Reads the keys and tokens, also again after a change. Blocks if they are in files.
+    ///
+    /// # Errors
+    /// Names all invalid settings of keys and tokens.
     pub fn read(settings: &Settings) -> Result<Self, BadSettings> {
         let mut check = Check(Vec::new());
         let keys = Self::checked(&mut check, settings);
@@ -35,26 +40,28 @@ impl AccessKeys {
     }
 }
 
-/// Tokens, comma-separated or one a line: a new one can be handed out before the old one goes.
+/// Splits tokens that are comma-separated or one per line. Several tokens allow rotation: a new one
+/// is valid before the old one is removed.
 fn split(text: &Secret) -> Vec<Secret> {
     let tokens = text.expose().split([',', '\n']).map(str::trim).filter(|token| !token.is_empty());
     tokens.map(|token| token.to_owned().into()).collect()
 }
 
-/// Host names, comma-separated, in small letters: `*.example.com` stands for one label, `*` for all.
+/// Parses comma-separated host names into lower case. The `*` in `*.example.com` stands for one
+/// label, `*` alone for any host name.
 pub(super) fn hosts(text: &str) -> Result<Vec<String>, String> {
     let one = |text: &str| {
         let name = text.to_ascii_lowercase();
-        // Names in a container's network may have an underscore, which DNS has not.
+        // Host names in container networks may contain underscores, which `is_host` rejects.
         let plain = name.strip_prefix("*.").unwrap_or(&name).replace('_', "-");
         (name == "*" || is_host(&plain)).then_some(name).ok_or_else(|| {
-            format!("`{text}` is no host name; write names without ports, e.g. rt.example.com or *.example.com, or * for all")
+            format!("`{text}` is not a host name; write names without ports, e.g. rt.example.com or *.example.com, or * for all")
         })
     };
     text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(one).collect()
 }
 
-/// Addresses and networks, comma-separated, without doubles.
+/// Parses comma-separated IP addresses and networks, and removes duplicates.
 pub(super) fn networks(text: &str) -> Result<Vec<IpNet>, String> {
     let mut networks = Vec::new();
     for text in text.split(',').map(str::trim).filter(|text| !text.is_empty()) {

@@ -1,10 +1,11 @@
-//! Secrets that are read when they are used, so that those in files can be mended while we run.
+//! Secrets that are read each time they are used, so that a file can be replaced while the server
+//! runs.
 
 use std::path::PathBuf;
 
 use super::{Check, Secret, files, given};
 
-/// The names that lego has for some settings besides ours.
+/// Settings, and the second names that lego has for them.
 const LEGO: [(&str, &str); 4] = [
     ("CLOUDFLARE_DNS_API_TOKEN", "CF_DNS_API_TOKEN"),
     ("CLOUDFLARE_ZONE_API_TOKEN", "CF_ZONE_API_TOKEN"),
@@ -12,34 +13,41 @@ const LEGO: [(&str, &str); 4] = [
     ("CLOUDFLARE_API_KEY", "CF_API_KEY"),
 ];
 
-/// A secret, and where it stands.
+/// A secret from a variable or a file. The file is read at each use, not once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Credential {
-    /// The setting it stands in.
+    /// Name of the setting that holds the secret or names its file, for error messages.
     pub setting: String,
     place: Place,
-    /// White space at both ends belongs to it, except for the line end of a file.
+    /// Whether white space at both ends belongs to the secret. The line end of a file never does.
     literal: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum Place {
+    /// The value of the setting.
     Here(Secret),
+    /// A file that the setting names.
     File(PathBuf),
 }
 
 impl Credential {
-    /// A secret of a setting, taken as it is.
+    /// A secret from the value of a setting, taken literally.
     pub fn literal(setting: &str, secret: String) -> Self {
         Self { setting: setting.to_owned(), place: Place::Here(secret.into()), literal: true }
     }
 
-    /// The secret as it is now, or why it cannot be had. It blocks, where it is in a file.
+    /// The current secret. Blocks if the secret is in a file, for at most 5 s.
+    ///
+    /// # Errors
+    /// The file cannot be read in time, or is empty.
     pub fn read(&self) -> Result<Secret, String> {
         match &self.place {
             Place::Here(secret) => Ok(secret.clone()),
             Place::File(file) => match files::read(file)? {
-                text if text.trim().is_empty() => Err(format!("`{}` is empty", file.display())),
+                text if text.trim().is_empty() => {
+                    Err(format!("`{}` is empty; write the secret into it", file.display()))
+                }
                 text if self.literal => Ok(text.trim_end_matches(['\r', '\n']).to_owned().into()),
                 text => Ok(text.trim().to_owned().into()),
             },
@@ -47,7 +55,7 @@ impl Credential {
     }
 }
 
-/// Lego's name for one of our variables, if it has another one.
+/// Lego's second name for a variable, if there is one.
 pub(super) fn lego(variable: &str) -> Option<String> {
     LEGO.iter().find_map(|(ours, lego)| {
         let suffix = variable.strip_prefix(ours).filter(|suffix| ["", "_FILE"].contains(suffix))?;
@@ -55,7 +63,9 @@ pub(super) fn lego(variable: &str) -> Option<String> {
     })
 }
 
-/// A secret of a setting, of its file, or of lego's other name for it.
+/// A secret from a setting, from the file that its `_FILE` twin names, or from lego's second name
+/// for either. White space at both ends is ignored. `None` if it is not set; a problem is noted in
+/// `check`.
 pub fn credential(
     check: &mut Check,
     name: &str,
@@ -71,7 +81,8 @@ pub fn credential(
     of_either(check, name, value, file, false)
 }
 
-/// A secret of a setting or of its file in which white space counts.
+/// A secret from a setting or from the file that its `_FILE` twin names, in which white space
+/// counts. `None` if it is not set; a problem is noted in `check`.
 pub fn literal(
     check: &mut Check,
     name: &str,

@@ -1,4 +1,5 @@
-//! The settings of DNS-01: who makes TXT records, with which credentials, and who is asked for them.
+//! The settings of DNS-01: the provider that creates TXT records, its credentials, and the name
+//! servers that are asked for the records.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -16,54 +17,58 @@ use super::{
 
 pub(super) const ACME_DNS_WAIT: &str = "2m";
 pub(super) const CLOUDFLARE_API_URL: &str = "https://api.cloudflare.com/client/v4";
-/// Slow providers take minutes; a CA does not keep an order open for ever.
+/// Slow providers take minutes to publish a record, but a CA does not keep an order open forever.
 const WAIT_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
-/// Where name servers listen.
+/// The port of a name server whose address has none.
 const DNS_PORT: u16 = 53;
-/// How TXT records are made, and how long they may take.
+/// How TXT records are created, and how long they may take to be published.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dns {
-    /// Who makes them.
+    /// The provider that creates them.
     pub provider: DnsProvider,
-    /// Who is asked whether they are there; none = the zone's own name servers.
+    /// Name servers that are asked whether a record is published; empty = the zone's own ones.
     pub resolvers: Vec<SocketAddr>,
-    /// How long they may take to be there.
+    /// How long the server waits until a record is published.
     pub wait: Duration,
 }
 
-/// Who makes TXT records.
+/// The provider that creates TXT records.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DnsProvider {
     /// Cloudflare's API at this URL.
     Cloudflare(String, CloudflareAccess),
-    /// A program.
+    /// A program that is called once for each change.
     Exec {
-        /// Where it is.
+        /// Path of the program; a bare name is looked up in `PATH`.
         path: PathBuf,
-        /// It is handed the challenge itself instead of the record.
+        /// The program gets the challenge itself (host, token, key authorization) instead of the
+        /// record.
         raw: bool,
     },
-    /// A server at this URL.
+    /// An HTTP server that is sent a request for each change.
     HttpReq {
-        /// Without the name of the request.
+        /// URL without `/present` or `/cleanup`, and without a slash at its end.
         endpoint: String,
-        /// It is handed the challenge itself instead of the record.
+        /// The server gets the challenge itself (host, token, key authorization) instead of the
+        /// record.
         raw: bool,
-        /// User name and password.
+        /// User name and password, if the server asks for them.
         user: Option<(Credential, Credential)>,
     },
 }
 
-/// How Cloudflare knows us.
+/// How requests to Cloudflare's API are authenticated.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CloudflareAccess {
-    /// By a token that may edit the zone's records, and perhaps another that may read the zone.
+    /// An API token that may edit the zone's records, and optionally another that may read the
+    /// zone.
     Token(Credential, Option<Credential>),
-    /// By the account's e-mail address and its global key.
+    /// The account's e-mail address and its global API key.
     Key(Credential, Credential),
 }
 
-/// Who makes TXT records, if anybody is set.
+/// The settings of DNS-01; `None` if no provider is set or a setting is invalid, which `check`
+/// notes.
 pub(super) fn dns(check: &mut Check, settings: &DnsSettings) -> Option<Dns> {
     let provider = provider(check, settings);
     let resolvers = given(settings.acme_dns_resolvers.clone())
@@ -86,7 +91,7 @@ fn provider(check: &mut Check, settings: &DnsSettings) -> Option<DnsProvider> {
         Some(asked) => match found.into_iter().find(|(name, _)| *name == asked) {
             Some((_, Found::Nothing(missing))) => Err(format!("{asked} needs {missing}")),
             Some((_, found)) => Ok(found),
-            None => Err(format!("`{asked}` is no provider; write cloudflare, exec or httpreq")),
+            None => Err(format!("`{asked}` is not a provider; write cloudflare, exec or httpreq")),
         },
         None => {
             let found: Vec<_> = found.into_iter().filter(|(_, found)| there(found)).collect();
@@ -95,7 +100,7 @@ fn provider(check: &mut Check, settings: &DnsSettings) -> Option<DnsProvider> {
                 1 => Ok(found.into_iter().next()?.1),
                 _ => {
                     let names: Vec<_> = found.iter().map(|(name, _)| *name).collect();
-                    Err(format!("name one: there are settings of {}", names.join(" and ")))
+                    Err(format!("there are settings of {}; name one", names.join(" and ")))
                 }
             }
         }
@@ -106,12 +111,13 @@ fn provider(check: &mut Check, settings: &DnsSettings) -> Option<DnsProvider> {
     }
 }
 
-/// What there is of a provider's settings.
+/// The settings of a provider, as far as they are set.
 enum Found {
-    /// None; this is what is needed.
+    /// No setting is set; this one would be needed.
     Nothing(&'static str),
-    /// Not enough, and it has been said.
+    /// A setting is missing or invalid, and the problem has been noted.
     Wrong,
+    /// All settings that the provider needs.
     All(DnsProvider),
 }
 
@@ -140,13 +146,13 @@ fn cloudflare(check: &mut Check, settings: &DnsSettings) -> Found {
         (None, Some(email), Some(key)) => CloudflareAccess::Key(email, key),
         (None, None, None) => return Found::Nothing("CLOUDFLARE_DNS_API_TOKEN"),
         (None, Some(email), None) => {
-            let problem = format!("{} is set, and its key is missing", email.setting);
+            let problem = format!("{} is set, but its key is missing; set both", email.setting);
             check.problem("CLOUDFLARE_API_KEY", problem);
             return Found::Wrong;
         }
         (None, None, Some(key)) => {
             let problem = format!(
-                "{} is set, and its e-mail address is missing; an API token belongs into CLOUDFLARE_DNS_API_TOKEN",
+                "{} is set, but its e-mail address is missing; if the key is an API token, set it as CLOUDFLARE_DNS_API_TOKEN",
                 key.setting
             );
             check.problem("CLOUDFLARE_EMAIL", problem);
@@ -163,9 +169,9 @@ fn exec(check: &mut Check, settings: &DnsSettings) -> Found {
     let Some(path) = given(settings.exec_path.clone()).map(PathBuf::from) else {
         return Found::Nothing("EXEC_PATH");
     };
-    // A bare name is looked for in PATH, when it is called.
+    // A bare name is looked up in PATH when the program is called.
     if path.components().count() > 1 && !path.is_file() {
-        check.problem("EXEC_PATH", format!("`{}` is no file", path.display()));
+        check.problem("EXEC_PATH", format!("`{}` is not a file; name a program", path.display()));
         return Found::Wrong;
     }
     raw.map_or(Found::Wrong, |raw| Found::All(DnsProvider::Exec { path, raw }))
@@ -189,7 +195,7 @@ fn httpreq(check: &mut Check, settings: &DnsSettings) -> Found {
         (name, password) => {
             let missing = if name.is_none() { "HTTPREQ_USERNAME" } else { "HTTPREQ_PASSWORD" };
             let there = name.or(password).map(|there| there.setting).unwrap_or_default();
-            check.problem(missing, format!("{there} is set, and this is missing"));
+            check.problem(missing, format!("{there} is set, but this is missing; set both"));
             return Found::Wrong;
         }
     };
@@ -203,18 +209,19 @@ fn is_raw(mode: Option<String>) -> Result<bool, String> {
     match given(mode).as_deref() {
         None => Ok(false),
         Some("RAW") => Ok(true),
-        Some(other) => Err(format!("`{other}` is no mode; write RAW, or nothing")),
+        Some(other) => Err(format!("`{other}` is not a mode; write RAW, or leave it unset")),
     }
 }
 
-/// Without the slash at its end. It may hold credentials, so that no error repeats it.
+/// An http or https URL without the slash at its end. Errors do not repeat the text, since it may
+/// hold credentials.
 fn url(text: &str) -> Result<String, String> {
     match url::Url::parse(text) {
         Ok(url) if has_credentials(&url) => Err(CREDENTIALS.to_owned()),
         Ok(url) if matches!(url.scheme(), "https" | "http") && url.has_host() => {
             Ok(text.trim_end_matches('/').to_owned())
         }
-        _ => Err("it is no http or https URL".to_owned()),
+        _ => Err("it is not an http or https URL; write e.g. https://dns.example.com".to_owned()),
     }
 }
 
@@ -225,7 +232,7 @@ fn resolvers(text: &str) -> Result<Vec<SocketAddr>, String> {
             Err(_) => split_host_port(text)?,
         };
         let address = host.parse().map_err(|_| {
-            format!("`{text}` is no address; write e.g. 1.1.1.1, 10.0.0.53:5353 or [::1]:53")
+            format!("`{text}` is not an address; write e.g. 1.1.1.1, 10.0.0.53:5353 or [::1]:53")
         })?;
         Ok(SocketAddr::new(address, port.unwrap_or(DNS_PORT)))
     };

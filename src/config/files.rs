@@ -1,4 +1,5 @@
-//! Files that settings name, asked with a time limit: they may lie on a share whose server is gone.
+//! Reads the files that settings name, with a time limit: a file may be on a network share whose
+//! server does not answer.
 
 use std::{
     fs,
@@ -8,11 +9,14 @@ use std::{
     time::Duration,
 };
 
-/// For one file to be read. Settings are read before anything else runs, or on a thread that may
-/// wait.
+/// Time limit for one file. The calls block: settings are read before anything else runs, or on a
+/// thread that may block.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The text of a file, or why it cannot be had.
+/// Reads a file as text.
+///
+/// # Errors
+/// The text names the file and the reason, such as no answer within the time limit.
 pub(super) fn read(file: &Path) -> Result<String, String> {
     let name = file.display();
     match within_limit(file, fs::read_to_string) {
@@ -21,12 +25,13 @@ pub(super) fn read(file: &Path) -> Result<String, String> {
     }
 }
 
-/// Whether there is such a file. One that does not answer in time is none.
+/// Whether the path is a file; `false` if there is no answer within the time limit.
 pub(super) fn is_file(file: &Path) -> bool {
     within_limit(file, |file| file.is_file()).unwrap_or(false)
 }
 
-/// A thread that waits for a share cannot be ended: it is left behind.
+/// Runs `call` on a thread of its own; `None` if it takes longer than the time limit. A thread that
+/// hangs in a system call cannot be cancelled, so it is left running.
 fn within_limit<T: Send + 'static>(
     file: &Path,
     call: impl FnOnce(PathBuf) -> T + Send + 'static,

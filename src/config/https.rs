@@ -1,4 +1,4 @@
-//! The settings of HTTPS: under which names, where, and with which certificate.
+//! The settings of HTTPS: host names, listening address and certificate.
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -10,94 +10,96 @@ use super::{
 };
 
 const HTTPS_ADDR: &str = ":443";
-/// Where a public name is found, whatever `HTTPS_ADDR` says: between the two, containers and load
-/// balancers map ports.
+/// The port at which clients reach a public host name, whatever the port of `HTTPS_ADDR` is:
+/// containers and load balancers map one to the other.
 const PUBLIC_PORT: u16 = 443;
 pub(super) const ACME_CA: &str = "auto";
 pub(super) const ACME_CHALLENGE: &str = "auto";
-/// Bytes of a host's name, from DNS.
+/// Maximum length of a host name in bytes, from DNS.
 const MAX_HOST: usize = 253;
-/// Bytes of a part of it.
+/// Maximum length of a label of a host name in bytes, from DNS.
 const MAX_LABEL: usize = 63;
 
-/// HTTPS of our own.
+/// The settings of the server's own HTTPS.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Https {
-    /// Where page and sockets are served.
+    /// Address at which the page and the sockets are served.
     pub addr: ListenAddr,
-    /// The port at which the hosts are reached from outside; `None` = the one of `addr`.
+    /// The port at which clients reach the hosts from outside; `None` = the port of `addr`.
     pub public_port: Option<u16>,
-    /// Where the certificate comes from.
+    /// The source of the certificate.
     pub certificate: CertificateSource,
 }
 
-/// Where a certificate comes from.
+/// The source of the certificate.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CertificateSource {
-    /// Somebody else keeps them new.
+    /// Files, which another program renews; they are read again when they change.
     Files(CertificateFiles),
-    /// We order them.
+    /// This server orders and renews it from a CA.
     Acme(Acme),
 }
 
 /// How certificates are ordered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Acme {
-    /// From whom.
+    /// The CA that issues them.
     pub ca: Authority,
-    /// Roots to trust when talking to the CA, besides Mozilla's; PEM.
+    /// PEM file with root certificates to trust when connecting to the CA, besides Mozilla's and
+    /// those of `SSL_CERT_FILE`.
     pub ca_root: Option<PathBuf>,
-    /// Whom the CA may write to.
+    /// E-mail address at which the CA may contact the operator.
     pub email: Option<String>,
-    /// How it is proven that the hosts are ours.
+    /// How the CA validates the host names.
     pub challenge: Challenge,
-    /// Where certificates, account keys and back-off are kept.
+    /// Folder for certificates, account keys and the back-off after failed orders.
     pub store: PathBuf,
 }
 
-/// Who issues certificates.
+/// The CA that issues certificates.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Authority {
-    /// Let's Encrypt's production, or its staging where a restart would forget what was issued.
+    /// Let's Encrypt's production, or its staging if the issued certificates would be lost at a
+    /// restart of the container.
     Auto,
-    /// Let's Encrypt.
+    /// Let's Encrypt's production.
     Production,
-    /// Let's Encrypt's rehearsal: nobody trusts its certificates.
+    /// Let's Encrypt's staging, for tests: browsers do not trust its certificates.
     Staging,
-    /// An ACME directory.
+    /// The URL of an ACME directory, with `https`.
     Url(String),
 }
 
-/// How the CA sees that a host is ours.
+/// How the CA validates that this server controls a host name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Challenge {
-    /// By a TLS handshake at the host's port 443.
+    /// The CA makes a TLS handshake with the host's port 443.
     TlsAlpn01,
-    /// By a request at the host's port 80.
+    /// The CA sends an HTTP request to the host's port 80.
     Http01,
-    /// By a TXT record beside the host's; the only one for wildcards.
+    /// The CA looks up a TXT record below the host name; the only challenge for wildcards.
     Dns01(Box<Dns>),
 }
 
-/// Two files in PEM format.
+/// The two PEM files of a certificate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CertificateFiles {
-    /// The chain, our own certificate first.
+    /// The chain; the server's own certificate is the first.
     pub cert: PathBuf,
-    /// Its key.
+    /// The private key of the server's certificate.
     pub key: PathBuf,
 }
 
-/// What `RTHOST` says.
+/// The parsed value of `RTHOST`.
 #[derive(Default)]
 pub(super) struct Hosts {
-    /// Names in small letters, without duplicates, wildcards last.
+    /// Host names in lower case, without duplicates, wildcards last.
     pub names: Vec<String>,
-    /// The first one's port.
+    /// The port of the first name, if it has one.
     port: Option<u16>,
 }
 
-/// HTTPS, if there is to be any.
+/// The settings of HTTPS; `None` if it is off or a setting is invalid, which `check` notes.
 pub(super) fn https(check: &mut Check, settings: &Settings, hosts: &Hosts) -> Option<Https> {
     let Hosts { names: hosts, port } = hosts;
     let public_port = (!hosts.is_empty()).then(|| port.unwrap_or(PUBLIC_PORT));
@@ -109,11 +111,15 @@ pub(super) fn https(check: &mut Check, settings: &Settings, hosts: &Hosts) -> Op
             Some(Https { addr: addr?, public_port, certificate })
         }
         (Some(_), None) => {
-            check.problem("TLS_KEY", "TLS_CERT is set, and its key is missing".to_owned());
+            check
+                .problem("TLS_KEY", "TLS_CERT is set, but its key is missing; set both".to_owned());
             None
         }
         (None, Some(_)) => {
-            check.problem("TLS_CERT", "TLS_KEY is set, and its certificate is missing".to_owned());
+            check.problem(
+                "TLS_CERT",
+                "TLS_KEY is set, but its certificate is missing; set both".to_owned(),
+            );
             None
         }
         (None, None) if !hosts.is_empty() => {
@@ -122,7 +128,7 @@ pub(super) fn https(check: &mut Check, settings: &Settings, hosts: &Hosts) -> Op
         }
         (None, None) => {
             if !settings.https_addr.trim().is_empty() {
-                let problem = "there is no certificate for it; set RTHOST, or TLS_CERT and TLS_KEY";
+                let problem = "HTTPS has no certificate; set RTHOST, or TLS_CERT and TLS_KEY";
                 check.problem("HTTPS_ADDR", problem.to_owned());
             }
             None
@@ -132,13 +138,16 @@ pub(super) fn https(check: &mut Check, settings: &Settings, hosts: &Hosts) -> Op
 
 fn acme(check: &mut Check, settings: &Settings, hosts: &[String]) -> Option<Acme> {
     if let Some(host) = hosts.iter().find(|host| host.parse::<IpAddr>().is_ok()) {
-        let problem = format!("`{host}` is an address; certificates are ordered for names");
+        let problem = format!(
+            "`{host}` is an address, but certificates are ordered for names; write a host name, or set TLS_CERT and TLS_KEY"
+        );
         check.problem("RTHOST", problem);
     }
     let ca = check.value("ACME_CA", &settings.acme_ca, ACME_CA, authority);
     let problems = check.0.len();
     let dns = dns(check, &settings.dns);
-    // What is wrong with the provider has been said; it is not missing.
+    // If the provider's settings have problems, these are noted already: do not report the provider
+    // as missing too.
     let challenge = if check.0.len() > problems {
         None
     } else {
@@ -149,24 +158,28 @@ fn acme(check: &mut Check, settings: &Settings, hosts: &[String]) -> Option<Acme
     let wildcard = hosts.iter().find(|host| host.starts_with('*'));
     if let (Some(host), Some(Challenge::TlsAlpn01 | Challenge::Http01)) = (wildcard, &challenge) {
         let problem = format!(
-            "`{host}` takes dns-01: set a DNS provider, e.g. CLOUDFLARE_DNS_API_TOKEN or EXEC_PATH; or TLS_CERT and TLS_KEY"
+            "`{host}` needs dns-01; set a DNS provider, e.g. CLOUDFLARE_DNS_API_TOKEN or EXEC_PATH, or set TLS_CERT and TLS_KEY"
         );
         check.problem("RTHOST", problem);
     }
     let ca_root = given(settings.acme_ca_root.clone()).map(PathBuf::from);
     let email = given(settings.acme_email.clone());
     if let Some(email) = email.as_deref().filter(|email| !email.contains('@')) {
-        check.problem("ACME_EMAIL", format!("`{email}` is no e-mail address"));
+        check.problem(
+            "ACME_EMAIL",
+            format!("`{email}` is not an e-mail address; write e.g. admin@example.com"),
+        );
     }
     let store = given(settings.cert_dir.clone()).map(PathBuf::from).or_else(data_folder);
     if store.is_none() {
-        let problem = "neither HOME nor XDG_DATA_HOME says where; set a folder that stays";
+        let problem = "neither HOME nor XDG_DATA_HOME is set; name a folder that outlives restarts";
         check.problem("CERT_DIR", problem.to_owned());
     }
     Some(Acme { ca: ca?, ca_root, email, challenge: challenge?, store: store? })
 }
 
-/// The XDG base directory specification's folder for data, and ours in it.
+/// `roomcast` in the data folder of the XDG base directory specification, whose variables have to
+/// be absolute paths.
 fn data_folder() -> Option<PathBuf> {
     let absolute =
         |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -182,9 +195,9 @@ fn authority(text: &str) -> Result<Authority, String> {
         other => match url::Url::parse(other) {
             Ok(url) if has_credentials(&url) => Err(CREDENTIALS.to_owned()),
             Ok(url) if url.scheme() == "https" => Ok(Authority::Url(other.to_owned())),
-            _ => {
-                Err(format!("`{other}` is no CA; write auto, production, staging or an https URL"))
-            }
+            _ => Err(format!(
+                "`{other}` is not a CA; write auto, production, staging or an https URL"
+            )),
         },
     }
 }
@@ -195,13 +208,13 @@ fn challenge(text: &str, dns: Option<Dns>) -> Result<Challenge, String> {
         ("auto", None) | ("tls-alpn-01", _) => Ok(Challenge::TlsAlpn01),
         ("http-01", _) => Ok(Challenge::Http01),
         ("dns-01", None) => {
-            Err("dns-01 takes a DNS provider: set e.g. CLOUDFLARE_DNS_API_TOKEN, EXEC_PATH or HTTPREQ_ENDPOINT".to_owned())
+            Err("dns-01 needs a DNS provider; set e.g. CLOUDFLARE_DNS_API_TOKEN, EXEC_PATH or HTTPREQ_ENDPOINT".to_owned())
         }
-        _ => Err(format!("`{text}` is no challenge; write auto, tls-alpn-01, http-01 or dns-01")),
+        _ => Err(format!("`{text}` is not a challenge; write auto, tls-alpn-01, http-01 or dns-01")),
     }
 }
 
-/// Host names, comma-separated; the first may name a port.
+/// Parses comma-separated host names, of which the first may have a port.
 pub(super) fn hosts(text: &str) -> Result<Hosts, String> {
     let (mut names, mut with_port): (Vec<String>, _) = (Vec::new(), None);
     for host in text.split(',').map(str::trim).filter(|host| !host.is_empty()) {
@@ -211,7 +224,7 @@ pub(super) fn hosts(text: &str) -> Result<Hosts, String> {
         let port = port.map(|port| port.parse().ok().filter(|&port: &u16| port > 0));
         if !is_host(name.strip_prefix("*.").unwrap_or(&name)) || port == Some(None) {
             return Err(format!(
-                "`{host}` is no host name; write e.g. rt.example.com, or rt.example.com:8443"
+                "`{host}` is not a host name; write e.g. rt.example.com, or rt.example.com:8443"
             ));
         }
         if let Some(port) = port.flatten() {
@@ -221,14 +234,18 @@ pub(super) fn hosts(text: &str) -> Result<Hosts, String> {
             names.push(name);
         }
     }
-    // Plain requests are redirected to the first one.
+    // Plain requests are redirected to the first name, so it cannot be a wildcard. The sort is
+    // stable.
     names.sort_by_key(|name| name.starts_with('*'));
     if names.first().is_some_and(|name| name.starts_with('*')) {
-        return Err("names wildcards alone; add a host that can be redirected to".to_owned());
+        return Err(
+            "names only wildcards; add a host name that plain requests can be redirected to"
+                .to_owned(),
+        );
     }
     if let Some((name, _)) = with_port.as_ref().filter(|(name, _)| names.first() != Some(name)) {
         return Err(format!(
-            "`{name}` has a port; only the first host, which is redirected to, may have one"
+            "`{name}` has a port, but only the first host, to which plain requests are redirected, may have one; remove it"
         ));
     }
     Ok(Hosts { names, port: with_port.map(|(_, port)| port) })

@@ -1,18 +1,18 @@
-//! The names of the variables that are read, taken from the definition that makes flags and help.
+//! The names of the environment variables that are read, taken from the definition of the flags.
 
 use clap::{Args, Command};
 
 use super::{Settings, credential::lego};
 
-/// A variable that is read.
+/// An environment variable that is read.
 pub struct Variable {
-    /// Its name.
+    /// The variable's name.
     pub name: String,
-    /// Its value may hold a secret.
+    /// Whether its value may hold a secret.
     pub is_secret: bool,
 }
 
-/// All of them, lego's names for some of them too.
+/// All variables that are read, including lego's second names for some of them.
 pub fn variables() -> Vec<Variable> {
     let command = Settings::augment_args(Command::new("roomcast"));
     let variable = |arg: &clap::Arg| {
@@ -26,7 +26,7 @@ pub fn variables() -> Vec<Variable> {
     ours.into_iter().chain(also).collect()
 }
 
-/// The names of those that may hold a secret.
+/// The names of the variables whose values may hold a secret.
 pub fn secrets() -> impl Iterator<Item = String> {
     variables().into_iter().filter(|variable| variable.is_secret).map(|variable| variable.name)
 }

@@ -1,22 +1,23 @@
-//! Origins of pages, and patterns that allow some of them.
+//! Origins of pages, and the patterns of `ALLOWED_ORIGINS`.
 
 use std::fmt;
 
 use url::Url;
 
-/// Where a page is from, as browsers tell it by the header `Origin`.
+/// The origin of a page, as browsers send it in the header `Origin`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Origin {
-    /// Such as `https`.
+    /// Scheme in lower case, such as `https`.
     pub scheme: String,
-    /// In small letters; names outside of ASCII in Punycode.
+    /// Host in lower case; an internationalized name is in Punycode.
     pub host: String,
-    /// `None` = the scheme's usual one.
+    /// Port; `None` = the scheme's default port.
     pub port: Option<u16>,
 }
 
 impl Origin {
-    /// An origin, and nothing more than that; `null` is none.
+    /// Parses an origin. `None` for anything else: a URL with a path, a query, a fragment or
+    /// credentials, or the text `null`, which browsers send for opaque origins.
     pub fn parse(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok()?;
         let bare = url.username().is_empty()
@@ -36,14 +37,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Origins that may connect besides our own.
+/// A pattern of origins that may connect besides the server's own origin.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AllowedOrigin {
-    /// Every one that has a name: `*`.
+    /// `*`: every origin, except for the opaque `null`.
     Any,
-    /// This one.
+    /// Exactly this origin.
     One(Origin),
-    /// Those of hosts below this one: `https://*.example.com`.
+    /// `https://*.example.com`: the same scheme and port, and a host below this one at any depth.
     Below(Origin),
 }
 
@@ -59,7 +60,7 @@ impl AllowedOrigin {
         .filter(|allowed| !matches!(allowed, Self::One(one) | Self::Below(one) if one.host.contains('*')))
     }
 
-    /// Whether a page from there may connect.
+    /// Whether a page of this origin may connect.
     pub fn allows(&self, origin: &Origin) -> bool {
         match self {
             Self::Any => true,
@@ -87,13 +88,13 @@ impl fmt::Display for AllowedOrigin {
     }
 }
 
-/// Allowed origins, comma-separated.
+/// Parses comma-separated patterns of origins.
 pub(super) fn origins(text: &str) -> Result<Vec<AllowedOrigin>, String> {
     let origins = text.split(',').map(str::trim).filter(|text| !text.is_empty());
     origins
         .map(|text| {
             AllowedOrigin::parse(text).ok_or_else(|| {
-                format!("`{text}` is no origin; write e.g. https://app.example.com or https://*.example.com, or * for all")
+                format!("`{text}` is not an origin; write e.g. https://app.example.com or https://*.example.com, or * for all")
             })
         })
         .collect()

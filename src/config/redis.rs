@@ -1,4 +1,4 @@
-//! The settings of Redis: where to subscribe, where to publish, how to log in.
+//! The settings of Redis: the server to subscribe to, the one to publish to, and the credentials.
 
 use std::path::PathBuf;
 
@@ -8,15 +8,16 @@ use super::{
 
 const PUBLISH_HOST: &str = "REDIS_PUBLISH_HOST";
 
-/// What the settings say about Redis.
+/// The validated settings of Redis.
 pub struct Redis {
-    /// Where messages come from.
+    /// The Redis or the embedded broker to subscribe to.
     pub source: Source,
-    /// Where to publish, if that is another Redis.
+    /// The Redis to publish to, if it is another one.
     pub publish_host: Option<RedisAddress>,
 }
 
-/// Reads the settings. For a `public` server, the embedded broker is not chosen by default.
+/// Validates the settings of Redis; `None` if one of them is invalid, which `check` notes. If the
+/// server is `public` (`RTHOST` is set), the embedded broker is not chosen by default.
 pub fn redis(check: &mut Check, settings: &Settings, public: bool) -> Option<Redis> {
     let username = credential::literal(
         check,
@@ -32,7 +33,7 @@ pub fn redis(check: &mut Check, settings: &Settings, public: bool) -> Option<Red
     );
     let tls_files = tls_files(check, settings);
     let redishost = given(settings.redishost.clone());
-    // With two servers, the development broker is never meant.
+    // REDIS_PUBLISH_HOST names a second Redis, so the default is never the development broker.
     let only_redis = public || given(settings.redis_publish_host.clone()).is_some();
     let source = check.take("REDISHOST", source(redishost.as_deref(), only_redis));
     let publish_host = match given(settings.redis_publish_host.clone()) {
@@ -48,7 +49,7 @@ pub fn redis(check: &mut Check, settings: &Settings, public: bool) -> Option<Red
     let uses_tls = source.as_ref().and_then(Source::address).is_some_and(tls)
         || publish_host.as_ref().is_some_and(tls);
     if tls_files != RedisTlsFiles::default() && !uses_tls {
-        let problem = "is of no use without TLS; write REDISHOST=rediss://host:port".to_owned();
+        let problem = "has no effect without TLS; write REDISHOST=rediss://host:port".to_owned();
         check.problem(if tls_files.ca.is_some() { "REDIS_CA" } else { "REDIS_CERT" }, problem);
     }
     let source = source?.map(|address| RedisAddress {
@@ -59,7 +60,7 @@ pub fn redis(check: &mut Check, settings: &Settings, public: bool) -> Option<Red
     });
     let publish_host = publish_host.map(|address| RedisAddress {
         setting: PUBLISH_HOST,
-        // A URL of its own may name another user.
+        // The credentials in its own URL take precedence: it may have another user.
         username: address.username.or(username),
         password: address.password.or(password),
         tls_files,
@@ -92,7 +93,7 @@ fn source(redishost: Option<&str>, only_redis: bool) -> Result<Source, String> {
         Some("embedded") => Ok(Source::Embedded(REDIS_PORT)),
         Some(text) => match text.strip_prefix("embedded:") {
             Some(port) => port.parse().map(Source::Embedded).map_err(|_| {
-                format!("`{port}` is no port; write embedded or embedded:{REDIS_PORT}")
+                format!("`{port}` is not a port; write embedded or embedded:{REDIS_PORT}")
             }),
             None => text.parse().map(Source::Redis),
         },
@@ -100,7 +101,7 @@ fn source(redishost: Option<&str>, only_redis: bool) -> Result<Source, String> {
 }
 
 impl Source {
-    /// The Redis; `None` = the embedded broker.
+    /// The address of the Redis; `None` for the embedded broker.
     fn address(&self) -> Option<&RedisAddress> {
         match self {
             Self::Detect(address) | Self::Redis(address) => Some(address),

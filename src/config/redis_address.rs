@@ -4,46 +4,46 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use super::{Credential, REDIS_PORT, split_host_port};
 
-/// The setting that addresses come from unless stated otherwise.
+/// The setting that most addresses come from: the default of [`RedisAddress::setting`].
 pub const REDISHOST: &str = "REDISHOST";
 
-/// A Redis: how to reach it, and how to log in.
+/// How to connect to a Redis and how to log in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RedisAddress {
-    /// The setting that names it, for error messages.
+    /// The setting that names this Redis, for error messages.
     pub setting: &'static str,
-    /// How to reach it.
+    /// How to connect.
     pub transport: Transport,
-    /// Read at each connect. `None` = Redis' `default` user.
+    /// User name for AUTH, read at each connect. `None` = Redis' `default` user.
     pub username: Option<Credential>,
-    /// Read at each connect. `None` = no AUTH is sent.
+    /// Password for AUTH, read at each connect. `None` = no AUTH is sent.
     pub password: Option<Credential>,
     /// Files for TLS, read at each connect.
     pub tls_files: RedisTlsFiles,
 }
 
-/// PEM files for `rediss://`.
+/// PEM files for TLS (`rediss://`).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RedisTlsFiles {
     /// The only roots to trust; `None` = Mozilla's and those of `SSL_CERT_FILE`.
     pub ca: Option<PathBuf>,
-    /// The client's certificate chain and its key, for a Redis that asks for one.
+    /// The client's certificate chain and its private key, for a Redis that asks for a certificate.
     pub client: Option<(PathBuf, PathBuf)>,
 }
 
-/// How to reach a Redis.
+/// How to connect to a Redis.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Transport {
     /// TCP, plain or with TLS.
     Tcp {
-        /// Name or address.
+        /// Host name or IP address; IPv6 without brackets.
         host: String,
         /// TCP port.
         port: u16,
-        /// `rediss://`.
+        /// Whether TLS is used (`rediss://`).
         tls: bool,
     },
-    /// A socket in the file system.
+    /// The path of a Unix domain socket.
     Unix(PathBuf),
 }
 
@@ -64,13 +64,13 @@ impl RedisAddress {
         Self { setting: REDISHOST, transport, username, password, tls_files }
     }
 
-    /// Whether it is reached by TLS.
+    /// Whether the connection uses TLS.
     pub fn is_tls(&self) -> bool {
         matches!(self.transport, Transport::Tcp { tls: true, .. })
     }
 }
 
-/// Without credentials: this is what logs and `/status` show.
+/// Shows the address without credentials, as in logs and `/status`.
 impl fmt::Display for RedisAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.transport {
@@ -90,7 +90,7 @@ impl fmt::Display for RedisAddress {
 impl FromStr for RedisAddress {
     type Err = String;
 
-    /// Errors never repeat the text: it may hold a password, also where none belongs.
+    /// Errors never repeat the text, since it may hold a password, even in a wrong place.
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
@@ -103,8 +103,8 @@ impl FromStr for RedisAddress {
             return from_url(text);
         }
         let (host, port) = split_host_port(text).map_err(|_| {
-            "is no address; write host:port, redis://…, rediss://… or unix:/path, and a password \
-             into REDIS_PASSWORD"
+            "is not an address; write host:port, redis://…, rediss://… or unix:/path, and set a \
+             password as REDIS_PASSWORD"
         })?;
         if host.is_empty() {
             return Err("names no host; write e.g. localhost:6379".to_owned());
@@ -114,22 +114,24 @@ impl FromStr for RedisAddress {
 }
 
 fn from_url(text: &str) -> Result<RedisAddress, String> {
-    let url = url::Url::parse(text).map_err(|error| format!("is no valid URL: {error}"))?;
+    let url = url::Url::parse(text).map_err(|error| format!("is not a valid URL: {error}"))?;
     let tls = match url.scheme() {
         "redis" => false,
         "rediss" => true,
         other => return Err(format!("`{other}://` is unknown; write redis:// or rediss://")),
     };
     if !matches!(url.path(), "" | "/" | "/0") {
-        return Err("names a database, but Pub/Sub ignores databases; leave it out".to_owned());
+        return Err("names a database, but Pub/Sub ignores databases; remove it".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(
-            "has a ? or # part; a password with such characters belongs into REDIS_PASSWORD"
-                .to_owned(),
+            "has a ? or # part; set a password with such characters as REDIS_PASSWORD".to_owned()
         );
     }
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or("names no host")?;
+    let host = url
+        .host_str()
+        .filter(|host| !host.is_empty())
+        .ok_or("names no host; write e.g. redis://localhost:6379")?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let port = url.port().unwrap_or(REDIS_PORT);
     let credential = |text| decoded(text).map(|text| Credential::literal(REDISHOST, text));
@@ -140,7 +142,7 @@ fn from_url(text: &str) -> Result<RedisAddress, String> {
     })
 }
 
-/// Not as in forms: a + stays a plus, which Azure's keys need.
+/// Percent-decodes a part of a URL. Unlike in forms, `+` is not a space: Azure's keys contain it.
 fn decoded(part: &str) -> Option<String> {
     let text = percent_encoding::percent_decode_str(part).decode_utf8_lossy();
     (!text.is_empty()).then(|| text.into_owned())
@@ -155,7 +157,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_is_read_again(
+        fn a_displayed_address_parses_to_the_same_address(
             host in "[a-z][a-z0-9.]{0,20}|::1|10\\.0\\.0\\.1",
             port: u16,
             tls: bool,
@@ -166,7 +168,7 @@ mod tests {
         }
 
         #[test]
-        fn credentials_of_a_url_are_read_and_never_shown(
+        fn credentials_in_a_url_are_parsed_and_never_displayed(
             user in "[a-z]{1,9}",
             password in "[!-~]{12,40}",
         ) {
@@ -184,7 +186,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_explained_and_never_repeated(
+        fn errors_never_repeat_the_text_that_does_not_parse(
             scheme in "|redis://|rediss://|unix:|://",
             text in ".{12,60}",
         ) {

@@ -1,5 +1,5 @@
-//! Finds variables that look like a setting whose name was misspelt: a setting that was meant must
-//! not stay unset in silence.
+//! Finds environment variables that look like a misspelt setting, so that a setting does not stay
+//! unset without a warning.
 
 use std::{collections::BTreeMap, ffi::OsString, fmt};
 
@@ -7,24 +7,29 @@ use strsim::osa_distance;
 
 use super::{Problem, names};
 
-/// Names that other programs have for one of our settings, too far from it to be a mistyped one.
+/// Names that other programs use for a setting, paired with the setting. They differ too much from
+/// it to be found as misspelt names.
 const ALIASES: [(&str, &str); 3] =
     [("REDIS_URL", "REDISHOST"), ("REDIS_URI", "REDISHOST"), ("REDIS_ADDR", "REDISHOST")];
-/// Edits between a name and the setting that it resembles.
+/// Maximum edit distance between a variable's name and a setting's name.
 const MAX_EDITS: usize = 2;
-/// In one word, an edit is allowed for so many letters: `PORT` is no misspelt `CERT`.
+/// Each word of a setting's name may have one edit per this many letters: `PORT` does not count as
+/// a misspelt `CERT`.
 const LETTERS_PER_EDIT: usize = 3;
-/// Shorter names of one word resemble ordinary words: `TRACE` is no misspelt `GRACE`.
+/// A setting's name of one word with fewer letters resembles ordinary words, so that it may have no
+/// edit except for two swapped letters: `TRACE` does not count as a misspelt `GRACE`. Such a short
+/// name is not compared with names of more or fewer words either.
 const MIN_LETTERS: usize = 8;
 
-/// A variable that looks like a misspelt setting.
+/// An environment variable that looks like a misspelt setting.
 #[derive(Debug, PartialEq)]
 pub struct Misspelt {
     /// The variable's name.
     pub variable: String,
-    /// The setting it resembles.
+    /// The setting that its name resembles.
     pub setting: String,
-    /// That setting restricts access, and has no value: the server must not start without it.
+    /// Whether the setting restricts access and is unset: the server must not start, since it would
+    /// be open.
     pub leaves_open: bool,
 }
 
@@ -44,7 +49,7 @@ impl From<&Misspelt> for Problem {
     }
 }
 
-/// Those of this process' variables that look like misspelt settings.
+/// The variables of this process that look like misspelt settings.
 pub fn misspelt() -> Vec<Misspelt> {
     let text = |(name, value): (OsString, OsString)| {
         Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
@@ -52,7 +57,7 @@ pub fn misspelt() -> Vec<Misspelt> {
     among(std::env::vars_os().filter_map(text))
 }
 
-/// Those of an environment's variables that look like misspelt settings. Empty ones count as unset.
+/// The variables of an environment that look like misspelt settings. Empty values count as unset.
 fn among(environment: impl IntoIterator<Item = (String, String)>) -> Vec<Misspelt> {
     let given: BTreeMap<_, _> =
         environment.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect();
@@ -72,7 +77,8 @@ fn restricts_access(setting: &str) -> bool {
     setting.starts_with("JWT_") || setting.ends_with("_TOKEN") || setting.ends_with("_ORIGINS")
 }
 
-/// How far a variable's name is from a setting's; `None` = too far to be a misspelt one.
+/// The edit distance between a variable's name and a setting's name; 0 for an alias, and for the
+/// same words in another order or with other separators. `None` if the names differ too much.
 fn edits(variable: &str, setting: &str) -> Option<usize> {
     if ALIASES.contains(&(variable, setting)) {
         return Some(0);
@@ -111,7 +117,7 @@ fn sorted<'a>(words: &[&'a str]) -> Vec<&'a str> {
     words
 }
 
-/// Whether two neighbouring letters have changed places.
+/// Whether the words differ only in two neighbouring letters that have changed places.
 fn is_swapped(theirs: &str, ours: &str) -> bool {
     let letters = |word: &str| {
         let mut letters = word.as_bytes().to_vec();
@@ -132,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_meant_is_found() {
+    fn finds_the_setting_that_a_misspelt_variable_resembles() {
         for (name, setting) in [
             ("REDIS_HOST", "REDISHOST"),
             ("REDIS_URL", "REDISHOST"),
@@ -151,13 +157,14 @@ mod tests {
             ("TSL_CERT", "TLS_CERT"),
             ("CF_DNS_API_TOKN", "CF_DNS_API_TOKEN"),
         ] {
-            let (_, meant, _) = found(&[name]).pop().unwrap_or_else(|| panic!("{name} is unknown"));
+            let (_, meant, _) =
+                found(&[name]).pop().unwrap_or_else(|| panic!("{name} resembles no setting"));
             assert_eq!(meant, setting, "{name}");
         }
     }
 
     #[test]
-    fn what_restricts_access_leaves_the_server_open_unless_it_is_set_too() {
+    fn a_misspelt_access_setting_leaves_the_server_open_unless_the_setting_is_set() {
         for (name, setting) in [
             ("JWT_SECERT", "JWT_SECRET"),
             ("JWTSECRET", "JWT_SECRET"),
@@ -176,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_or_empty_is_not_told() {
+    fn correct_names_and_empty_values_are_not_reported() {
         let names: Vec<_> =
             names::variables().into_iter().map(|variable| (variable.name, "x".into())).collect();
         assert!(names.len() > 60);

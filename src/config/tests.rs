@@ -17,13 +17,13 @@ fn address_of(redishost: &str) -> RedisAddress {
     }
 }
 
-/// A credential as it is sent.
+/// Reads a credential, as it would be sent.
 fn read(credential: &Option<Credential>) -> Option<String> {
     credential.as_ref()?.read().ok().map(|secret| secret.expose().to_owned())
 }
 
 #[test]
-fn nothing_set_is_valid() {
+fn the_defaults_are_valid() {
     let config = settings(|_| ()).expect("valid");
     assert_eq!(config.http_addr, ListenAddr { host: None, port: 8080 });
     assert_eq!(config.admin_addr, Some(ListenAddr { host: Some("127.0.0.1".into()), port: 8081 }));
@@ -34,7 +34,7 @@ fn nothing_set_is_valid() {
 }
 
 #[test]
-fn every_mistake_is_named_and_no_secret_is() {
+fn all_invalid_settings_are_named_without_secrets() {
     let message = settings(|settings| {
         settings.http_addr = "8080x".into();
         settings.redishost = Some("redis://user:hunter2@/".into());
@@ -69,7 +69,7 @@ fn every_mistake_is_named_and_no_secret_is() {
 }
 
 #[test]
-fn no_error_about_redishost_repeats_what_may_be_secret() {
+fn errors_about_redishost_do_not_repeat_credentials() {
     let azure = "cache.example:6380,password=hunter2=,ssl=True,abortConnect=False";
     for text in
         [azure, "user:hunter2@cache:6379", "redis://:hunter2@", "hunter2@cache", "http://hunter2"]
@@ -80,7 +80,7 @@ fn no_error_about_redishost_repeats_what_may_be_secret() {
 }
 
 #[test]
-fn redishost_in_all_its_forms() {
+fn redishost_is_parsed_in_all_its_forms() {
     assert_eq!(address_of("cache:7000"), RedisAddress::tcp("cache", 7000));
     assert_eq!(address_of("cache"), RedisAddress::tcp("cache", 6379));
     assert_eq!(address_of("[::1]:7000"), RedisAddress::tcp("::1", 7000));
@@ -129,7 +129,7 @@ fn credentials_come_from_the_url_or_from_their_own_settings() {
 }
 
 #[test]
-fn a_secret_may_come_from_a_file() {
+fn a_secret_is_read_from_a_file_at_each_use() {
     let file = std::env::temp_dir().join(format!("roomcast-secret-{}", std::process::id()));
     std::fs::write(&file, "top=secret/\n").expect("temporary file");
     let config = settings(|settings| {
@@ -138,12 +138,16 @@ fn a_secret_may_come_from_a_file() {
     let Ok(Source::Detect(address)) = config.map(|config| config.source) else { panic!() };
     assert_eq!(read(&address.password).as_deref(), Some("top=secret/"));
     std::fs::write(&file, " rotated \r\n").expect("temporary file");
-    assert_eq!(read(&address.password).as_deref(), Some(" rotated "), "it is read again");
-    std::fs::remove_file(&file).expect("was there");
+    assert_eq!(
+        read(&address.password).as_deref(),
+        Some(" rotated "),
+        "the file is read at each use"
+    );
+    std::fs::remove_file(&file).expect("the file exists");
 }
 
 #[test]
-fn redis_tls_files_go_with_tls_and_in_pairs() {
+fn redis_tls_files_need_tls_and_come_in_pairs() {
     let with = |redishost: &str, cert: &str, key: &str| {
         settings(|settings| {
             settings.redishost = Some(redishost.into());
@@ -158,7 +162,7 @@ fn redis_tls_files_go_with_tls_and_in_pairs() {
 }
 
 #[test]
-fn the_publish_host_has_the_same_login_unless_its_url_names_another() {
+fn the_publish_host_uses_the_same_credentials_unless_its_url_has_others() {
     let with = |publish_host: &str| {
         let config = settings(|settings| {
             settings.redishost = Some("replica".into());
@@ -185,7 +189,7 @@ fn a_public_host_rules_out_the_embedded_broker() {
 }
 
 #[test]
-fn times_have_units_or_are_seconds() {
+fn durations_without_a_unit_are_seconds() {
     let range = (Duration::ZERO, Duration::from_secs(60));
     assert_eq!(duration("10s", range), Ok(Duration::from_secs(10)));
     assert_eq!(duration("1500ms", range), Ok(Duration::from_millis(1500)));
@@ -195,12 +199,12 @@ fn times_have_units_or_are_seconds() {
 }
 
 #[test]
-fn patterns_are_a_list_without_doubles() {
+fn patterns_are_parsed_without_duplicates() {
     assert_eq!(patterns(" a:*, b:? ,a:*,"), Ok(vec!["a:*".to_owned(), "b:?".to_owned()]));
 }
 
 #[test]
-fn addresses_read_as_they_are_written() {
+fn a_displayed_listen_address_parses_to_the_same_address() {
     for text in [":8080", "127.0.0.1:0", "[::1]:8080", "localhost:80"] {
         assert_eq!(text.parse::<ListenAddr>().map(|addr| addr.to_string()), Ok(text.to_owned()));
     }
@@ -211,7 +215,7 @@ fn addresses_read_as_they_are_written() {
 }
 
 #[test]
-fn https_needs_both_of_its_files() {
+fn https_needs_both_certificate_and_key() {
     let both = |settings: &mut Settings| {
         settings.tls_cert = Some("cert.pem".into());
         settings.tls_key = Some("key.pem".into());
@@ -233,7 +237,7 @@ fn https_needs_both_of_its_files() {
 }
 
 #[test]
-fn public_hosts_are_a_list_that_begins_with_a_name() {
+fn rthost_is_a_list_whose_first_name_is_no_wildcard() {
     let hosts = |text: &str| {
         settings(|settings| settings.rthost = Some(text.to_owned())).map(|config| config.hosts)
     };
@@ -260,7 +264,7 @@ fn public_hosts_are_a_list_that_begins_with_a_name() {
 }
 
 #[test]
-fn a_public_host_is_found_at_443_or_at_the_port_that_it_names() {
+fn the_public_port_is_443_or_the_port_in_rthost() {
     let port = |rthost: Option<&str>| {
         let config = settings(|settings| {
             settings.tls_cert = Some("cert.pem".into());
@@ -303,7 +307,7 @@ fn certificates_are_ordered_for_public_hosts_without_files() {
     assert_eq!(url, Ok(Acme { ca, ..default }));
     let wildcard = acme(|settings| settings.rthost = Some("*.a.example,a.example".into()));
     assert!(
-        wildcard.is_err_and(|message| message.contains("\n  RTHOST: `*.a.example` takes dns-01"))
+        wildcard.is_err_and(|message| message.contains("\n  RTHOST: `*.a.example` needs dns-01"))
     );
     for (name, change) in [
         (
@@ -319,7 +323,7 @@ fn certificates_are_ordered_for_public_hosts_without_files() {
 }
 
 #[test]
-fn trusted_proxies_are_addresses_and_networks() {
+fn trusted_proxies_are_parsed_as_addresses_and_networks() {
     let proxies = |text: &str| {
         let config = settings(|settings| settings.trusted_proxies = Some(text.to_owned()))?;
         Ok::<_, String>(config.trusted_proxies.iter().map(IpNet::to_string).collect::<Vec<_>>())
@@ -334,7 +338,7 @@ fn trusted_proxies_are_addresses_and_networks() {
 }
 
 #[test]
-fn allowed_origins_are_origins_and_patterns_of_them() {
+fn allowed_origins_are_parsed_as_origins_and_patterns() {
     let origins = |text: &str| {
         let config = settings(|settings| settings.allowed_origins = Some(text.to_owned()))?;
         let shown = config.allowed_origins.iter().map(AllowedOrigin::to_string);
@@ -361,7 +365,7 @@ fn allowed_origins_are_origins_and_patterns_of_them() {
 }
 
 #[test]
-fn several_publish_tokens_are_told_apart_by_commas_or_lines() {
+fn publish_tokens_are_separated_by_commas_or_lines() {
     let tokens = |text: &str| {
         let config = settings(|settings| settings.publish_token = Some(text.to_owned()));
         let tokens = config.expect("valid").publish_tokens;
@@ -373,7 +377,7 @@ fn several_publish_tokens_are_told_apart_by_commas_or_lines() {
 }
 
 #[test]
-fn a_payload_is_never_larger_than_what_may_wait() {
+fn max_payload_is_limited_to_16_mib() {
     let max = |text: &str| {
         settings(|settings| settings.max_payload = text.to_owned()).map(|config| config.max_payload)
     };
@@ -389,7 +393,7 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
 -----END PUBLIC KEY-----";
 
 #[test]
-fn tokens_are_signed_by_one_key_which_is_what_it_should_be() {
+fn jwts_need_exactly_one_valid_key() {
     let tokens = |secret: &str, public: &str| {
         let config = settings(|settings| {
             settings.jwt_secret = Some(secret.to_owned());
@@ -424,7 +428,7 @@ fn tokens_are_signed_by_one_key_which_is_what_it_should_be() {
 }
 
 #[test]
-fn claims_are_not_checked_without_a_key() {
+fn claim_settings_without_a_key_are_refused() {
     let problem = settings(|settings| settings.jwt_audience = Some("us".into()));
     let problem = problem.map(drop).expect_err("wrong");
     assert!(problem.contains("\n  JWT_AUDIENCE: without JWT_SECRET"), "{problem}");

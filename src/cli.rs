@@ -1,4 +1,4 @@
-//! The commands: serve, which is what happens without one, and a file for each other.
+//! The commands, one file each. Without a command, the server runs (`serve`).
 
 use std::process::ExitCode;
 
@@ -20,10 +20,10 @@ mod publish;
 mod serve;
 mod token;
 
-/// Shows what is published on Redis, live, in browsers.
+/// Forwards messages from Redis Pub/Sub to browsers over Socket.IO.
 ///
-/// Every Redis channel is a Socket.IO room: whoever joins `device01` sees what
-/// `redis-cli publish device01 hello` sends. Without a command, the server runs.
+/// Every Redis channel is a Socket.IO room: a client that joins `device01` receives what
+/// `redis-cli publish device01 hello` publishes. Without a command, the server runs.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
@@ -34,8 +34,9 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The command line and the environment; anything wrong with them ends the process. The help
-    /// shows no variable's value: each may hold a secret, if only by mistake.
+    /// Parses the command line and the environment; exits the process if they are invalid. The help
+    /// does not show the values of variables, since each may hold a secret, even if only by
+    /// mistake.
     pub fn read() -> Self {
         let command = Self::command().mut_args(|arg| arg.hide_env_values(true));
         Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
@@ -44,24 +45,25 @@ impl Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Publish simulated telemetry of five devices, with a server in this process if none answers
+    /// Publish simulated telemetry of five devices; start a server too if none answers
     Demo,
     /// Publish on a channel and print how many subscribers Redis counted
     Publish(publish::Publish),
-    /// Open many viewers, publish to them, and count what comes, how fast and how late
+    /// Connect many clients to a server, publish to them, and measure throughput and latency
     Bench(Box<bench::Bench>),
-    /// Print a token signed with JWT_SECRET, and the link that opens the page with it
+    /// Print a token that is signed with JWT_SECRET, and a link that opens the page with it
     Token(token::Token),
-    /// Ask the server on this machine how it is: exit code 0 or 1
+    /// Check the server on this machine: exit code 0 if it is healthy, else 1
     Healthcheck(healthcheck::Healthcheck),
-    /// Look at everything that a server needs here, without changing it: exit code 1 if something
-    /// fails
+    /// Check everything that a server needs on this machine, without changing anything: exit code 1
+    /// if a check fails
     Doctor(doctor::Doctor),
-    /// Print the licences of Roomcast and of the libraries in it
+    /// Print the licences of Roomcast and of the libraries that are built into it
     Licences,
 }
 
-/// Says which settings are wrong, where the command has to say it.
+/// Reports the invalid settings in the format of the command: `doctor` prints findings to standard
+/// output, the others print a text to standard error.
 pub fn refuse(command: Option<&Command>, problems: &BadSettings) {
     match command {
         Some(Command::Doctor(doctor)) => doctor.refuse(problems),
@@ -69,8 +71,8 @@ pub fn refuse(command: Option<&Command>, problems: &BadSettings) {
     }
 }
 
-/// Says which variables look like misspelt settings; `doctor` has findings for that, and a health
-/// check runs every few seconds.
+/// Logs a warning for each variable that looks like a misspelt setting. Not for `doctor`, which has
+/// findings for them, and not for `healthcheck`, which runs every few seconds.
 pub fn warn_of(command: Option<&Command>, misspelt: &[Misspelt]) {
     if !matches!(command, Some(Command::Doctor(_) | Command::Healthcheck(_))) {
         for name in misspelt {
@@ -79,7 +81,7 @@ pub fn warn_of(command: Option<&Command>, misspelt: &[Misspelt]) {
     }
 }
 
-/// Runs a command until its end or a signal; `settings` are those that `config` was made of.
+/// Runs a command until it ends or a signal stops it. `config` was made from `settings`.
 pub async fn run(
     command: Option<Command>,
     config: Config,
@@ -103,5 +105,5 @@ async fn or_stop(
     stop: &CancellationToken,
     command: impl Future<Output = anyhow::Result<ExitCode>>,
 ) -> anyhow::Result<ExitCode> {
-    stop.run_until_cancelled(command).await.unwrap_or_else(|| bail!("stopped"))
+    stop.run_until_cancelled(command).await.unwrap_or_else(|| bail!("stopped by a signal"))
 }

@@ -1,24 +1,25 @@
-//! Who may watch and publish, and where: for the banner, the log and the doctor.
+//! A summary of what clients may do and where the server can be reached, for the banner, the log
+//! and `doctor`.
 
 use std::fmt;
 
 use roomcast::config::{Config, ListenAddr};
 
-/// Who reaches a server, and what they may do there.
+/// What clients of a server need for watching and publishing, and where the server can be reached.
 pub struct Access {
-    /// Who may watch.
+    /// What a client needs to watch: `everyone` or a JWT.
     pub watch: &'static str,
-    /// Who may publish over HTTP.
+    /// What a client needs to publish over HTTP, or `off`.
     pub publish: &'static str,
-    /// At which address it listens, and from where that can be reached.
+    /// The listening address, and whether other machines can reach it.
     pub at: String,
-    /// Under which names it answers.
+    /// The host names that requests may use.
     pub hosts: String,
 }
 
 impl Access {
-    /// Of a server that listens there. `checks_hosts` says whether it answers under known names
-    /// alone.
+    /// The summary of a server that listens at `at`. `checks_hosts` says whether requests may use
+    /// known host names only.
     pub fn new(config: &Config, at: &ListenAddr, checks_hosts: bool) -> Self {
         let watch = if config.tokens.is_some() { "JWT required" } else { "everyone" };
         let publish = match (config.publish_tokens.is_empty(), &config.tokens) {

@@ -1,4 +1,5 @@
-//! `roomcast demo`: simulated telemetry of five devices, and a server for it if none answers.
+//! `roomcast demo`: publishes simulated telemetry of five devices, and starts a server if none
+//! answers.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -14,16 +15,17 @@ use tracing::warn;
 
 use super::{healthcheck, publish, serve};
 
-/// How often a device may speak.
+/// The interval at which each device may publish messages.
 const TICK: Duration = Duration::from_millis(250);
-/// The pause after Redis could not be reached.
+/// The pause before a new attempt, after publishing to Redis has failed.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Publishes until `stop`; a server that is started for it drains before this returns.
+/// Publishes until `stop` is cancelled. If this has started a server, the server drains before this
+/// returns.
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<ExitCode> {
     if let Ok((200, _)) = healthcheck::ask(&config.http_addr, "/livez").await {
         let page = format!("http://{}", local(&config.http_addr));
-        println!("Publishing for the server that runs already:\n  {}", link(&page));
+        println!("Publishing for the server that is already running:\n  {}", link(&page));
         publish_all(&publish::address(&config), stop).await;
         return Ok(ExitCode::SUCCESS);
     }
@@ -32,13 +34,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<Exit
     serve::announce(&server, format)?;
     println!("  Demo    {}", link(&serve::page(&server)?));
     let redis = server.redis().clone();
-    // Without a server there is nothing to publish for.
+    // If the server fails, stop publishing too.
     let serve = async { server.run(stop.clone()).await.inspect_err(|_| stop.cancel()) };
     let (served, ()) = tokio::join!(serve, publish_all(&redis, stop.clone()));
     served.map(|()| ExitCode::SUCCESS)
 }
 
-/// The page with all devices' rooms.
+/// The page's URL with the rooms of all devices.
 fn link(page: &str) -> String {
     let rooms: Vec<_> = devices().iter().map(|device| format!("room={}", device.channel)).collect();
     format!("{page}/?{}", rooms.join("&"))
@@ -82,15 +84,15 @@ async fn publish_until_lost(redis: &RedisAddress) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A device that measures two things.
+/// A simulated device that publishes two measured values.
 struct Device {
     channel: &'static str,
-    /// How many messages it sends at a tick.
+    /// Number of messages that the device publishes at a tick.
     speaks: fn(u64) -> u32,
     fields: [Field; 2],
 }
 
-/// A value that wanders around a mean.
+/// A simulated value: a random walk that returns to its mean.
 struct Field {
     name: &'static str,
     mean: f64,
@@ -101,7 +103,7 @@ struct Field {
 fn devices() -> [Device; 5] {
     let device = |channel, speaks, fields| Device { channel, speaks, fields };
     [
-        // Steady: every second, twice a second, every five seconds.
+        // Steady rates: a message per second, two per second, one every five seconds.
         device(
             "device01",
             |tick| (tick % 4 == 0).into(),
@@ -117,13 +119,13 @@ fn devices() -> [Device; 5] {
             |tick| (tick % 20 == 0).into(),
             [Field::new("temperature", 4.5, 0.8), Field::new("battery", 87.0, 0.5)],
         ),
-        // Bursty: a second of 20 messages, then nine of none.
+        // Bursts: 20 messages within a second, then none for nine seconds.
         device(
             "device04",
             |tick| if tick % 40 < 4 { 5 } else { 0 },
             [Field::new("temperature", 30.0, 3.0), Field::new("rpm", 900.0, 250.0)],
         ),
-        // Silent for half of every minute.
+        // A message per second for half a minute, then none for half a minute.
         device(
             "device05",
             |tick| (tick % 240 < 120 && tick % 4 == 0).into(),
@@ -133,7 +135,7 @@ fn devices() -> [Device; 5] {
 }
 
 impl Device {
-    /// The next telemetry, as small JSON.
+    /// The next message: a JSON object with both values.
     fn measure(&mut self) -> String {
         let [first, second] = &mut self.fields;
         json!({ (first.name): first.next(), (second.name): second.next() }).to_string()

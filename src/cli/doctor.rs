@@ -1,4 +1,5 @@
-//! `roomcast doctor`: looks at everything that a server needs here, and changes nothing.
+//! `roomcast doctor`: checks everything that a server needs on this machine, without changing
+//! anything.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -18,18 +19,19 @@ mod https;
 mod machine;
 mod redis;
 
-/// For a check as a whole: some questions, most of which have their own time.
+/// Time limit of a check as a whole. A check makes several requests, most of which have their own
+/// time limit.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Look at everything that a server needs here, without changing it.
+/// Check everything that a server needs on this machine, without changing anything.
 #[derive(Args)]
 pub struct Doctor {
-    /// Print an array of {verdict, setting, text}
+    /// Print a JSON array of {verdict, setting, text}
     #[arg(long)]
     json: bool,
 }
 
-/// What was found about a setting, and what to do about it.
+/// The result of a check of a setting, and what to do about it.
 #[derive(Serialize)]
 struct Finding {
     verdict: Verdict,
@@ -41,15 +43,15 @@ struct Finding {
 #[serde(rename_all = "lowercase")]
 enum Verdict {
     Ok,
-    /// The server will run, but not as one might wish.
+    /// The server will run, but something should be improved.
     Warn,
-    /// It will not start, or not do what it is for.
+    /// The server will not start, or will not be able to forward messages.
     Fail,
 }
 
 impl Finding {
     fn ok(setting: &str, text: impl AsRef<str>) -> Self {
-        // One line, whatever an error is made of.
+        // Keep the finding on one line, even if an error text has several.
         let text = text.as_ref().split_whitespace().collect::<Vec<_>>().join(" ");
         Self { verdict: Verdict::Ok, setting: setting.to_owned(), text }
     }
@@ -63,22 +65,22 @@ impl Finding {
     }
 }
 
-/// Looks at one thing; none waits for another.
+/// A check. All checks run concurrently.
 type Check<'a> = BoxFuture<'a, Vec<Finding>>;
 
-/// A check within its time.
+/// Adds the time limit to a check; a check that takes longer is a failure of `setting`.
 fn check<'a>(
     setting: &'static str,
     look: impl Future<Output = Vec<Finding>> + Send + 'a,
 ) -> Check<'a> {
     let late = move |_| {
         let after = CHECK_TIMEOUT.as_secs();
-        vec![Finding::fail(setting, format!("could not be looked at within {after} s"))]
+        vec![Finding::fail(setting, format!("the check got no answer within {after} s"))]
     };
     timeout(CHECK_TIMEOUT, look).map(move |found| found.unwrap_or_else(late)).boxed()
 }
 
-/// Who may watch and publish, as the server says at its start.
+/// What clients need for watching and publishing, as in the server's banner.
 async fn access(config: &Config) -> Vec<Finding> {
     let at = config.https.as_ref().map_or(&config.http_addr, |https| &https.addr);
     let embedded = match &config.source {
@@ -91,7 +93,7 @@ async fn access(config: &Config) -> Vec<Finding> {
 }
 
 impl Doctor {
-    /// Looks at all, and prints a line for each finding.
+    /// Runs all checks and prints their findings. The exit code is 1 if one of them is a failure.
     pub async fn run(&self, config: &Config) -> anyhow::Result<ExitCode> {
         let mut checks = vec![
             check("access", access(config)),
@@ -99,7 +101,7 @@ impl Doctor {
             check("HTTP_ADDR", machine::look(config)),
         ];
         checks.extend(https::checks(config));
-        let mut findings = vec![Finding::ok("settings", "all of them can be used")];
+        let mut findings = vec![Finding::ok("settings", "all settings are valid")];
         let doubtful = misspelt();
         findings
             .extend(doubtful.iter().map(|name| Finding::warn(&name.variable, name.to_string())));
@@ -109,7 +111,8 @@ impl Doctor {
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
-    /// Settings that cannot be used are all that can be told.
+    /// Prints the invalid settings as failures. Without valid settings, nothing else can be
+    /// checked.
     pub fn refuse(&self, problems: &BadSettings) {
         let fail = |bad: &roomcast::config::Problem| Finding::fail(&bad.setting, &bad.problem);
         let findings: Vec<_> = problems.problems().iter().map(fail).collect();

@@ -1,4 +1,5 @@
-//! `roomcast healthcheck`: asks the server on this machine, for containers without curl.
+//! `roomcast healthcheck`: checks the server on this machine over HTTP, for containers without
+//! curl.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -11,21 +12,22 @@ use hyper_util::rt::TokioIo;
 use roomcast::config::{Config, ListenAddr};
 use tokio::{net::TcpStream, time::timeout};
 
-/// A name that every server answers under, whatever HOSTS says.
+/// The host name in requests: every server accepts it, whatever HOSTS is.
 const HOST_NAME: &str = "localhost";
-/// Platforms give a check a few seconds.
+/// Time limit of a check, below the few seconds that container platforms allow.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Ask the server on this machine how it is: exit code 0 or 1.
+/// Check the server on this machine: exit code 0 if it is healthy, else 1.
 #[derive(Args)]
 pub struct Healthcheck {
-    /// Whether traffic may be sent here, rather than whether the process lives
+    /// Check whether traffic may be sent to the server, instead of whether the process is alive
     #[arg(long)]
     ready: bool,
 }
 
 impl Healthcheck {
-    /// Asks over the admin listener, or the public one where that is off.
+    /// Checks over the admin listener, or over the public one if ADMIN_ADDR is `off`, and prints
+    /// the answer.
     pub async fn run(&self, config: &Config) -> anyhow::Result<ExitCode> {
         let (setting, addr) = match &config.admin_addr {
             Some(addr) => ("ADMIN_ADDR", addr),
@@ -33,13 +35,16 @@ impl Healthcheck {
         };
         let path = if self.ready { "/readyz" } else { "/livez" };
         let (status, answer) =
-            ask(addr, path).await.with_context(|| format!("no answer at {addr} ({setting})"))?;
+            ask(addr, path).await.with_context(|| format!("cannot check {addr} ({setting})"))?;
         println!("{}", answer.trim_end());
         Ok(if status == 200 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
-/// GETs a path from this machine's server: status and text.
+/// Sends a GET request for `path` to the server on this machine. Returns the status and the body.
+///
+/// # Errors
+/// The connection fails, or no answer comes within 3 s.
 pub async fn ask(addr: &ListenAddr, path: &str) -> anyhow::Result<(u16, String)> {
     let host = match addr.host.as_deref() {
         None | Some("0.0.0.0" | "::") => "localhost",
@@ -57,6 +62,6 @@ pub async fn ask(addr: &ListenAddr, path: &str) -> anyhow::Result<(u16, String)>
     };
     match timeout(TIMEOUT, asking).await {
         Ok(answer) => answer,
-        Err(_) => bail!("none within {} s", TIMEOUT.as_secs()),
+        Err(_) => bail!("no answer within {} s", TIMEOUT.as_secs()),
     }
 }

@@ -1,4 +1,5 @@
-//! `roomcast licences`: the licences of Roomcast and of everything that is built into it.
+//! `roomcast licences`: prints the licences of Roomcast and of the libraries that are built into
+//! it.
 
 use std::{
     io::{self, ErrorKind, Write},
@@ -6,10 +7,10 @@ use std::{
 };
 
 const OURS: &str = include_str!("../../LICENSE");
-/// Held to Cargo.lock by tests/licences.rs.
+/// tests/licences.rs checks that this file matches Cargo.lock.
 const OF_OTHERS: &str = include_str!("../../THIRD-PARTY-LICENCES.txt");
 
-/// Prints all texts; a reader that has seen enough, such as `head`, is no error.
+/// Prints all texts. A closed pipe is not an error: programs such as `head` stop reading early.
 pub fn run() -> anyhow::Result<ExitCode> {
     let mut output = io::stdout().lock();
     let printed = write!(output, "{OURS}\n\n{OF_OTHERS}").and_then(|()| output.flush());

@@ -1,4 +1,4 @@
-//! `roomcast publish`: what `redis-cli publish` does, where there is none.
+//! `roomcast publish`: publishes like `redis-cli publish`, for machines without redis-cli.
 
 use std::process::ExitCode;
 
@@ -11,22 +11,26 @@ use roomcast::{
 };
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader, stdin};
 
-/// What ends a line of the input, `\r\n` or `\n`.
+/// Maximum length of a line end in bytes: `\r\n` or `\n`.
 const LINE_END: usize = 2;
 
-/// Publish on a channel and print how many subscribers Redis counted.
+/// Publish on a channel and print the number of subscribers that Redis counted.
 #[derive(Args)]
 pub struct Publish {
-    /// The channel, which is also the room's name
+    /// The channel, which is also the name of the room
     channel: String,
-    /// What to publish; `-` publishes each line of standard input
+    /// The payload; `-` publishes each line of standard input
     #[arg(default_value = "-", allow_hyphen_values = true)]
     payload: String,
 }
 
 impl Publish {
-    /// Publishes one payload, or line after line until the input ends. What a server with the same
-    /// settings would drop is refused: a line of the input by itself, the others are published.
+    /// Publishes one payload, or each line of standard input until it ends. A message that a server
+    /// with the same settings would drop is refused. A refused line does not affect the other
+    /// lines, but the exit code is 1.
+    ///
+    /// # Errors
+    /// The channel or the only payload is refused, or Redis or standard input fails.
     pub async fn run(&self, config: &Config) -> anyhow::Result<ExitCode> {
         if let Err(problem) = channel::check(&self.channel) {
             bail!("not published: {problem}");
@@ -61,11 +65,12 @@ impl Publish {
 }
 
 fn too_large(max: usize) -> String {
-    format!("not published: a payload has {max} bytes at most (MAX_PAYLOAD)")
+    format!("not published: the payload is larger than {max} bytes (MAX_PAYLOAD)")
 }
 
-/// The next line without its end, or the beginning of one that has more than `max` bytes; `None` at
-/// the end of the input. The rest of such a line is skipped without being kept.
+/// Reads the next line, without its line end; `None` at the end of the input. Of a line with more
+/// than `max` bytes, only the beginning is returned, which is longer than `max`; the rest is
+/// skipped without being buffered.
 async fn next_line<'a>(
     input: &mut (impl AsyncBufRead + Unpin),
     line: &'a mut Vec<u8>,
@@ -97,7 +102,8 @@ async fn skip_line(input: &mut (impl AsyncBufRead + Unpin)) -> anyhow::Result<()
     }
 }
 
-/// Where to publish. A broker that another process embeds is a Redis, too.
+/// The Redis to publish to. For an embedded broker, this is the one of a server in another process,
+/// which is reached like a Redis.
 pub fn address(config: &Config) -> RedisAddress {
     if let Some(address) = &config.publish_host {
         return address.clone();

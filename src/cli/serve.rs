@@ -1,4 +1,4 @@
-//! Without a command: the server, and a few lines about where it is.
+//! The default command: runs the server and prints its addresses.
 
 use std::process::ExitCode;
 
@@ -11,11 +11,12 @@ use tracing::info;
 use super::access::Access;
 use crate::signals::Signals;
 
-/// Binds, says where, and serves until a signal. SIGHUP has files read again.
+/// Binds the listeners, prints the addresses, and serves until a signal stops the server. SIGHUP
+/// reloads the files with the certificate, keys and tokens, or retries a failed certificate order.
 pub async fn run(config: Config, settings: Settings, signals: Signals) -> anyhow::Result<ExitCode> {
     let (format, Signals { stop, mut hangups }) = (config.log_format, signals);
     let Some(server) = stop.run_until_cancelled(Server::bind(config)).await else {
-        info!("stopped before anything was served");
+        info!("stopped before the server was ready");
         return Ok(ExitCode::SUCCESS);
     };
     let server = server?;
@@ -32,7 +33,7 @@ pub async fn run(config: Config, settings: Settings, signals: Signals) -> anyhow
     Ok(ExitCode::SUCCESS)
 }
 
-/// A few lines for a person; one record for a program.
+/// Prints the addresses and the access as a few lines of text, or logs them as one JSON record.
 pub fn announce(server: &Server, format: LogFormat) -> anyhow::Result<()> {
     let page = page(server)?;
     let admin =
@@ -76,7 +77,7 @@ pub fn announce(server: &Server, format: LogFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The page's address as one types it on this machine.
+/// The page's URL, as a browser on this machine can open it.
 pub fn page(server: &Server) -> anyhow::Result<String> {
     if let Some(origin) = server.https_origin() {
         return Ok(origin);

@@ -1,4 +1,5 @@
-//! `roomcast token`: a JWT for who has JWT_SECRET, and the link that opens the page with it.
+//! `roomcast token`: prints a JWT that is signed with JWT_SECRET, and a link that opens the page
+//! with it.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -10,37 +11,41 @@ use roomcast::{
 };
 use url::Url;
 
-/// What makes a pattern of a room's name.
+/// Characters that make a room's name a glob pattern.
 const GLOB: [char; 4] = ['*', '?', '[', '\\'];
 
-/// Print a token signed with JWT_SECRET, and the link that opens the page with it
+/// Print a token that is signed with JWT_SECRET, and a link that opens the page with it
 #[derive(Args)]
 pub struct Token {
-    /// A pattern of rooms that it may watch, such as 'device:*'; may be repeated
+    /// Pattern of rooms that the token allows to watch, such as 'device:*'; may be repeated
     #[arg(long = "room", value_name = "PATTERN")]
     rooms: Vec<String>,
-    /// A pattern of channels that it may publish on; may be repeated
+    /// Pattern of channels that the token allows to publish on; may be repeated
     #[arg(long, value_name = "PATTERN")]
     publish: Vec<String>,
-    /// For how long it is valid, such as 90s, 1h or 30days
+    /// How long the token is valid, such as 90s, 1h or 30days
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     ttl: Duration,
-    /// The page's address for the link, where it is not the server's own: behind a proxy, say
+    /// URL of the page for the link, if it differs from the server's own, as behind a proxy
     #[arg(long, value_name = "URL")]
     page: Option<Url>,
 }
 
 impl Token {
-    /// The token to standard output, for programs; the link to standard error, for people.
+    /// Prints the token to standard output, for programs, and the link to standard error, for
+    /// people.
+    ///
+    /// # Errors
+    /// JWT_SECRET is not set, or the token would allow nothing.
     pub fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         let tokens = config.tokens.as_ref().context(
-            "there is no key to sign with: set JWT_SECRET to the server's (openssl rand -hex 32 makes one)",
+            "there is no key to sign with; set JWT_SECRET to the same secret as in the server (openssl rand -hex 32 makes a new one)",
         )?;
         let link = self.link(config)?;
         let Self { rooms, publish, ttl, page: _ } = self;
         anyhow::ensure!(
             !rooms.is_empty() || !publish.is_empty(),
-            "a token that allows nothing: name patterns by --room or --publish"
+            "the token would allow nothing; name patterns with --room or --publish"
         );
         let token = sign(tokens, &Claims { rooms, publish, ttl })?;
         println!("{token}");
@@ -50,7 +55,7 @@ impl Token {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The page with the rooms that are named exactly.
+    /// The page's URL with the rooms that are not patterns; `None` if the token allows no room.
     fn link(&self, config: &Config) -> anyhow::Result<Option<Url>> {
         if self.rooms.is_empty() {
             return Ok(None);
@@ -67,7 +72,7 @@ impl Token {
     }
 }
 
-/// Where this server serves its page.
+/// The URL at which the server with this configuration serves its page.
 fn own_page(config: &Config) -> String {
     let ListenAddr { host, port } = &config.http_addr;
     let public_port = config.https.as_ref().and_then(|https| https.public_port);

@@ -49,7 +49,7 @@ describe('doctor', { concurrency: 4 }, () => {
     const none = await examine(t, redis)
     none.find('fail', 'REDISHOST', /wants a password: set REDIS_PASSWORD/)
     const right = await examine(t, redis, { REDIS_PASSWORD: 'right' })
-    right.find('ok', 'REDISHOST', /password of the user default is taken/)
+    right.find('ok', 'REDISHOST', /password of the user default is accepted/)
     assert.deepEqual([right.code, right.bad], [0, 0])
   })
 

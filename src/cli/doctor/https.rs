@@ -1,4 +1,5 @@
-//! HTTPS: the certificate in use or in the store, who would issue one, and whether names lead here.
+//! Checks of HTTPS: the certificate in the files or in the store, the CA, the DNS provider, and the
+//! addresses of the host names.
 
 use std::net::IpAddr;
 
@@ -10,7 +11,7 @@ use tokio::net::lookup_host;
 
 use super::{Check, Finding, Verdict, check, machine};
 
-/// One for each thing that certificates need.
+/// The checks that the configured certificate needs; none without HTTPS.
 pub fn checks(config: &Config) -> Vec<Check<'_>> {
     let Some(https) = &config.https else { return Vec::new() };
     let hosts = config.hosts.as_slice();
@@ -34,7 +35,7 @@ pub fn checks(config: &Config) -> Vec<Check<'_>> {
             }
         }
     }
-    // Of a wildcard, no name is to be looked up.
+    // A wildcard is not a name that can be looked up.
     for host in hosts.iter().filter(|host| !host.starts_with('*')) {
         let look = async move { vec![leads_here(host, &https.certificate).await] };
         checks.push(check("RTHOST", look));
@@ -56,7 +57,7 @@ fn judge(setting: &str, certificate: &Certificate) -> Finding {
     }
     if !trusted {
         let text = format!(
-            "the certificate is {text}; browsers do not trust it by Mozilla's roots or SSL_CERT_FILE"
+            "the certificate is {text}; browsers do not trust it: its chain leads to none of the roots of Mozilla and SSL_CERT_FILE"
         );
         return Finding::warn(setting, text);
     }
@@ -80,13 +81,15 @@ async fn store(acme: &Acme, hosts: &[String]) -> Vec<Finding> {
     let ours = stored.certificates.iter().filter(|certificate| certificate.missing.is_empty());
     match ours.min_by_key(|certificate| (certificate.problem.is_some(), !certificate.trusted)) {
         Some(Certificate { problem: Some(problem), text, .. }) => {
-            let text = format!("{problem} ({text}): another is ordered at the start");
+            let text = format!("{problem} ({text}): a new one is ordered when the server starts");
             findings.push(Finding::warn(setting, text));
         }
         Some(certificate) => findings.push(judge(setting, certificate)),
         None => {
-            let text =
-                format!("no certificate for {} yet: one is ordered at the start", hosts.join(", "));
+            let text = format!(
+                "no certificate for {} yet: one is ordered when the server starts",
+                hosts.join(", ")
+            );
             findings.push(Finding::ok(setting, text));
         }
     }
@@ -105,20 +108,23 @@ async fn ca(acme: &Acme) -> Finding {
     match inspect::ask_ca(&ca.directory, acme).await {
         Err(error) => {
             let text = format!(
-                "{}: {error:#}; check ACME_CA, ACME_CA_ROOT and the way out of this machine",
+                "{}: {error:#}; check ACME_CA, ACME_CA_ROOT and this machine's outbound connections",
                 ca.directory
             );
             Finding::fail(setting, text)
         }
         Ok(()) if ca.rehearsal => {
             let text = format!(
-                "{text}, but is a rehearsal that no browser trusts, since CERT_DIR is not kept: mount a volume there"
+                "{text}, but it is Let's Encrypt's staging, whose certificates no browser trusts, since CERT_DIR is lost with this container: mount a volume there"
             );
             Finding::warn(setting, text)
         }
-        Ok(()) if acme.ca == Authority::Staging => {
-            Finding::warn(setting, format!("{text}; no browser trusts what staging issues"))
-        }
+        Ok(()) if acme.ca == Authority::Staging => Finding::warn(
+            setting,
+            format!(
+                "{text}; no browser trusts certificates from staging: set ACME_CA=production for trusted ones"
+            ),
+        ),
         Ok(()) => Finding::ok(setting, text),
     }
 }
@@ -134,7 +140,8 @@ async fn zones(dns: &Dns, acme: &Acme, hosts: &[String]) -> Finding {
     }
 }
 
-/// A name leads somewhere. Whether that is here, only somebody outside can tell.
+/// Checks that a host name has an address. Whether the address leads to this server cannot be seen
+/// from inside.
 async fn leads_here(host: &str, certificate: &CertificateSource) -> Finding {
     let setting = "RTHOST";
     let (port, by_public_ca) = match certificate {
@@ -152,7 +159,9 @@ async fn leads_here(host: &str, certificate: &CertificateSource) -> Finding {
     if found.is_empty() {
         let text = format!("no address is found for {host}: add an A or AAAA record in its DNS");
         return match port {
-            Some(_) => Finding::fail(setting, format!("{text}; without, the CA issues nothing")),
+            Some(_) => {
+                Finding::fail(setting, format!("{text}; without one, the CA issues no certificate"))
+            }
             None => Finding::warn(setting, text),
         };
     }
@@ -162,10 +171,10 @@ async fn leads_here(host: &str, certificate: &CertificateSource) -> Finding {
         Some(port) if by_public_ca && found.iter().all(is_private) => Finding::warn(
             setting,
             format!(
-                "{text} from here, which the CA cannot reach: it asks at port {port} of the public address"
+                "{text} from here, which the CA cannot reach: it connects to port {port} of the public address"
             ),
         ),
-        Some(port) => Finding::ok(setting, format!("{text}; the CA asks at port {port} there")),
+        Some(port) => Finding::ok(setting, format!("{text}; the CA connects to port {port} there")),
         None => Finding::ok(setting, text),
     }
 }

@@ -1,4 +1,4 @@
-//! This machine: free ports, enough files, folders that can be written.
+//! Checks of this machine: free ports, the open-file limit, and folders that can be written.
 
 use std::{io, path::Path};
 
@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use super::Finding;
 use crate::cli::healthcheck;
 
+/// Checks the listening addresses, the open-file limit and the folder of the saved history.
 pub async fn look(config: &Config) -> Vec<Finding> {
     let mut findings = ports(config).await;
     findings.push(files(config));
@@ -20,7 +21,8 @@ pub async fn look(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// Held until all have been tried, as the server holds them: no two can be the same.
+/// Binds all listening addresses. The listeners are kept until all addresses have been tried, as in
+/// the server, so that two settings with the same address are found.
 async fn ports(config: &Config) -> Vec<Finding> {
     let addrs = [
         ("HTTP_ADDR", Some(&config.http_addr)),
@@ -35,9 +37,11 @@ async fn ports(config: &Config) -> Vec<Finding> {
                 findings.push(Finding::ok(setting, format!("{addr} is free")));
             }
             Err(error) => match error.downcast_ref().map(io::Error::kind) {
-                // Whether that one speaks TLS is not for us to check: it serves both.
+                // A roomcast answers at HTTP_ADDR, so it is assumed to serve HTTPS_ADDR too,
+                // without a TLS handshake.
                 Some(io::ErrorKind::AddrInUse) if setting == "HTTPS_ADDR" && runs => {
-                    let text = format!("{addr} is in use, as HTTP_ADDR is by a roomcast that runs");
+                    let text =
+                        format!("{addr} is in use, as HTTP_ADDR is by a roomcast that is running");
                     findings.push(Finding::ok(setting, text));
                 }
                 Some(io::ErrorKind::AddrInUse) => {
@@ -60,10 +64,10 @@ async fn is_ours(addr: &ListenAddr) -> bool {
 
 fn in_use(setting: &str, addr: &ListenAddr, ours: bool) -> Finding {
     if ours {
-        Finding::ok(setting, format!("{addr} is in use, by a roomcast that runs"))
+        Finding::ok(setting, format!("{addr} is in use, by a roomcast that is running"))
     } else {
         let text = format!(
-            "{addr} is in use, and not by a roomcast that answers: end what listens there, or set {setting} to another address"
+            "{addr} is in use, and not by a roomcast that answers: stop the program that listens there, or set {setting} to another address"
         );
         Finding::fail(setting, text)
     }
@@ -72,7 +76,7 @@ fn in_use(setting: &str, addr: &ListenAddr, ours: bool) -> Finding {
 fn forbidden(setting: &str, addr: &ListenAddr) -> String {
     let other = if addr.port == 443 { 8443 } else { 8080 };
     format!(
-        "{addr} may not be listened at by this user: ports below 1024 want root or CAP_NET_BIND_SERVICE; or set {setting}=:{other} and have port {} mapped to it",
+        "this user may not listen at {addr}: run as root or with CAP_NET_BIND_SERVICE, which ports below 1024 require, or set {setting}=:{other} and map port {} to it",
         addr.port
     )
 }
@@ -89,10 +93,10 @@ fn files(config: &Config) -> Finding {
     }
 }
 
-/// Whether a folder takes records, and outlives the container.
+/// Checks whether a folder can be written, and whether it outlives the container.
 pub async fn folder(setting: &str, folder: &Path) -> Finding {
     let (path, shown) = (folder.to_owned(), folder.display());
-    // A share may hang.
+    // The calls block, for long if the folder is on a network share that does not answer.
     let look = move || anyhow::Ok((try_folder(&path)?, is_forgotten(&path), path.is_dir()));
     let looked = spawn_blocking(look).await;
     let ((), forgotten, there) = match looked.map_err(anyhow::Error::new).flatten() {
@@ -105,7 +109,7 @@ pub async fn folder(setting: &str, folder: &Path) -> Finding {
     };
     let text = format!("{shown} can be {}", if there { "written" } else { "made" });
     if forgotten {
-        let text = format!("{text}, but is gone with this container: mount a volume there");
+        let text = format!("{text}, but is lost with this container: mount a volume there");
         return Finding::warn(setting, text);
     }
     Finding::ok(setting, text)

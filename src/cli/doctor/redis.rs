@@ -1,4 +1,5 @@
-//! Redis: reachable, the password taken, the patterns permitted, and patient enough.
+//! Checks of Redis: whether it answers and accepts the credentials, whether the patterns are
+//! permitted, its role, and its limit for a subscription that is behind.
 
 use bytesize::ByteSize;
 use roomcast::{
@@ -9,17 +10,19 @@ use roomcast::{
 
 use super::Finding;
 
-/// Redis' own defaults: less of it, and a burst ends the subscription.
+/// Redis' defaults for `client-output-buffer-limit pubsub`, in bytes. With lower limits, Redis
+/// closes the subscription at a burst of messages.
 const HARD: u64 = 32 << 20;
 const SOFT: u64 = 8 << 20;
 
+/// Checks the configured source of messages: the Redis, or whether the embedded broker can start.
 pub async fn look(config: &Config) -> Vec<Finding> {
     match &config.source {
         Source::Redis(address) => examine(address, config).await,
         Source::Detect(address) if answers(address).await => examine(address, config).await,
         Source::Detect(address) => {
             let text = format!(
-                "no Redis answers at {address}, so the embedded broker, for development, is started there; set REDISHOST to a Redis"
+                "no Redis answers at {address}, so the server would start the embedded broker there, for development; set REDISHOST to a Redis"
             );
             let mut findings = vec![Finding::warn("REDISHOST", text)];
             findings.extend(embedded(REDIS_PORT, &config.channels).await);
@@ -36,7 +39,7 @@ async fn embedded(port: u16, patterns: &[String]) -> Vec<Finding> {
             Ok(found) if found.embedded => tell(&address, &found),
             _ => {
                 let text = format!(
-                    "a Redis runs at {address}, so the embedded broker cannot: set REDISHOST to it, or to embedded:PORT with a free port"
+                    "a Redis runs at {address}, so the embedded broker cannot be started there: set REDISHOST to it, or to embedded:PORT with a free port"
                 );
                 vec![Finding::fail("REDISHOST", text)]
             }
@@ -65,14 +68,13 @@ fn tell(address: &RedisAddress, found: &Inspection) -> Vec<Finding> {
     let user = address.username.as_ref().and_then(|user| user.read().ok());
     let user = user.as_ref().map_or("default", Secret::expose);
     let login = match &address.password {
-        Some(_) => format!("the password of the user {user} is taken"),
-        None => "no password is wanted".to_owned(),
+        Some(_) => format!("the password of the user {user} is accepted"),
+        None => "no password is required".to_owned(),
     };
     let mut findings =
         vec![Finding::ok("REDISHOST", format!("{what} answers at {address}; {login}"))];
     if found.sentinel {
-        let text =
-            "it is a Sentinel, which has no messages: set REDISHOST to the Redis that it watches";
+        let text = "it is a Sentinel, which forwards no messages: set REDISHOST to the Redis that it monitors";
         findings.push(Finding::fail("REDISHOST", text));
         return findings;
     }
@@ -88,7 +90,7 @@ fn tell(address: &RedisAddress, found: &Inspection) -> Vec<Finding> {
         );
         Finding::fail("REDIS_CHANNELS", text)
     });
-    // Without a subscription there is nothing to prove.
+    // The probe needs a subscription.
     if found.refused.is_empty() {
         findings.push(echo(&found.echo, user));
     }
@@ -105,26 +107,26 @@ fn role(role: &SourceRole, user: &str) -> Finding {
         SourceRole::Replica { master, is_linked: true, .. } => Finding::warn(
             setting,
             format!(
-                "it is a replica of {master}: messages come from there; set REDIS_PUBLISH_HOST to the master, so that they can be proven to"
+                "it is a replica of {master}, where messages are published; set REDIS_PUBLISH_HOST to the master, so that probes can show that they arrive"
             ),
         ),
         SourceRole::Replica { master, is_linked: false, .. } => Finding::fail(
             setting,
             format!(
-                "it is a replica, and its link to the master {master} is down: messages are missing"
+                "it is a replica, and its link to the master {master} is down, so messages are lost: restore the link, or set REDISHOST to the master"
             ),
         ),
         SourceRole::Unknown => Finding::warn(
             setting,
             format!(
-                "the user {user} may not run INFO, so a failover that leaves the connection open is noticed late; in Redis: ACL SETUSER {user} +info"
+                "the user {user} may not run INFO, so a failover that leaves the connection open is detected late; in Redis: ACL SETUSER {user} +info"
             ),
         ),
     }
 }
 
 fn echo(echo: &Echo, user: &str) -> Finding {
-    const BY_PING: &str = "so Redis is asked by PING whether it is there, which proves less";
+    const BY_PING: &str = "so PING checks the connection instead, which shows less";
     let setting = "REDIS_CHANNELS";
     match echo {
         Echo::Heard(after) => {
@@ -136,7 +138,7 @@ fn echo(echo: &Echo, user: &str) -> Finding {
         }
         Echo::Lost => Finding::fail(
             setting,
-            "a message published on roomcast:probe:* did not come back: REDISHOST may be several servers that do not share what is published",
+            "a message published on roomcast:probe:* did not come back: REDISHOST may be several servers that do not forward messages to each other",
         ),
         Echo::Denied => Finding::warn(
             setting,
@@ -145,7 +147,7 @@ fn echo(echo: &Echo, user: &str) -> Finding {
             ),
         ),
         Echo::NotCovered => {
-            Finding::ok(setting, format!("they do not cover roomcast:probe:*, {BY_PING}"))
+            Finding::ok(setting, format!("the patterns do not cover roomcast:probe:*, {BY_PING}"))
         }
     }
 }
@@ -153,7 +155,7 @@ fn echo(echo: &Echo, user: &str) -> Finding {
 fn buffer(limit: Option<&BufferLimit>) -> Finding {
     let setting = "REDISHOST";
     let Some(limit) = limit else {
-        let text = "client-output-buffer-limit cannot be asked for (CONFIG GET), so when Redis ends a subscription that is behind is not known";
+        let text = "client-output-buffer-limit cannot be asked for (CONFIG GET), so it is unknown when Redis closes a subscription that is behind";
         return Finding::ok(setting, text);
     };
     let size = |bytes| ByteSize(bytes).display().iec();
@@ -165,11 +167,11 @@ fn buffer(limit: Option<&BufferLimit>) -> Finding {
         limits.push(format!("{} for {} s", size(limit.soft), limit.soft_seconds));
     }
     if limits.is_empty() {
-        let text = "client-output-buffer-limit pubsub is off: Redis keeps all that waits for us, in its own memory";
+        let text = "client-output-buffer-limit pubsub is off: Redis keeps all messages that are pending for this server in its own memory";
         return Finding::ok(setting, text);
     }
     let text = format!(
-        "client-output-buffer-limit pubsub is {}: when more waits for us, Redis ends the subscription, and what it held is lost and told as a gap",
+        "client-output-buffer-limit pubsub is {}: when more is pending for this server, Redis closes the subscription, and the pending messages are lost and reported as a gap",
         limits.join(" or ")
     );
     let is_low = |bytes, enough| bytes > 0 && bytes < enough;

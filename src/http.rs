@@ -1,4 +1,5 @@
-//! The routes: the page and the sockets for everybody, health and metrics for operators.
+//! HTTP routes: the page, the sockets, event streams and publishing on the public listener, health
+//! and metrics on the admin listener.
 
 use std::sync::Arc;
 
@@ -35,23 +36,27 @@ use polling::Engine;
 pub use publish::Publishing;
 pub use secure::{Redirect, with_hsts};
 
-/// What the routes lead to.
+/// State of the routes of the public listener.
 pub struct AppState {
-    /// The sockets.
+    /// Answers the requests of Engine.IO: polls, upgrades, direct WebSockets.
     pub engine: Engine,
-    /// The rooms.
+    /// The rooms that event streams join.
     pub rooms: Arc<Rooms>,
-    /// Whether the source is there.
+    /// Tells event streams when the source goes down and comes back.
     pub outages: Arc<Outages>,
-    /// Who may watch them.
+    /// Checks the tokens of viewers.
     pub auth: Arc<Auth>,
-    /// Who may publish, and the way to Redis.
+    /// Checks the tokens of publishers and publishes on Redis.
     pub publishing: Publishing,
-    /// Health and metrics.
+    /// Health and metrics; `/livez` and `/readyz` are on this listener too.
     pub admin: Arc<Admin>,
 }
 
-/// Routes of the listener that viewers use.
+/// Routes of the public listener: page, client, sockets, `/events`, `/publish` and `/livez`, and
+/// `/readyz` if there is no admin listener.
+///
+/// `/livez` and `/readyz` are exempt from the origin check. With `hosts`, requests for unknown host
+/// names are refused on all routes.
 pub fn public(config: &Config, rear: AppState, hosts: Option<Hosts>) -> Router {
     let AppState { engine, rooms, outages, auth, publishing, admin } = rear;
     let sockets =
@@ -70,8 +75,8 @@ pub fn public(config: &Config, rear: AppState, hosts: Option<Hosts>) -> Router {
     headers::with_security_headers(hosts::guard(routes, hosts))
 }
 
-/// Routes of the plain listener beside HTTPS: whether the process lives, what a CA asks, and the
-/// way to HTTPS.
+/// Routes of the plain HTTP listener when HTTPS is on: `/livez`, answers to HTTP-01 challenges, and
+/// redirects to HTTPS for everything else.
 pub fn redirect_routes(
     config: &Config,
     admin: Arc<Admin>,
@@ -90,7 +95,7 @@ pub fn redirect_routes(
 
 fn liveness_routes(config: &Config, admin: Arc<Admin>) -> Router {
     let routes = Router::new().route("/livez", get(admin::livez).with_state(admin.clone()));
-    // Whoever switches the admin listener off may still have to ask whether we are ready.
+    // Without an admin listener, platforms still need a readiness probe.
     match config.admin_addr {
         None => routes.route("/readyz", get(admin::readyz).with_state(admin)),
         Some(_) => routes,

@@ -1,4 +1,4 @@
-//! Health and metrics: what operators and platforms ask.
+//! Routes of the admin listener, for operators and platforms: health, status and metrics.
 
 use std::sync::Arc;
 
@@ -20,20 +20,20 @@ use crate::{
     tls::certificates::{CertificateReport, Certificates},
 };
 
-/// Prometheus' name for what [`Metrics::text`] writes.
+/// Content type of the OpenMetrics text that [`Metrics::text`] writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What is told about.
+/// State of the admin routes: everything that they report on.
 pub struct Admin {
-    /// Source and drain.
+    /// State of the source, of the core tasks and of the drain.
     pub health: Arc<Health>,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
-    /// The queues between source and rooms.
+    /// Fill levels of the lanes between source and rooms.
     pub queue: Progress,
-    /// What HTTPS is served with; `None` = plain HTTP.
+    /// The certificate that HTTPS is served with; `None` = plain HTTP.
     pub certificates: Option<Arc<Certificates>>,
-    /// How writing to `STATE_DIR` goes; `None` = it is not set.
+    /// Result of the last write to `STATE_DIR`; `None` = the setting is unset.
     pub state: Option<Arc<Report>>,
 }
 
@@ -48,7 +48,7 @@ pub fn routes(admin: Arc<Admin>, hosts: Option<Hosts>) -> Router {
     hosts::guard(routes, hosts)
 }
 
-/// The process runs, and so do its core tasks.
+/// `/livez`: 200 while all core tasks run, 503 with the failure after one of them has failed.
 pub async fn livez(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     match admin.health.failure() {
         None => (StatusCode::OK, "live\n".to_owned()),
@@ -56,18 +56,19 @@ pub async fn livez(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     }
 }
 
-/// Traffic may come.
+/// `/readyz`: 200 if the server can take traffic, 503 with the reason if not; see
+/// [`Health::ready`].
 pub async fn readyz(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     if admin.health.ready() {
         (StatusCode::OK, "ready\n")
     } else if admin.health.draining() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not subscribed yet\n")
+        (StatusCode::SERVICE_UNAVAILABLE, "not subscribed to Redis yet\n")
     }
 }
 
-/// The whole truth.
+/// The JSON of `/status`. `ok` is the conjunction of `live` and of the `ok` of every part.
 #[derive(Serialize)]
 struct Status {
     ok: bool,
@@ -91,7 +92,8 @@ struct Part<T> {
     report: T,
 }
 
-/// The lanes, and their sum. The bounds are each lane's own: one can be full while the sum is small.
+/// The lanes and their totals. The bounds hold for each lane: one lane can be full while the totals
+/// are far below the sums of the bounds.
 #[derive(Serialize)]
 struct Queue {
     messages: usize,

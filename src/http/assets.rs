@@ -1,4 +1,4 @@
-//! The page and the Socket.IO client: from the binary, or the page from a folder.
+//! Static files: the page, built in or from the folder `ASSETS`, and the built-in Socket.IO client.
 
 use std::{
     io,
@@ -22,22 +22,24 @@ use tower_http::services::ServeDir;
 
 use super::headers;
 
-/// The page needs nothing from elsewhere and no inline code, so nothing else may run in it.
+/// The built-in page loads nothing from other origins and has no inline code, so the policy allows
+/// neither.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'";
 
-/// Where Node's server has the client, and where we do.
+/// Paths at which Socket.IO's Node server serves its client, and the built-in file for each path.
 const CLIENT: [(&str, &str); 3] = [
     ("/socket.io/socket.io.js", "/vendor/socket.io.min.js"),
     ("/socket.io/socket.io.min.js", "/vendor/socket.io.min.js"),
     ("/socket.io/socket.io.esm.min.js", "/vendor/socket.io.esm.min.js"),
 ];
 
-/// The files in the binary. Once a process: the library keeps its unpacked copies for ever.
+/// Routes of the files in the binary. There is one such router per process, because memory-serve
+/// keeps its unpacked copies for ever.
 ///
-/// They keep their names from one version to the next, so each use asks whether its copy is still
-/// right; the ETag makes that a short answer.
+/// File names do not change between versions, so browsers revalidate their copies on each use; with
+/// the ETag, the answer is a short 304.
 static BUILT_IN: LazyLock<Router> = LazyLock::new(|| {
     memory_serve::load!()
         .index_file(Some("/index.html"))
@@ -46,7 +48,8 @@ static BUILT_IN: LazyLock<Router> = LazyLock::new(|| {
         .into_router()
 });
 
-/// The page at `/`. A folder of somebody else's gets no policy: we do not know what it needs.
+/// Routes of the page at `/`. A custom folder is served without a Content-Security-Policy, because
+/// the server does not know what its page loads.
 pub fn page(folder: Option<&Path>) -> Router {
     match folder {
         Some(folder) => Router::new()
@@ -58,7 +61,7 @@ pub fn page(folder: Option<&Path>) -> Router {
     }
 }
 
-/// Answers 404 where a path names a hidden file or leads out of the folder.
+/// Answers 404 if the path names a hidden file or leads out of the folder.
 async fn keep_inside(State(folder): State<Arc<Path>>, request: Request, next: Next) -> Response {
     match visible(&folder, request.uri().path()) {
         Some(file) if is_inside(&folder, &file).await.unwrap_or(false) => next.run(request).await,
@@ -66,8 +69,8 @@ async fn keep_inside(State(folder): State<Arc<Path>>, request: Request, next: Ne
     }
 }
 
-/// The file that a path names, decoded as `ServeDir` decodes it; `None` where a part of it begins
-/// with a dot.
+/// Returns the file that a path names, decoded as `ServeDir` decodes it; `None` if a component
+/// begins with a dot.
 fn visible(folder: &Path, path: &str) -> Option<PathBuf> {
     let path = percent_decode_str(path.trim_start_matches('/')).decode_utf8().ok()?;
     let mut parts = Path::new(&*path).components();
@@ -79,15 +82,15 @@ fn visible(folder: &Path, path: &str) -> Option<PathBuf> {
     })
 }
 
-/// Whether a file, or the page of a folder, is in the folder itself: symbolic links may lead out of
-/// it, and may as well stay in it, as those do that Kubernetes makes of a ConfigMap.
+/// Whether a file, or a subfolder's `index.html`, is inside the folder once symbolic links are
+/// resolved. Links that stay inside are allowed: Kubernetes mounts a ConfigMap as such links.
 async fn is_inside(folder: &Path, file: &Path) -> io::Result<bool> {
     let (folder, file) = (canonicalize(folder).await?, canonicalize(file).await?);
     let page = canonicalize(file.join("index.html")).await;
     Ok(file.starts_with(&folder) && page.map_or(true, |page| page.starts_with(&folder)))
 }
 
-/// The client for pages of other servers and of other folders.
+/// Routes of the Socket.IO client, for pages that other servers or custom folders serve.
 pub fn client() -> Router {
     CLIENT.into_iter().fold(Router::new(), |routes, (path, file)| {
         let serve = async move |mut request: Request| {

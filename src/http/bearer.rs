@@ -1,4 +1,4 @@
-//! Tokens in requests: where they stand, and what is answered when they are not good enough.
+//! Bearer tokens in HTTP requests: reading them, and the answers 401 and 403.
 
 use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::PathAndQuery},
@@ -7,22 +7,23 @@ use axum::{
 
 use crate::auth::BadToken;
 
-/// The query's name for a token, for clients that can set no header.
+/// Query parameter that carries the token of clients that cannot set headers, such as EventSource.
 const NAME: &str = "token";
 
-/// The token of a header `Authorization: Bearer …`.
+/// Returns the token of the header `Authorization: Bearer …`. The scheme is case-insensitive.
 pub fn header(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The token of a request: that of the header, else that of the query.
+/// Returns the token of a request, from the header or else from the query. An empty token is
+/// `None`.
 pub fn of<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
     let in_query = || pairs(uri).find_map(|pair| pair.strip_prefix(NAME)?.strip_prefix('='));
     header(headers).or_else(in_query).filter(|token| !token.is_empty())
 }
 
-/// A copy of path and query without the token, to be kept.
+/// Returns path and query without the token, so that the address can be stored without a secret.
 pub fn without(uri: &Uri) -> Option<Uri> {
     let rest: Vec<_> = pairs(uri).filter(|pair| !is_token(pair)).collect();
     let path = uri.path();
@@ -38,7 +39,7 @@ fn is_token(pair: &str) -> bool {
     pair.split('=').next() == Some(NAME)
 }
 
-/// 401, with what to do.
+/// Answers 401 with the reason and what to do.
 pub fn unauthorised(problem: &BadToken) -> Response {
     let challenge = match problem {
         BadToken::Missing => "Bearer",
@@ -48,7 +49,7 @@ pub fn unauthorised(problem: &BadToken) -> Response {
     (StatusCode::UNAUTHORIZED, challenge, format!("{problem}\n")).into_response()
 }
 
-/// 403: the token is good, but not for this.
+/// Answers 403: the token is valid, but its claim `claim` does not list the room or channel `name`.
 pub fn forbidden(claim: &str, name: &str) -> Response {
     let text = format!("the token's claim `{claim}` does not list `{name}`\n");
     (StatusCode::FORBIDDEN, text).into_response()
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_found_and_taken_out() {
+    fn the_token_is_read_from_and_removed_from_an_address() {
         let table = [
             (
                 "/socket.io/?EIO=3&token=a.b.c&transport=polling",
@@ -76,14 +77,14 @@ mod tests {
             ("/events/token=a", None, "/events/token=a"),
         ];
         for (uri, token, rest) in table {
-            let uri: Uri = uri.parse().expect("an address");
+            let uri: Uri = uri.parse().expect("a valid URI");
             assert_eq!(of(&HeaderMap::new(), &uri), token, "{uri}");
             assert_eq!(without(&uri), rest.parse().ok(), "{uri}");
         }
         let authorization = |value: &str| {
-            HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().expect("a value"))])
+            HeaderMap::from_iter([(header::AUTHORIZATION, value.parse().expect("a valid value"))])
         };
-        let uri: Uri = "/?token=query".parse().expect("an address");
+        let uri: Uri = "/?token=query".parse().expect("a valid URI");
         assert_eq!(of(&authorization("Bearer header"), &uri), Some("header"));
         assert_eq!(of(&authorization("bearer  header "), &uri), Some("header"));
         assert_eq!(of(&authorization("Basic header"), &uri), Some("query"));
@@ -92,9 +93,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_token_stays_in_an_address(query in "[a-z0-9&=.%-]{0,60}") {
-            let uri: Uri = format!("/socket.io/?token=secret&{query}&token=secret").parse().expect("an address");
-            let rest = without(&uri).expect("an address");
+        fn no_token_remains_in_an_address(query in "[a-z0-9&=.%-]{0,60}") {
+            let uri: Uri = format!("/socket.io/?token=secret&{query}&token=secret").parse().expect("a valid URI");
+            let rest = without(&uri).expect("a valid URI");
             let headers = HeaderMap::new();
             prop_assert_eq!(of(&headers, &rest), None);
             prop_assert_eq!(rest.path(), "/socket.io/");

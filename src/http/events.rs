@@ -1,4 +1,4 @@
-//! `/events/{room}`: the same messages as Server-Sent Events, for curl and for EventSource.
+//! `/events/{room}`: the messages of one room as Server-Sent Events, for curl and EventSource.
 
 use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
@@ -37,33 +37,38 @@ use crate::{
     socketio::Refusal,
 };
 
-/// Events that may wait for one client, as for a socket.
+/// Events that may be queued for one client, the same number as batches for a socket.
 const QUEUE: usize = 4096;
-/// What an event of one line is besides its id and payload: their names, line ends, a chunk's frame.
+/// Bytes of a one-line event besides its id and payload: field names, line ends, chunk framing.
 const FRAMING: usize = "id: \ndata: \n\n0\r\n\r\n".len();
-/// How often a comment goes out when nothing else does: proxies cut what is silent for a minute.
+/// Interval of the comments sent while there are no events: proxies close connections that are
+/// silent for a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// What it takes to follow a room.
+/// State of the route.
 #[derive(Clone)]
 pub struct Following {
-    /// The rooms.
+    /// The rooms that clients join.
     pub rooms: Arc<Rooms>,
-    /// Who may watch them.
+    /// Checks the tokens of clients.
     pub auth: Arc<Auth>,
-    /// Whether the source is there.
+    /// Tells clients when the source goes down and comes back.
     pub outages: Arc<Outages>,
-    /// Why followers are gone.
+    /// Counts the ends of event streams by reason.
     pub metrics: Arc<Metrics>,
 }
 
-/// The query of a request.
+/// Query parameters of a request: `last` = how many of the latest messages to replay.
 #[derive(Deserialize)]
 pub struct Asked {
     last: Option<usize>,
 }
 
-/// Follows a room until the client goes.
+/// Joins a room and answers with its event stream, which lasts until the client disconnects, the
+/// token expires or the server closes the connection.
+///
+/// Answers 401 without a valid token, 403 for a room that the token does not allow, 400 for a bad
+/// room name or a `Last-Event-ID` that is no position.
 pub async fn follow(
     State(Following { rooms, auth, outages, metrics }): State<Following>,
     Path(room): Path<String>,
@@ -88,7 +93,7 @@ pub async fn follow(
     let ends = grant.ends;
     let since = match headers.get("last-event-id").map(|id| position(id.as_bytes())) {
         Some(None) => {
-            let text = "Last-Event-ID is the id of an event from here: epoch-offset\n";
+            let text = "Last-Event-ID must be the id of an event of this server: epoch-offset\n";
             return (StatusCode::BAD_REQUEST, text).into_response();
         }
         since => since.flatten(),
@@ -112,7 +117,7 @@ pub async fn follow(
         let (mut waiting, mut membership) = following?;
         let stream = membership.stream.clone();
         select! {
-            // What waits goes out, also when the stream is to finish.
+            // Queued events are sent before the stream finishes.
             biased;
             next = waiting.recv() => {
                 Some((Ok::<_, Infallible>(next?), Some((waiting, membership))))
@@ -128,7 +133,7 @@ pub async fn follow(
     Sse::new(events).keep_alive(keep_alive).into_response()
 }
 
-/// When the token ends.
+/// Waits until the token expires, a time in ms since the Unix epoch; for ever if it never does.
 async fn end_of(token: Option<u64>) {
     match token {
         Some(ends) => sleep(Duration::from_millis(ends.saturating_sub(now()))).await,
@@ -141,7 +146,10 @@ fn expired() -> Event {
     event("error", &Refusal::new("expired", message))
 }
 
-/// Leaves the room when the response is gone, and counts why it is.
+/// Membership of one event stream in its room.
+///
+/// The response body owns it. However the response ends, dropping it leaves the room and counts the
+/// reason.
 struct Membership {
     rooms: Arc<Rooms>,
     room: String,
@@ -154,7 +162,7 @@ struct Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         self.rooms.leave(&self.room, self.member);
-        // Otherwise it has been counted.
+        // If the server has ended the stream, the end has been counted already.
         if self.stream.ended().is_none() {
             let reason = if self.expired {
                 Close::Expired
@@ -170,7 +178,10 @@ impl Drop for Membership {
     }
 }
 
-/// A response as a member of a room.
+/// An event stream as a subscriber of a room.
+///
+/// Room and outages push events into a bounded queue, from which the response body reads. A full
+/// queue, or too large a backlog, ends the connection with the reason.
 struct EventSubscriber {
     events: mpsc::Sender<Event>,
     stream: Arc<Control>,
@@ -178,7 +189,8 @@ struct EventSubscriber {
 }
 
 impl EventSubscriber {
-    /// Whether the event of so many bytes was taken; a client that too much waits for is ended.
+    /// Queues an event of `bytes` bytes; `false` if it was not queued. A client with too large a
+    /// backlog is disconnected.
     fn send(&self, event: Event, bytes: usize) -> bool {
         let sent = self.stream.queue(bytes).and_then(|()| match self.events.try_send(event) {
             Err(Full(_)) => Err(Close::QueueFull),
@@ -190,8 +202,8 @@ impl EventSubscriber {
         })
     }
 
-    /// Text as it is, line by line; other bytes in base64, as an event of another name. One without
-    /// data reaches no page, so an empty payload has a name of its own too.
+    /// Sends text unchanged, one `data` field per line, and other bytes in base64 as the event
+    /// `binary`. EventSource ignores events without data, so an empty payload is the event `empty`.
     fn message(&self, delivery: &Delivery) -> bool {
         let id = id(&delivery.place.epoch, delivery.place.offset);
         let bytes = FRAMING + id.len() + delivery.payload.len();
@@ -252,13 +264,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_id_is_read_as_it_was_written(epoch in "[0-9a-f]{12}", offset: u64) {
+        fn an_id_survives_a_round_trip(epoch in "[0-9a-f]{12}", offset: u64) {
             let read = position(id(&epoch, offset).as_bytes());
             prop_assert_eq!(read, Some(Position { epoch: epoch.into(), offset }));
         }
 
         #[test]
-        fn any_bytes_are_an_id_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+        fn parsing_an_id_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = position(&bytes);
         }
     }

@@ -1,4 +1,5 @@
-//! Where a request is from and which host it asks for, as far as its proxies can be trusted.
+//! The client address and the requested host behind trusted proxies: X-Forwarded-For and
+//! X-Forwarded-Host.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,9 +12,11 @@ use ipnet::IpNet;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The client's address: the peer's, unless that is a trusted proxy. Each proxy appends whom it
-/// heard, so X-Forwarded-For is read from its end, as long as those who speak are trusted. What
-/// nobody can have heard ends the walk: then it is the last proxy that counts as the client.
+/// Returns the client's address: the peer's, unless the peer is a trusted proxy.
+///
+/// Each proxy appends the address of its own peer to X-Forwarded-For. So the entries are read from
+/// the last one backwards, as long as the address that added an entry is trusted. An entry that is
+/// no address ends the walk; the proxy that added it then counts as the client.
 pub fn client(trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     let mut heard = headers.get_all(FORWARDED_FOR).iter().rev().flat_map(|value| {
         let text = value.to_str().unwrap_or_default();
@@ -29,14 +32,15 @@ pub fn client(trusted: &[IpNet], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     client
 }
 
-/// The host, and the port if it is not the usual one, that the client asked for. Of several
-/// X-Forwarded-Host, the last is what the trusted peer itself has heard.
+/// Returns the host that the client requested, with the port if it is not the scheme's default: the
+/// forwarded one, or else that of the Host header.
 pub fn host<'a>(trusted: &[IpNet], peer: IpAddr, headers: &'a HeaderMap) -> Option<&'a str> {
     let asked = || headers.get(HOST)?.to_str().ok();
     forwarded_host(trusted, peer, headers).or_else(asked)
 }
 
-/// That host, if the peer is a trusted proxy that names one.
+/// Returns the host that the peer forwards, if the peer is a trusted proxy. Of several entries in
+/// X-Forwarded-Host, the last one is the one that this proxy itself has added.
 pub fn forwarded_host<'a>(
     trusted: &[IpNet],
     peer: IpAddr,
@@ -47,13 +51,13 @@ pub fn forwarded_host<'a>(
     is_trusted(trusted, peer).then_some(host)
 }
 
-/// Whether an address is one of a trusted proxy.
+/// Whether an address belongs to a trusted proxy; IPv4-mapped IPv6 addresses count as IPv4.
 pub fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     trusted.iter().any(|network| network.contains(&address))
 }
 
-/// An address as proxies write it; some append the port.
+/// Parses an address as proxies write it: some append the port, some put IPv6 into brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()));
@@ -68,18 +72,18 @@ mod tests {
     use super::*;
 
     fn networks(text: &str) -> Vec<IpNet> {
-        text.split_whitespace().map(|text| text.parse().expect("a network")).collect()
+        text.split_whitespace().map(|text| text.parse().expect("a valid network")).collect()
     }
 
     fn headers(name: &HeaderName, values: &[&str]) -> HeaderMap {
         let value = |value: &&str| {
-            (name.clone(), HeaderValue::from_bytes(value.as_bytes()).expect("a value"))
+            (name.clone(), HeaderValue::from_bytes(value.as_bytes()).expect("a valid value"))
         };
         values.iter().map(value).collect()
     }
 
     #[test]
-    fn the_client_is_whom_the_last_trusted_proxy_heard() {
+    fn the_client_is_the_last_address_that_is_no_trusted_proxy() {
         let table: &[(&str, &str, &[&str], &str)] = &[
             ("", "1.1.1.1", &["9.9.9.9"], "1.1.1.1"),
             ("10.0.0.0/8", "1.1.1.1", &["9.9.9.9"], "1.1.1.1"),
@@ -103,14 +107,14 @@ mod tests {
             ("0.0.0.0/0", "10.0.0.1", &["9.9.9.9, 8.8.8.8"], "9.9.9.9"),
         ];
         for (trusted, peer, forwarded, expected) in table {
-            let peer = peer.parse().expect("an address");
+            let peer = peer.parse().expect("a valid IP");
             let found = client(&networks(trusted), peer, &headers(&FORWARDED_FOR, forwarded));
             assert_eq!(found.to_string(), *expected, "{trusted} {peer} {forwarded:?}");
         }
     }
 
     #[test]
-    fn the_host_is_what_a_trusted_proxy_says_else_what_the_request_says() {
+    fn the_host_is_the_forwarded_one_behind_a_trusted_proxy_else_the_requested_one() {
         let table: &[(&str, &[&str], Option<&str>)] = &[
             ("", &["public.example"], Some("inner:8080")),
             ("10.0.0.0/8", &[], Some("inner:8080")),
@@ -130,9 +134,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a client sends stands left of what the proxy adds.
+        /// A client's own entries are always left of the one that the proxy appends.
         #[test]
-        fn no_client_hides_behind_a_header(
+        fn a_client_cannot_forge_its_address(
             forged in proptest::collection::vec("[ -~]{0,40}", 0..4),
             address: IpAddr,
         ) {
@@ -142,15 +146,15 @@ mod tests {
             let forged: Vec<&str> = forged.iter().map(String::as_str).collect();
             let added = address.to_string();
             let mut apart = headers(&FORWARDED_FOR, &forged);
-            apart.append(FORWARDED_FOR, added.parse().expect("a value"));
+            apart.append(FORWARDED_FOR, added.parse().expect("a valid value"));
             prop_assert_eq!(client(&trusted, peer, &apart), address.to_canonical());
             let joined = headers(&FORWARDED_FOR, &[&[&forged[..], &[&added]].concat().join(", ")]);
             prop_assert_eq!(client(&trusted, peer, &joined), address.to_canonical());
         }
 
-        /// Nobody but a trusted proxy is believed, and no bytes are too strange.
+        /// Headers of untrusted peers are ignored, and no value makes the parser panic.
         #[test]
-        fn any_bytes_are_read(bytes in proptest::collection::vec(32u8..127, 0..80), peer: IpAddr) {
+        fn any_header_value_is_handled(bytes in proptest::collection::vec(32u8..127, 0..80), peer: IpAddr) {
             let value = HeaderValue::from_bytes(&bytes).expect("visible bytes");
             let headers = HeaderMap::from_iter([(FORWARDED_FOR, value.clone()), (FORWARDED_HOST, value)]);
             prop_assert_eq!(client(&[], peer, &headers), peer.to_canonical());

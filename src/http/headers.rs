@@ -1,6 +1,7 @@
-//! What browsers are told with every answer: to guess no type, and to name our pages to nobody.
+//! Security headers of every answer: browsers must not guess content types, and must not send the
+//! address of a page as the referrer.
 //!
-//! No answer says which server or version wrote it: hyper adds nothing of that kind, nor do we.
+//! No answer names the server or its version: neither hyper nor this crate adds a `Server` header.
 
 use axum::{
     Router,
@@ -8,14 +9,14 @@ use axum::{
 };
 use tower_http::set_header::SetResponseHeaderLayer;
 
-/// Routes whose answers say so.
+/// Adds `X-Content-Type-Options: nosniff` and `Referrer-Policy: no-referrer` to all answers.
 pub fn with_security_headers(routes: Router) -> Router {
     routes
         .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(header(header::REFERRER_POLICY, "no-referrer"))
 }
 
-/// Adds a header where none of this name is.
+/// Adds a header to answers that do not have it yet.
 pub fn header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
     SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
 }

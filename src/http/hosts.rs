@@ -1,8 +1,8 @@
-//! Which host names a listener answers under.
+//! Host check: which host names a listener answers under.
 //!
-//! A page of `evil.example` may have its name lead to 127.0.0.1 (DNS rebinding). To a browser, our
-//! answers are then that page's own, so neither its same-origin policy nor [`super::origin`] helps;
-//! but the request still names `evil.example`.
+//! The owner of `evil.example` can make that name resolve to 127.0.0.1 (DNS rebinding). For the
+//! browser, this server is then the page's own origin, so neither the same-origin policy nor
+//! [`super::origin`] helps; but the Host header of the request still names `evil.example`.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -22,35 +22,37 @@ use crate::{
     tls::certificates::Certificates,
 };
 
-/// Stands for every name.
+/// Entry of `HOSTS` that allows every name.
 const ANY: &str = "*";
-/// Characters of a name that are shown: a name in DNS has 253.
+/// Characters of a name that logs and answers show; a DNS name has at most 253.
 const MAX_SHOWN: usize = 260;
 
-/// Log lines a minute: a peer chooses what it sends.
+/// Log lines a minute: a peer can cause as many refusals as it likes.
 const LINES: u32 = 10;
 
 static REFUSED: LogLimit = LogLimit::new(LINES);
 
-/// The names that a listener answers under, besides addresses and `localhost`.
+/// The host names that a listener answers under, besides IP addresses and `localhost`.
 pub struct Hosts {
-    /// In small letters; `*.example.com` stands for one label.
+    /// Lower-case names; `*` in `*.example.com` stands for exactly one label.
     names: Vec<String>,
-    /// Those of the certificate too: a page of another name gets no connection by TLS.
+    /// The names of the certificate are allowed too: DNS rebinding does not work with them, because
+    /// the TLS handshake fails for any other name.
     certificates: Option<Arc<Certificates>>,
     trusted: Vec<IpNet>,
     metrics: Arc<Metrics>,
 }
 
-/// Whether a listener answers under known names alone. On loopback and with the embedded broker it
-/// does: such a server is for this machine, and only a browser can bring requests from elsewhere.
-/// Other listeners do so where `HOSTS` is set.
+/// Whether a listener checks host names. It does on loopback and with the embedded broker: such a
+/// server is for this machine, and only a browser can bring requests from elsewhere. Others do if
+/// `HOSTS` is set. `*` in `HOSTS` disables the check.
 pub fn are_checked(config: &Config, loopback: bool, embedded: bool) -> bool {
     let allowed = &config.allowed_hosts;
     (loopback || embedded || !allowed.is_empty()) && !allowed.iter().any(|host| host == ANY)
 }
 
-/// Lets through what names an address or a known host, and refuses the rest with words.
+/// Lets through requests whose host is an address or a known name, and answers 421 to all others.
+/// `None` = no check.
 pub fn guard(routes: Router, hosts: Option<Hosts>) -> Router {
     match hosts {
         Some(hosts) => routes.layer(from_fn_with_state(Arc::new(hosts), pass)),
@@ -71,7 +73,7 @@ async fn pass(
 }
 
 impl Hosts {
-    /// As the settings say, and the certificate.
+    /// Collects the names of `RTHOST`, of `HOSTS` and of the certificate.
     pub fn new(
         config: &Config,
         certificates: Option<Arc<Certificates>>,
@@ -81,14 +83,16 @@ impl Hosts {
         Self { names, certificates, trusted: config.trusted_proxies.clone(), metrics }
     }
 
-    /// The first name in a request that is none of ours. Without any name, no browser has sent it.
+    /// Returns the first unknown name in a request. A request without any name passes: browsers
+    /// always send one.
     fn foreign(&self, peer: IpAddr, uri: &Uri, headers: &HeaderMap) -> Option<String> {
         let forwarded = forwarded::forwarded_host(&self.trusted, peer, headers);
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let asked = headers.get_all(header::HOST).iter().map(text);
         let asked = asked.chain(uri.authority().map(Authority::to_string));
-        // A proxy may ask for its upstream's name. One without a dot is no page's: no public DNS
-        // has it. Any other one counts, as a page can send X-Forwarded-Host too.
+        // Behind a proxy, Host may be the upstream's name. A name without a dot cannot belong to a
+        // page, because public DNS has none. Any other name is checked although the request has an
+        // X-Forwarded-Host, because a page can send that header itself.
         let asked = asked.filter(|host| forwarded.is_none() || host.contains('.'));
         asked.chain(forwarded.map(str::to_owned)).find(|host| !host.is_empty() && !self.knows(host))
     }
@@ -105,7 +109,7 @@ impl Hosts {
         let shown = name(host).unwrap_or_else(|| host.to_owned());
         let shown: String = shown.chars().take(MAX_SHOWN).collect();
         let text = format!(
-            "This server does not answer under the name {shown:?}, but under addresses, localhost and the names in HOSTS. Add it there if it is yours.\n"
+            "This server does not answer under the name {shown:?}: only under IP addresses, localhost and the names in HOSTS. If the name is right, add it to HOSTS.\n"
         );
         REFUSED.line(move |left_out| {
             warn!(
@@ -117,21 +121,21 @@ impl Hosts {
     }
 }
 
-/// The host in small letters, without its port and without the dot at its end.
+/// Returns the host in lower case, without port and trailing dot; `None` if it is not a valid host.
 fn name(host: &str) -> Option<String> {
     let host = host.parse::<Authority>().ok().filter(|host| !host.as_str().contains('@'))?;
     let name = host.host().to_ascii_lowercase();
     Some(name.strip_suffix('.').unwrap_or(&name).to_owned())
 }
 
-/// Whether no name server can make it another machine's: an address, or a name of this machine
-/// (RFC 6761).
+/// Whether DNS cannot make the name another machine's: it is an IP address, or a name that always
+/// means the local machine (RFC 6761).
 fn is_own(name: &str) -> bool {
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     bare.parse::<IpAddr>().is_ok() || name == "localhost" || name.ends_with(".localhost")
 }
 
-/// Whether a host of RTHOST or HOSTS is this one; a wildcard stands for one label, as in
+/// Whether an entry of RTHOST or HOSTS matches this host; a wildcard stands for one label, as in
 /// certificates.
 pub fn covers(ours: &str, host: &str) -> bool {
     match ours.strip_prefix("*.") {

@@ -1,6 +1,7 @@
-//! Seats for who comes through a trusted proxy: what a client has under way, and its WebSockets.
+//! The limit of connections per address for clients behind a trusted proxy.
 //!
-//! A proxy's connections are not the clients', so their number says nothing about any of them.
+//! A proxy shares its connections among clients, so their number says nothing about one client.
+//! Instead, each request under way and each WebSocket holds a permit of the client's address.
 
 use std::sync::Arc;
 
@@ -20,7 +21,11 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Routes at which each client takes its seats.
+/// Makes requests through trusted proxies take a permit of the client's address, or answers 429 if
+/// the client has `MAX_CONNECTIONS_PER_ADDRESS` already.
+///
+/// The permit is released when the response body is dropped, or when the connection ends after an
+/// upgrade to WebSocket.
 pub fn with_ip_permits(routes: Router, addresses: Arc<Addresses>, metrics: Arc<Metrics>) -> Router {
     routes.layer(from_fn_with_state((addresses, metrics), permit))
 }
@@ -42,7 +47,7 @@ async fn permit(
     };
     let response = next.run(request).await;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // From now on the connection is this client's alone.
+        // After the upgrade the connection belongs to this client alone.
         stream.hold(permit);
         return response;
     }

@@ -1,7 +1,9 @@
-//! Which pages may connect: our own, those that `ALLOWED_ORIGINS` names, and whoever is no page.
+//! Origin check: which web pages may connect. These are pages of this server and pages of the
+//! origins in `ALLOWED_ORIGINS`. Clients that are not pages send no `Origin` and always pass.
 //!
-//! Browsers hold WebSockets to no policy of their own, and say in the header `Origin` whose page
-//! asks. So this is checked here for all transports alike; the CORS headers follow.
+//! Browsers do not apply the same-origin policy to WebSockets; they only send the page's origin in
+//! the header `Origin`. So the server checks that header, for all transports alike, and sends CORS
+//! headers to the pages that pass.
 
 use std::{
     collections::VecDeque,
@@ -29,37 +31,37 @@ use crate::{
     metrics::Counter,
 };
 
-/// For how long a browser may remember that it may ask; Chromium's longest.
+/// How long a browser may cache the answer to a preflight; the longest that Chromium accepts.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(2 * 60 * 60);
-/// What an address without a port means.
+/// The port of an `https` origin that names none.
 const HTTPS_PORT: u16 = 443;
-/// Refused origins that are remembered, so that each is logged once; strangers choose what they send.
+/// Refused origins that are remembered, so that each is logged once. Bounded, because a client can
+/// send any number of origins.
 const MAX_TOLD: usize = 100;
-/// Lines a minute about others.
+/// Log lines a minute about refused origins that are not remembered.
 const LINES: u32 = 10;
-/// Bytes of an origin: a name in DNS has 253. A longer one is none.
+/// Bytes of an origin; a DNS name has at most 253. A longer value is refused unparsed.
 const MAX_ORIGIN: usize = 300;
 
 static REFUSED: LogLimit = LogLimit::new(LINES);
 
-/// Who decides.
+/// Decides whether a request's origin may connect.
 pub struct Gate {
     allowed: Vec<AllowedOrigin>,
     hosts: Vec<String>,
-    /// At which those are served.
+    /// The port at which `hosts` are served over HTTPS.
     public_port: u16,
     trusted: Vec<IpNet>,
-    /// Pages come over HTTPS from us, not from a proxy.
+    /// This server serves HTTPS itself, so without a proxy its pages are never `http`.
     https: bool,
     refused: Counter,
     told: Arc<Told>,
 }
 
-/// Lets through what comes from no page, from ours, or from one that is allowed, and says so to
-/// browsers.
+/// Lets through requests that the gate allows, with CORS headers, and answers 403 to all others.
 pub fn guard(routes: Router, gate: Gate) -> Router {
-    // Whoever gets this far may: so it is enough to repeat what was asked. Clients 1.x and 2.x poll
-    // with credentials, for which browsers take no `*`.
+    // The gate has run before this layer, so the headers can mirror the request. They cannot be
+    // `*`: Socket.IO clients 1.x and 2.x poll with credentials, and browsers refuse `*` then.
     let cors = CorsLayer::new()
         .allow_origin(AllowOrigin::mirror_request())
         .allow_methods(AllowMethods::mirror_request())
@@ -82,7 +84,7 @@ async fn pass(
 }
 
 impl Gate {
-    /// As the settings say; `refused` counts whom it does not let through.
+    /// Reads the settings; `refused` counts the requests that are not let through.
     pub fn new(config: &Config, refused: Counter) -> Self {
         Self {
             allowed: config.allowed_origins.clone(),
@@ -99,7 +101,9 @@ impl Gate {
         }
     }
 
-    /// The origin that may not connect, if one may not.
+    /// # Errors
+    ///
+    /// Returns the first origin that may not connect. Several origins must all be allowed.
     fn check<'a>(&self, peer: IpAddr, headers: &'a HeaderMap) -> Result<(), &'a HeaderValue> {
         let may = |value: &HeaderValue| {
             let text = value.to_str().ok().filter(|text| text.len() <= MAX_ORIGIN)?;
@@ -114,8 +118,9 @@ impl Gate {
             .map_or(Ok(()), Err)
     }
 
-    /// Whether the page is from the host that it asks, or from one of ours. A proxy may have taken
-    /// the TLS off, so the scheme says nothing behind one.
+    /// Whether the page is of the host that the request is for, or of a host in `RTHOST`. A proxy
+    /// may have terminated TLS, so a page over `http` is only refused if this server serves HTTPS
+    /// itself and the peer is no trusted proxy.
     fn is_ours(&self, origin: &Origin, peer: IpAddr, headers: &HeaderMap) -> bool {
         let Origin { scheme, host, port } = origin;
         let public = scheme == "https" && port.unwrap_or(HTTPS_PORT) == self.public_port;
@@ -143,11 +148,11 @@ impl Gate {
         let origin = origin.chars().take(MAX_ORIGIN).collect::<String>();
         let text = match Origin::parse(&origin) {
             None => format!(
-                "`{origin}` is no origin that could be allowed: sandboxed frames and files have none. Serve the page by HTTP.\n"
+                "`{origin}` is not an origin that can be allowed: sandboxed frames and local files have none. Serve the page over HTTP.\n"
             ),
             Some(parsed) => {
                 let text = format!(
-                    "Pages of {origin} may not connect here: ALLOWED_ORIGINS does not name it.\n"
+                    "Pages of {origin} may not connect here: add the origin to ALLOWED_ORIGINS.\n"
                 );
                 if !self.told.holds(&origin) {
                     let (line, told) = (self.line(&parsed), self.told.clone());
@@ -159,18 +164,18 @@ impl Gate {
                 text
             }
         };
-        // What one origin is answered is nothing for the next one.
+        // The answer depends on the origin, so caches must not reuse it for another one.
         (StatusCode::FORBIDDEN, [(header::VARY, "origin")], text).into_response()
     }
 
-    /// The setting with one more origin, to be pasted.
+    /// Returns the setting with this origin added, ready to be pasted.
     fn line(&self, origin: &Origin) -> String {
         let known = self.allowed.iter().map(|allowed| format!("{allowed},"));
         format!("ALLOWED_ORIGINS={}{origin}", known.collect::<String>())
     }
 }
 
-/// The origins that were logged last; the oldest makes room for a new one.
+/// The last [`MAX_TOLD`] origins that were logged; adding one more forgets the oldest.
 #[derive(Default)]
 struct Told(Mutex<VecDeque<String>>);
 

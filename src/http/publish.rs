@@ -1,4 +1,5 @@
-//! `POST /publish/{channel}`: the way in for devices and functions that speak no RESP.
+//! `POST /publish/{channel}`: publishing over HTTP, for devices and functions without a Redis
+//! client.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,15 +26,19 @@ use crate::{
     redis::{Link, RETRY_AFTER},
 };
 
-/// For a body to arrive whole.
+/// Time limit for a whole body to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of all payloads that are on their way to Redis: as many as its queue to us takes, if
-/// Redis stalls.
+/// Bytes of all payloads under way to Redis, the same bound as that of the queue from Redis. If
+/// Redis stalls, further requests are answered 503.
 const MAX_UNDER_WAY: usize = 25 << 20;
-/// What a semaphore counts: its permits are 32-bit numbers.
+/// Bytes per permit: a semaphore acquires at most `u32::MAX` permits at once.
 const UNIT: usize = 1 << 10;
 
-/// What a publisher needs.
+/// State of the route, shared by all requests.
+///
+/// Each request takes permits of `under_way` for its Content-Length, or for `MAX_PAYLOAD` without
+/// one, before it reads the body, and keeps them until Redis has answered. If there are too few
+/// permits, the request is answered 503 at once instead of waiting.
 pub struct Publishing {
     auth: Arc<Auth>,
     link: Link,
@@ -42,14 +47,14 @@ pub struct Publishing {
     metrics: Arc<Metrics>,
 }
 
-/// What Redis said.
+/// The JSON of the answer: the number of subscribers, as Redis returns it.
 #[derive(Serialize)]
 struct Published {
     subscribers: u64,
 }
 
 impl Publishing {
-    /// As the settings say.
+    /// Publishes through `link`; payloads have at most `MAX_PAYLOAD` bytes.
     pub fn new(config: &Config, auth: Arc<Auth>, link: Link, metrics: Arc<Metrics>) -> Self {
         let under_way = Semaphore::new(MAX_UNDER_WAY / UNIT);
         Self { auth, link, max_payload: config.max_payload, under_way, metrics }
@@ -78,7 +83,7 @@ impl Publishing {
         }
         let units = length.div_ceil(UNIT).max(1) as u32;
         let Ok(_under_way) = self.under_way.try_acquire_many(units) else {
-            return Err(try_again("Redis does not take what is published as fast as it comes"));
+            return Err(try_again("Redis is slower than the publishers: too much is under way"));
         };
         let payload = self.collect(body).await?;
         match self.link.publish(channel, &payload).await {
@@ -86,7 +91,7 @@ impl Publishing {
                 self.metrics.published.inc();
                 Ok((StatusCode::ACCEPTED, Json(Published { subscribers })).into_response())
             }
-            Err(_) => Err(try_again("Redis has not taken it; the server's log says why")),
+            Err(_) => Err(try_again("Redis has not accepted it; see the server's log")),
         }
     }
 
@@ -100,7 +105,7 @@ impl Publishing {
     }
 
     fn too_large(&self) -> Response {
-        let text = format!("a payload has {} bytes at most (MAX_PAYLOAD)\n", self.max_payload);
+        let text = format!("a payload may have {} bytes at most (MAX_PAYLOAD)\n", self.max_payload);
         (StatusCode::PAYLOAD_TOO_LARGE, text).into_response()
     }
 }
@@ -110,7 +115,7 @@ fn try_again(text: &str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, after, format!("{text}\n")).into_response()
 }
 
-/// The path. Without anybody who may publish, there is none.
+/// The route; none if neither a JWT key nor `PUBLISH_TOKEN` is set, as no request could be allowed.
 pub fn routes(publishing: Publishing) -> Router {
     if !publishing.auth.has_publishers() {
         return Router::new();

@@ -1,4 +1,4 @@
-//! The way to HTTPS, and the header that makes browsers take it by themselves.
+//! Redirects from HTTP to HTTPS, and HSTS, the header that makes browsers use HTTPS directly.
 
 use std::sync::Arc;
 
@@ -12,25 +12,26 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::tls::certificates::Certificates;
 
-/// A month, renewed by every visit: long enough to protect, short enough to get rid of.
+/// 30 days, renewed by every visit: long enough to protect users, short enough for an operator who
+/// wants to go back to HTTP.
 const STRICT: HeaderValue = HeaderValue::from_static("max-age=2592000");
-/// Needs no mention in an address.
+/// The default port, which an `https` address need not name.
 const HTTPS_PORT: u16 = 443;
 
-/// Where plain requests are sent.
+/// Target of the redirects from HTTP to HTTPS.
 #[derive(Clone)]
 pub struct Redirect {
-    /// Knows the host.
+    /// Knows the host: from `RTHOST`, or else from the certificate.
     pub certificates: Arc<Certificates>,
-    /// The port of HTTPS as seen from outside.
+    /// The public port of HTTPS, as clients reach it.
     pub port: u16,
 }
 
 impl Redirect {
-    /// The beginning of the addresses under which all is served; `None` while nobody knows a host.
+    /// Returns the public origin, as in `https://rt.example.com`; `None` while no host is known.
     pub fn origin(&self) -> Option<String> {
         let host = self.certificates.host()?;
-        // An IPv6 address of a certificate without names.
+        // A certificate without names can have an IPv6 address.
         let host = if host.contains(':') { format!("[{host}]") } else { host };
         Some(match self.port {
             HTTPS_PORT => format!("https://{host}"),
@@ -38,12 +39,13 @@ impl Redirect {
         })
     }
 
-    /// The same path at the configured host. The Host header is the peer's to choose, so nobody is
-    /// sent there. 308: method and body stay what they are.
+    /// Redirects to the same path at the known host, and not at the Host header's: a client can put
+    /// any name there. The status is 308, with which clients keep method and body. While no host is
+    /// known, the answer is 404.
     pub fn answer(&self, request: &Request) -> Response {
         let Some(origin) = self.origin() else {
             let text =
-                "This is served over HTTPS alone, and RTHOST does not say under which name.\n";
+                "This server answers over HTTPS only. To redirect there, it needs RTHOST set.\n";
             return (StatusCode::NOT_FOUND, text).into_response();
         };
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
@@ -53,8 +55,8 @@ impl Redirect {
     }
 }
 
-/// Tells browsers to use HTTPS alone, as long as they trust the certificate: told with one that
-/// they do not trust, they would refuse to let anybody past the warning.
+/// Adds Strict-Transport-Security to all answers while the certificate is one that browsers trust.
+/// With HSTS and an untrusted certificate, browsers would not let users past their warning.
 pub fn with_hsts(routes: Router, certificates: Arc<Certificates>) -> Router {
     let value = move |_: &Response| certificates.is_trusted().then_some(STRICT);
     routes.layer(SetResponseHeaderLayer::if_not_present(header::STRICT_TRANSPORT_SECURITY, value))

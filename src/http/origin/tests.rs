@@ -8,7 +8,7 @@ const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 fn gate(change: impl FnOnce(&mut Settings)) -> Gate {
     let mut settings = Settings { cert_dir: Some("certs".into()), ..Settings::default() };
     change(&mut settings);
-    Gate::new(&Config::try_from(settings).expect("valid"), Counter::default())
+    Gate::new(&Config::try_from(settings).expect("valid settings"), Counter::default())
 }
 
 fn allowing(origins: &str) -> Gate {
@@ -17,7 +17,7 @@ fn allowing(origins: &str) -> Gate {
 
 fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
     let pair = |(name, value): &(&'static str, &str)| {
-        (header::HeaderName::from_static(name), value.parse().expect("a value"))
+        (header::HeaderName::from_static(name), value.parse().expect("a valid value"))
     };
     pairs.iter().map(pair).collect()
 }
@@ -27,9 +27,9 @@ fn passes(gate: &Gate, origin: &str, host: &str) -> bool {
 }
 
 #[test]
-fn our_own_pages_pass_and_others_only_where_they_are_named() {
+fn pages_of_this_server_pass_and_others_only_if_allowed() {
     let table: &[(&str, &str, &str, bool)] = &[
-        // Our own, whatever the scheme before a proxy.
+        // The server's own pages; a proxy may have changed the scheme.
         ("", "http://localhost:8080", "localhost:8080", true),
         ("", "https://rt.example", "rt.example", true),
         ("", "https://rt.example", "RT.Example:443", true),
@@ -44,13 +44,13 @@ fn our_own_pages_pass_and_others_only_where_they_are_named() {
         ("", "https://rt.example.evil", "rt.example", false),
         ("", "https://xrt.example", "rt.example", false),
         ("", "ftp://rt.example", "rt.example", false),
-        // Those that have no name.
+        // Values that are not origins.
         ("", "null", "rt.example", false),
         ("*", "null", "rt.example", false),
         ("*", "", "rt.example", false),
         ("*", "https://rt.example/page", "other", false),
         ("*", "rt.example", "other", false),
-        // The list.
+        // Patterns of ALLOWED_ORIGINS.
         ("https://app.example", "https://app.example", "rt.example", true),
         ("https://app.example", "http://app.example", "rt.example", false),
         ("https://app.example", "https://app.example:444", "rt.example", false),
@@ -72,13 +72,13 @@ fn our_own_pages_pass_and_others_only_where_they_are_named() {
 }
 
 #[test]
-fn what_comes_from_no_page_passes() {
+fn requests_without_an_origin_pass() {
     assert!(gate(|_| ()).check(PEER, &headers(&[("host", "rt.example")])).is_ok());
     assert!(gate(|_| ()).check(PEER, &HeaderMap::new()).is_ok());
 }
 
 #[test]
-fn two_origins_have_to_be_right_both() {
+fn all_of_several_origins_must_be_allowed() {
     let headers = headers(&[
         ("host", "rt.example"),
         ("origin", "https://rt.example"),
@@ -88,7 +88,7 @@ fn two_origins_have_to_be_right_both() {
 }
 
 #[test]
-fn the_hosts_of_rthost_are_ours_also_where_a_proxy_changes_the_host() {
+fn pages_of_rthost_pass_even_if_a_proxy_changes_the_host() {
     let gate = gate(|settings| {
         settings.rthost = Some("rt.example,*.wild.example".into());
         (settings.tls_cert, settings.tls_key) = (Some("cert".into()), Some("key".into()));
@@ -99,7 +99,7 @@ fn the_hosts_of_rthost_are_ours_also_where_a_proxy_changes_the_host() {
         ("https://a.b.wild.example", "inner", false),
         ("https://wild.example", "inner", false),
         ("https://rt.example:3000", "inner", false),
-        // We serve HTTPS ourselves: a plain page of our name is not ours.
+        // This server serves HTTPS itself: a page of the same name over HTTP is not its own.
         ("http://rt.example", "rt.example", false),
         ("http://rt.example", "rt.example:80", false),
         ("https://rt.example:8443", "rt.example:8443", true),
@@ -109,7 +109,7 @@ fn the_hosts_of_rthost_are_ours_also_where_a_proxy_changes_the_host() {
 }
 
 #[test]
-fn the_hosts_of_rthost_are_at_the_port_that_it_names() {
+fn pages_of_rthost_pass_only_at_the_port_that_it_names() {
     let gate = gate(|settings| {
         settings.rthost = Some("rt.example:8443".into());
         (settings.tls_cert, settings.tls_key) = (Some("cert".into()), Some("key".into()));
@@ -119,7 +119,7 @@ fn the_hosts_of_rthost_are_at_the_port_that_it_names() {
 }
 
 #[test]
-fn only_a_trusted_proxy_says_which_host_was_asked() {
+fn only_a_trusted_proxy_can_forward_the_requested_host() {
     let forwarded = headers(&[
         ("origin", "https://public.example"),
         ("host", "inner:8080"),
@@ -132,7 +132,7 @@ fn only_a_trusted_proxy_says_which_host_was_asked() {
 }
 
 #[test]
-fn an_origin_that_was_logged_is_remembered_until_many_others_were() {
+fn a_logged_origin_is_forgotten_after_a_hundred_others() {
     let told = Told::default();
     let origin = |number| format!("https://{number}.example");
     (0..MAX_TOLD).for_each(|number| told.add(origin(number)));
@@ -143,9 +143,9 @@ fn an_origin_that_was_logged_is_remembered_until_many_others_were() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_origin_that_comes_after_many_others_is_logged_within_a_minute() {
+async fn an_origin_beyond_the_log_limit_is_logged_within_a_minute() {
     let gate = allowing("https://a.example");
-    let refuse = |origin: &str| gate.refuse(&origin.parse().expect("a value"));
+    let refuse = |origin: &str| gate.refuse(&origin.parse().expect("a valid value"));
     (0..150).for_each(|number| drop(refuse(&format!("https://{number}.example"))));
     refuse("https://real.example");
     assert_eq!(gate.told.lock().len(), LINES as usize);
@@ -156,27 +156,27 @@ async fn an_origin_that_comes_after_many_others_is_logged_within_a_minute() {
 }
 
 #[test]
-fn a_refusal_is_logged_with_the_setting_to_paste() {
+fn the_log_of_a_refusal_has_the_setting_to_paste() {
     let gate = allowing("https://a.example,https://*.b.example");
-    let origin = Origin::parse("https://app.example").expect("an origin");
+    let origin = Origin::parse("https://app.example").expect("a valid origin");
     let line = "ALLOWED_ORIGINS=https://a.example,https://*.b.example,https://app.example";
     assert_eq!(gate.line(&origin), line);
 }
 
 proptest! {
     #[test]
-    fn no_stranger_passes(origin in "[ -~]{0,60}", host in "[ -~]{0,40}") {
+    fn no_unknown_origin_passes(origin in "[ -~]{0,60}", host in "[ -~]{0,40}") {
         prop_assume!(!origin.to_ascii_lowercase().contains("rt.example"));
         let closed = gate(|settings| settings.trusted_proxies = Some("192.0.2.0/24".into()));
         prop_assert!(!passes(&closed, &origin, "rt.example"));
-        // Any bytes are read, and what passes is an origin.
+        // No value makes the check panic, and only real origins pass `*`.
         if passes(&allowing("*"), &origin, &host) {
             prop_assert!(Origin::parse(&origin).is_some());
         }
     }
 
     #[test]
-    fn an_origin_reads_as_it_is_shown(host in "[a-z][a-z0-9]{0,9}(\\.[a-z][a-z0-9]{0,9}){0,3}", port: Option<u16>) {
+    fn an_origin_survives_a_round_trip(host in "[a-z][a-z0-9]{0,9}(\\.[a-z][a-z0-9]{0,9}){0,3}", port: Option<u16>) {
         let shown = Origin { scheme: "wss".into(), host, port: port.filter(|&port| port != 443) };
         prop_assert_eq!(Origin::parse(&shown.to_string()), Some(shown));
     }

@@ -1,8 +1,9 @@
-//! May this handshake enter, join, publish? Pure: it knows neither clocks nor requests.
+//! Access control: what a token allows. Callers pass in the token and the time, so nothing here
+//! reads clocks or requests.
 //!
-//! Without a key, everybody may enter and join every room. With one, a JWT says who may what, and
-//! nothing is allowed that it does not list. Publishing over HTTP takes a JWT too, or one of the
-//! fixed tokens; without either, nobody may.
+//! Without a JWT key, every client may connect and join every room. With one, a client needs a JWT,
+//! and may join only the rooms that its claims list. Publishing over HTTP needs a JWT that lists
+//! the channel, or one of the fixed tokens in `PUBLISH_TOKEN`; if neither is set, it is disabled.
 
 use std::{fmt, sync::Arc};
 
@@ -23,26 +24,29 @@ mod ring;
 use key::Key;
 pub use key::{Claims, sign};
 
-/// For clocks that are apart, in ms: how long a token is still taken after it has expired, and how
-/// long before it becomes valid.
+/// Allowance for clock differences, in ms: a token is accepted for this long after `exp` and before
+/// `nbf`.
 const LEEWAY: u64 = 30_000;
-/// Bytes of a token; those with hundreds of roles have less.
+/// Maximum bytes of a token; tokens with hundreds of roles are smaller.
 const MAX_TOKEN: usize = 8 << 10;
 
-/// What tokens are for, in the log.
+/// Purpose of a token in log lines: joining rooms.
 pub const WATCHING: &str = "watching";
-/// See [`WATCHING`].
+/// Purpose of a token in log lines: publishing over HTTP.
 pub const PUBLISHING: &str = "publishing";
 
-/// Few lines tell what is wrong with the tokens that are handed out.
+/// A few lines a minute are enough to see what is wrong with the tokens that an issuer hands out.
 static REFUSED: LogLimit = LogLimit::new(5);
 
-/// Who decides.
+/// Checks tokens against the keys in use.
+///
+/// Shared by all routes and sockets. [`Self::replace`] swaps the keys while the server runs; checks
+/// under way finish with the keys that they began with.
 pub struct Auth {
     keys: ArcSwap<Keys>,
 }
 
-/// What decides about access at a time.
+/// The keys and fixed tokens of one state of the settings.
 struct Keys {
     settings: AccessKeys,
     key: Option<Key>,
@@ -55,15 +59,15 @@ impl Keys {
 }
 
 impl Auth {
-    /// As the settings say.
+    /// Uses the JWT key and the publish tokens of `config`.
     pub fn new(config: &Config) -> Self {
         let (tokens, publish_tokens) = (config.tokens.clone(), config.publish_tokens.clone());
         let keys = Keys::new(AccessKeys { tokens, publish_tokens });
         Self { keys: ArcSwap::from_pointee(keys) }
     }
 
-    /// Takes other keys into use, for all tokens that are looked at from now on; whether they are
-    /// others than before. What tokens have allowed before goes on until they expire.
+    /// Replaces the keys for all tokens checked from now on, and returns whether they differ from
+    /// the previous ones. Grants that were given before stay valid until their tokens expire.
     pub fn replace(&self, settings: AccessKeys) -> bool {
         let changed = self.keys.load().settings != settings;
         if changed {
@@ -72,17 +76,23 @@ impl Auth {
         changed
     }
 
-    /// Whether nobody gets in without a token.
+    /// Whether clients need a token to connect.
     pub fn wants_tokens(&self) -> bool {
         self.keys.load().key.is_some()
     }
 
-    /// Whether somebody could be allowed to publish over HTTP.
+    /// Whether any token could allow publishing over HTTP; if not, the route does not exist.
     pub fn has_publishers(&self) -> bool {
         self.wants_tokens() || !self.keys.load().settings.publish_tokens.is_empty()
     }
 
-    /// What somebody with this token may watch, at a time in ms since the Unix epoch.
+    /// Returns what this token allows a viewer at the time `now`, in ms since the Unix epoch.
+    ///
+    /// Without a JWT key, everything is allowed and the token is ignored.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a token is needed and this one is missing, not valid now or not signed by the key.
     pub fn viewer(&self, token: Option<&str>, now: u64) -> Result<Grant, BadToken> {
         match &self.keys.load().key {
             None => Ok(Grant::everything()),
@@ -90,10 +100,15 @@ impl Auth {
         }
     }
 
-    /// Where somebody with this token may publish over HTTP.
+    /// Returns where this token may publish over HTTP at the time `now`, in ms since the Unix
+    /// epoch: on every channel with a fixed token, on the listed ones with a JWT.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the token is missing, or is neither a fixed token nor a JWT that is valid now.
     pub fn publisher(&self, token: Option<&str>, now: u64) -> Result<Grant, BadToken> {
         let token = token.ok_or(BadToken::Missing)?;
-        // All are compared, and each as a whole: the time tells nothing about them.
+        // All tokens are compared, each in constant time, so that the duration reveals nothing.
         let same = |known: &Secret| known.expose().as_bytes().ct_eq(token.as_bytes());
         let keys = self.keys.load();
         let publish_tokens = &keys.settings.publish_tokens;
@@ -106,19 +121,21 @@ impl Auth {
     }
 }
 
-/// What somebody may do, and for how long.
+/// What a token allows: the rooms to join, the channels to publish on, and until when.
+///
+/// A socket keeps its grant until the token is renewed or expires.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grant {
     rooms: Allowed,
     publish: Allowed,
-    /// When it ends, in ms since the Unix epoch; `None` = never.
+    /// When the grant expires, in ms since the Unix epoch; `None` = never.
     pub ends: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum Allowed {
     Everything,
-    /// What one of these patterns matches.
+    /// The names that at least one of these glob patterns matches.
     Matching(Arc<[String]>),
 }
 
@@ -127,7 +144,11 @@ impl Grant {
         Self { rooms: Allowed::Everything, publish: Allowed::Everything, ends: None }
     }
 
-    /// The same later, unless it has ended.
+    /// Returns the grant again if it has not expired at the time `now`, in ms since the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`BadToken::Expired`] otherwise.
     pub fn still(self, now: u64) -> Result<Self, BadToken> {
         match self.ends {
             Some(ends) if now >= ends => Err(BadToken::Expired((now - ends) / 1000)),
@@ -135,12 +156,12 @@ impl Grant {
         }
     }
 
-    /// Whether this room may be watched.
+    /// Whether the client may join this room.
     pub fn may_join(&self, room: &str) -> bool {
         self.rooms.covers(room)
     }
 
-    /// Whether this channel may be published on.
+    /// Whether the client may publish on this channel.
     pub fn may_publish(&self, channel: &str) -> bool {
         self.publish.covers(channel)
     }
@@ -157,39 +178,39 @@ impl Allowed {
     }
 }
 
-/// What is wrong with a token, for the developer who sent it.
+/// Why a token was refused. [`fmt::Display`] says what to do, for the developer of the client.
 #[derive(Clone, Debug, PartialEq)]
 pub enum BadToken {
-    /// There is none.
+    /// The request has no token.
     Missing,
-    /// It is not one of those that are fixed.
+    /// There is no JWT key, and the token is not one of the fixed ones.
     Unknown,
-    /// It has too many bytes.
+    /// It is longer than 8 KiB.
     TooLong,
-    /// It is no JWT.
+    /// It is not a JWT, or it has critical header parameters, none of which is supported.
     Malformed,
-    /// This name stands twice in its header or claims.
+    /// This name occurs twice in one object of its header or claims.
     Repeated(String),
-    /// It is signed by an algorithm that the key is not for.
+    /// Its algorithm does not fit the kind of the server's key.
     Algorithm,
-    /// The key did not sign this.
+    /// Its signature is not by the server's key.
     Signature,
-    /// It does not say when it expires.
+    /// It has no claim `exp`.
     NeverExpires,
-    /// It has expired, so many seconds ago.
+    /// It expired this many seconds ago.
     Expired(u64),
-    /// It is not valid yet, for so many seconds.
+    /// It becomes valid in this many seconds, by its claim `nbf`.
     NotYet(u64),
-    /// It is for somebody else.
+    /// Its claim `aud` does not contain `JWT_AUDIENCE`.
     Audience,
-    /// It is from somebody else.
+    /// Its claim `iss` is not `JWT_ISSUER`.
     Issuer,
-    /// A claim has another type than it should.
+    /// This claim has a wrong type.
     Claim(String),
 }
 
 impl BadToken {
-    /// Logs that it was refused: for watching or for publishing. The token itself is never logged.
+    /// Logs the refusal; `what_for` is [`WATCHING`] or [`PUBLISHING`]. The token is never logged.
     pub fn log(&self, what_for: &'static str) {
         let problem = self.clone();
         REFUSED.line(move |left_out| info!(left_out, "refused a token for {what_for}: {problem}"));
@@ -202,19 +223,19 @@ impl fmt::Display for BadToken {
             Self::Missing => f.write_str(
                 "a token is needed: connect with {auth: {token}}, or send Authorization: Bearer",
             ),
-            Self::Unknown => f.write_str("the token is not the server's PUBLISH_TOKEN"),
+            Self::Unknown => f.write_str("the token is not one of the server's PUBLISH_TOKEN"),
             Self::TooLong => write!(f, "the token is longer than {MAX_TOKEN} bytes"),
             Self::Malformed => {
-                f.write_str("the token is no JWT: three parts in base64url with dots between")
+                f.write_str("the token is no JWT: it needs three base64url parts with dots between")
             }
             Self::Repeated(name) => {
-                write!(f, "`{name}` stands twice in the token's header or claims: keep one")
+                write!(f, "`{name}` occurs twice in the token's header or claims: keep one")
             }
             Self::Algorithm => f.write_str(
-                "the token is signed by an algorithm that is not one of the server's key",
+                "the token is signed by an algorithm that does not fit the kind of the server's key",
             ),
             Self::Signature => f.write_str("the token is not signed by the server's key"),
-            Self::NeverExpires => f.write_str("the token has no claim `exp`, seconds since 1970"),
+            Self::NeverExpires => f.write_str("the token needs the claim `exp`, seconds since 1970"),
             Self::Expired(seconds) => write!(f, "the token expired {seconds} s ago: get a new one"),
             Self::NotYet(seconds) => {
                 write!(f, "the token becomes valid in {seconds} s: check `nbf` and the clocks")

@@ -1,4 +1,4 @@
-//! The key that tokens are signed with, and what a token that it has signed allows.
+//! JWTs: checking their signature and times, reading what they allow, and signing new ones.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::{
     config::{KeyKind, PublicKey, Secret, TokenKey, Tokens},
 };
 
-/// Checks tokens.
+/// The key of the settings, with the checks that each JWT has to pass.
 pub struct Key {
     key: DecodingKey,
     validation: Validation,
     rooms_claim: String,
 }
 
-/// What we read of a token. Times are seconds since the Unix epoch, with a fraction if need be.
+/// The claims that are read. Times are in seconds since the Unix epoch and may have a fraction.
 #[derive(Deserialize)]
 struct Read {
     exp: Option<Json>,
@@ -31,10 +31,10 @@ struct Read {
 }
 
 impl Key {
-    /// As the settings say.
     pub fn new(tokens: &Tokens) -> Self {
         ring::install();
-        // The kind of the key decides, whatever a token wishes.
+        // The kind of the key alone decides about the algorithms, whatever a token's header says:
+        // otherwise a public key could be used as an HMAC secret.
         let (key, algorithms) = match &tokens.key {
             TokenKey::Secret(secret) => (
                 DecodingKey::from_secret(secret.expose().as_bytes()),
@@ -58,10 +58,11 @@ impl Key {
             },
         };
         let mut validation = Validation { algorithms, ..Validation::default() };
-        // Times are ours to check: by the caller's clock, and with words.
+        // `read` checks the times itself: against the caller's clock, and with precise errors.
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
-        // RFC 7519 has a token refused that is for somebody; who that is to be, the setting says.
+        // By RFC 7519, a token for another audience must be refused. Only JWT_AUDIENCE says which
+        // audience this server is; without it, `aud` is not checked.
         validation.validate_aud = tokens.audience.is_some();
         if let Some(audience) = &tokens.audience {
             validation.set_audience(&[audience]);
@@ -74,7 +75,7 @@ impl Key {
         Self { key, validation, rooms_claim: tokens.rooms_claim.clone() }
     }
 
-    /// What a token allows at a time in ms since the Unix epoch.
+    /// Returns what a token allows at the time `now`, in ms since the Unix epoch.
     pub fn read(&self, token: &str, now: u64) -> Result<Grant, BadToken> {
         if token.len() > MAX_TOKEN {
             return Err(BadToken::TooLong);
@@ -84,7 +85,8 @@ impl Key {
         }
         let token = decode::<Read>(token, &self.key, &self.validation)
             .map_err(|error| self.explain(error.kind()))?;
-        // Extensions that have to be understood, and are not.
+        // RFC 7515, section 4.1.11: a token with extensions that the reader does not support is
+        // invalid, and none is supported here.
         if token.header.crit.is_some() {
             return Err(BadToken::Malformed);
         }
@@ -97,7 +99,8 @@ impl Key {
         if begins > now.saturating_add(LEEWAY) {
             return Err(BadToken::NotYet(begins.saturating_sub(now).div_ceil(1000)));
         }
-        // The leeway is for who comes with a clock behind ours, not a gift to everybody else.
+        // Only a token that has just expired gets the leeway, because its sender's clock may be
+        // behind. All other grants end at `exp`.
         let ends = if now < expires { expires } else { expires.saturating_add(LEEWAY) };
         Ok(Grant {
             rooms: patterns(&self.rooms_claim, &others)?,
@@ -119,16 +122,16 @@ impl Key {
     }
 }
 
-/// A time in seconds, if there is one.
+/// Converts a time claim from seconds to ms; `None` if it is missing or null.
 fn milliseconds(name: &str, claim: Option<&Json>) -> Result<Option<u64>, BadToken> {
     let Some(claim) = claim.filter(|claim| !claim.is_null()) else { return Ok(None) };
     let seconds = claim.as_f64().filter(|&seconds| seconds >= 0.0);
-    // A float beyond 64 bits becomes the largest number: never.
+    // The cast saturates: a time beyond 64 bits becomes `u64::MAX`, which is never.
     let milliseconds = seconds.map(|seconds| (seconds * 1000.0) as u64);
     milliseconds.map(Some).ok_or_else(|| BadToken::Claim(name.to_owned()))
 }
 
-/// A list of patterns, or a single one. Nothing listed = nothing allowed.
+/// Reads a claim that is a list of patterns or a single one. A missing claim allows nothing.
 fn patterns(name: &str, claims: &Map<String, Json>) -> Result<Allowed, BadToken> {
     let text = |value: &Json| value.as_str().map(str::to_owned);
     let patterns = match claims.get(name) {
@@ -140,21 +143,25 @@ fn patterns(name: &str, claims: &Map<String, Json>) -> Result<Allowed, BadToken>
     Ok(Allowed::Matching(patterns.into()))
 }
 
-/// What a token of ours says.
+/// The claims of a token to be signed. An empty list is left out.
 pub struct Claims {
-    /// Patterns of rooms.
+    /// Patterns of the rooms to join; the claim's name is `JWT_ROOMS_CLAIM`.
     pub rooms: Vec<String>,
-    /// Patterns of channels.
+    /// Patterns of the channels to publish on, in the claim `publish`.
     pub publish: Vec<String>,
-    /// For how long it is valid.
+    /// How long the token is valid from now on, in whole seconds.
     pub ttl: Duration,
 }
 
-/// A token for the key, if that is a secret that we share.
+/// Signs a token with `JWT_SECRET` (HS256), with audience and issuer as the settings require.
+///
+/// # Errors
+///
+/// Fails if the settings have a public key, whose private key this server does not know.
 pub fn sign(tokens: &Tokens, claims: &Claims) -> anyhow::Result<String> {
     let TokenKey::Secret(secret) = &tokens.key else {
         anyhow::bail!(
-            "only who has the private key of JWT_PUBLIC_KEY can sign; with JWT_SECRET, this command can"
+            "JWT_PUBLIC_KEY can only check tokens: sign with its private key, or set JWT_SECRET instead"
         )
     };
     ring::install();

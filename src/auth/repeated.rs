@@ -1,13 +1,13 @@
-//! Finds a name that stands twice in a token: two readers of it could each take another value
-//! (RFC 7515, section 4; RFC 7519, section 4).
+//! Finds names that occur twice in one JSON object of a token. Such tokens are refused, because two
+//! parsers could each use a different value (RFC 7515, section 4; RFC 7519, section 4).
 
 use std::{collections::HashSet, fmt};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// The first name that stands twice in one object of a token's header or claims, at any depth.
-/// Parts that are no JSON have none: whoever decodes the token refuses those.
+/// Returns the first name that occurs twice in one object of a token's header or claims, at any
+/// depth. Parts that are not JSON are skipped here: decoding the token refuses them.
 pub fn name(token: &str) -> Option<String> {
     token.split('.').take(2).find_map(|part| {
         let json = BASE64_URL_SAFE_NO_PAD.decode(part).ok()?;
@@ -18,7 +18,7 @@ pub fn name(token: &str) -> Option<String> {
     })
 }
 
-/// Reads a value of any type, and keeps the first repeated name.
+/// Visits a JSON value of any type and stores the first repeated name.
 struct Search<'a>(&'a mut Option<String>);
 
 impl<'de> DeserializeSeed<'de> for Search<'_> {

@@ -1,4 +1,4 @@
-//! Signatures of tokens by ring, which is the house's cryptography for TLS too.
+//! Signatures of tokens by ring, the same cryptography as for TLS.
 
 use jsonwebtoken::{
     Algorithm, AlgorithmFamily, DecodingKey, EncodingKey,
@@ -14,17 +14,18 @@ use ring::{
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: signer,
     verifier_factory: verifier,
-    // For sets of keys, which are not read here.
+    // For JSON Web Key Sets, which are not supported.
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// To be called before tokens are read or signed; again is fine.
+/// Installs ring as jsonwebtoken's provider. Must run before tokens are read or signed; calling it
+/// again does nothing.
 pub fn install() {
-    // The second call finds the first one's provider, which is the same.
+    // It fails if a provider is installed already; that is the same one.
     let _ = PROVIDER.install_default();
 }
 
-/// An algorithm and the key for it.
+/// An algorithm and the bytes of its key.
 struct Signatures {
     algorithm: Algorithm,
     key: Vec<u8>,
@@ -37,7 +38,7 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
     Ok(Box::new(Signatures { algorithm: *algorithm, key: key.try_get_as_bytes()?.to_vec() }))
 }
 
-/// Only secrets sign here.
+/// Signs by HMAC only: the server has no private keys for tokens.
 fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>> {
     if algorithm.family() != AlgorithmFamily::Hmac || key.family() != AlgorithmFamily::Hmac {
         return Err(new_error(ErrorKind::UnsupportedAlgorithm));

@@ -14,10 +14,10 @@ use super::*;
 use crate::config::{Settings, Tokens};
 
 const SECRET: &str = "a secret of thirty-two bytes, ok";
-/// Some day in 2026, in seconds.
+/// A day in 2026, in seconds since the Unix epoch.
 const NOW: u64 = 1_780_000_000;
 
-/// Who signs tokens.
+/// A key that signs tokens.
 enum Issuer {
     Secret(hmac::Algorithm, Vec<u8>),
     Elliptic(EcdsaKeyPair),
@@ -41,7 +41,7 @@ impl Issuer {
         self.token_of(&header.to_string(), &claims.to_string())
     }
 
-    /// Of JSON as it stands there.
+    /// Signs a token of raw JSON texts.
     fn token_of(&self, header: &str, claims: &str) -> String {
         let encode = |part: &str| BASE64_URL_SAFE_NO_PAD.encode(part);
         let message = format!("{}.{}", encode(header), encode(claims));
@@ -59,7 +59,7 @@ fn elliptic(algorithm: &'static EcdsaSigningAlgorithm) -> (Issuer, String) {
     let der = EcdsaKeyPair::generate_pkcs8(algorithm, &random).expect("a key");
     let key = EcdsaKeyPair::from_pkcs8(algorithm, der.as_ref(), &random).expect("a key");
     let point = key.public_key().as_ref().to_vec();
-    // SubjectPublicKeyInfo of a P-256 and of a P-384 point.
+    // DER prefix of the SubjectPublicKeyInfo of a P-256 or a P-384 point.
     let head: &[u8] = if point.len() == 65 {
         &[
             0x30, 0x59, 0x30, 0x13, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 8, 0x2a, 0x86,
@@ -121,7 +121,7 @@ fn hs256(claims: &Value) -> String {
 }
 
 #[test]
-fn the_kind_of_the_key_decides_about_the_algorithm() {
+fn the_kind_of_the_key_decides_which_algorithms_are_accepted() {
     let (p256, p256_key) = elliptic(&ECDSA_P256_SHA256_FIXED_SIGNING);
     let (p384, p384_key) = elliptic(&ECDSA_P384_SHA384_FIXED_SIGNING);
     let (ed25519, ed25519_key) = edwards();
@@ -141,7 +141,7 @@ fn the_kind_of_the_key_decides_about_the_algorithm() {
     let mut issuers: Vec<(&str, Issuer)> =
         secrets().map(|(name, hmac)| (name, shared(hmac))).collect();
     issuers.extend([("ES256", p256), ("ES384", p384), ("EdDSA", ed25519)]);
-    // What is public is no secret: signed with it, nothing is.
+    // Tokens signed with a public key as an HMAC secret must be refused.
     for key in [&p256_key, &p384_key, &ed25519_key] {
         issuers.extend(
             secrets().map(|(name, hmac)| (name, Issuer::Secret(hmac, key.as_bytes().to_vec()))),
@@ -174,7 +174,7 @@ fn the_kind_of_the_key_decides_about_the_algorithm() {
 }
 
 #[test]
-fn no_algorithm_is_none() {
+fn the_algorithm_none_and_unknown_ones_are_refused() {
     let (_, key) = edwards();
     for auth in [secretive(), public(&key)] {
         for name in ["none", "None", "NONE", "nOnE", "", "HS257", "ES512"] {
@@ -188,7 +188,7 @@ fn no_algorithm_is_none() {
 }
 
 #[test]
-fn times_have_a_leeway_and_no_more() {
+fn times_are_checked_with_a_leeway_of_30_s() {
     let auth = secretive();
     let late = |seconds: u64| hs256(&with("exp", (NOW - seconds).into()));
     let early = |seconds: u64| hs256(&with("nbf", (NOW + seconds).into()));
@@ -196,7 +196,7 @@ fn times_have_a_leeway_and_no_more() {
     let at = |seconds: u64| Ok(Some(seconds * 1000));
     assert_eq!(ends(hs256(&claims())), at(NOW + 3600));
     assert_eq!(ends(hs256(&with("exp", (NOW + 1).into()))), at(NOW + 1));
-    // Who comes late stays for the leeway.
+    // A token that has just expired is valid until the leeway is over.
     assert_eq!(ends(late(0)), at(NOW + 30));
     assert_eq!(ends(late(29)), at(NOW + 1));
     assert_eq!(ends(late(30)), Err(BadToken::Expired(30)));
@@ -224,20 +224,20 @@ fn times_have_a_leeway_and_no_more() {
     assert_eq!(ends(hs256(&claims)), Err(BadToken::NeverExpires));
     claims.as_object_mut().expect("an object").remove("exp");
     assert_eq!(ends(hs256(&claims)), Err(BadToken::NeverExpires));
-    // `iat` is nobody's business.
+    // `iat` is not checked.
     assert_eq!(ends(hs256(&with("iat", json!("whenever")))), at(NOW + 3600));
 }
 
 #[test]
-fn a_grant_ends_later_too() {
-    let grant = read(&secretive(), &hs256(&claims())).expect("a grant");
+fn a_grant_expires() {
+    let grant = read(&secretive(), &hs256(&claims())).expect("a valid token");
     let ends = (NOW + 3600) * 1000;
     assert_eq!(grant.clone().still(ends - 1), Ok(grant.clone()));
     assert_eq!(grant.still(ends + 2000), Err(BadToken::Expired(2)));
 }
 
 #[test]
-fn audience_and_issuer_count_where_they_are_set() {
+fn audience_and_issuer_are_checked_if_they_are_set() {
     let strict = auth(|settings| {
         settings.jwt_secret = Some(SECRET.into());
         settings.jwt_audience = Some("api://rooms".into());
@@ -264,7 +264,7 @@ fn audience_and_issuer_count_where_they_are_set() {
 }
 
 #[test]
-fn what_is_not_listed_is_not_allowed() {
+fn only_listed_rooms_and_channels_are_allowed() {
     let auth = secretive();
     let table: &[(Value, &[&str], &[&str])] = &[
         (json!(["device:*"]), &["device:1", "device:"], &["device", "other", "*"]),
@@ -276,10 +276,10 @@ fn what_is_not_listed_is_not_allowed() {
         (json!([""]), &[], &["a"]),
     ];
     for (rooms, allowed, forbidden) in table {
-        let grant = read(&auth, &hs256(&with("rooms", rooms.clone()))).expect("a grant");
+        let grant = read(&auth, &hs256(&with("rooms", rooms.clone()))).expect("a valid token");
         assert!(allowed.iter().all(|room| grant.may_join(room)), "{rooms}");
         assert!(!forbidden.iter().any(|room| grant.may_join(room)), "{rooms}");
-        let grant = read(&auth, &hs256(&with("publish", rooms.clone()))).expect("a grant");
+        let grant = read(&auth, &hs256(&with("publish", rooms.clone()))).expect("a valid token");
         assert!(allowed.iter().all(|room| grant.may_publish(room)), "{rooms}");
         assert!(!forbidden.iter().any(|room| grant.may_publish(room)), "{rooms}");
     }
@@ -289,11 +289,11 @@ fn what_is_not_listed_is_not_allowed() {
         assert_eq!(found, Err(BadToken::Claim(claim.into())));
     }
     let none = hs256(&json!({ "exp": NOW + 60 }));
-    assert!(!read(&auth, &none).expect("a grant").may_join("device:1"));
+    assert!(!read(&auth, &none).expect("a valid token").may_join("device:1"));
 }
 
 #[test]
-fn a_name_that_stands_twice_is_refused() {
+fn a_token_with_a_repeated_name_is_refused() {
     let strict = auth(|settings| {
         settings.jwt_secret = Some(SECRET.into());
         settings.jwt_audience = Some("us".into());
@@ -320,17 +320,17 @@ fn a_name_that_stands_twice_is_refused() {
 }
 
 #[test]
-fn the_rooms_may_stand_in_another_claim() {
+fn the_claim_of_the_rooms_can_be_configured() {
     let entra = auth(|settings| {
         settings.jwt_secret = Some(SECRET.into());
         settings.jwt_rooms_claim = "roles".into();
     });
-    let grant = read(&entra, &hs256(&with("roles", json!(["hall:*"])))).expect("a grant");
+    let grant = read(&entra, &hs256(&with("roles", json!(["hall:*"])))).expect("a valid token");
     assert!(grant.may_join("hall:1") && !grant.may_join("device:1") && grant.may_publish("in:1"));
 }
 
 #[test]
-fn what_is_no_token_is_none() {
+fn malformed_forged_and_oversized_tokens_are_refused() {
     let auth = secretive();
     let good = hs256(&claims());
     let (head, rest) = good.split_once('.').expect("three parts");
@@ -378,29 +378,29 @@ fn what_is_no_token_is_none() {
 }
 
 #[test]
-fn without_a_key_everybody_watches_and_nobody_publishes() {
+fn without_a_key_all_rooms_are_open_and_publishing_is_disabled() {
     let open = auth(|_| ());
     assert!(!open.wants_tokens() && !open.has_publishers());
     for token in [None, Some("whatever")] {
-        let grant = open.viewer(token, NOW * 1000).expect("a grant");
+        let grant = open.viewer(token, NOW * 1000).expect("a valid token");
         assert!(grant.may_join("any room") && grant.ends.is_none());
     }
 }
 
 #[test]
-fn fixed_tokens_publish_everywhere_and_jwts_where_they_say() {
+fn fixed_tokens_allow_all_channels_and_jwts_those_they_list() {
     let both = auth(|settings| {
         settings.publish_token = Some("one,two".into());
         settings.jwt_secret = Some(SECRET.into());
     });
     let publisher = |token| both.publisher(token, NOW * 1000);
     for token in ["one", "two"] {
-        assert!(publisher(Some(token)).expect("a grant").may_publish("anywhere"));
-        // It opens no room.
+        assert!(publisher(Some(token)).expect("a valid token").may_publish("anywhere"));
+        // A fixed token does not allow any room.
         assert_eq!(read(&both, token), Err(BadToken::Malformed));
     }
     let token = hs256(&claims());
-    let grant = publisher(Some(&token)).expect("a grant");
+    let grant = publisher(Some(&token)).expect("a valid token");
     assert!(grant.may_publish("in:1") && !grant.may_publish("device:1"));
     assert_eq!(publisher(None), Err(BadToken::Missing));
     for wrong in ["", "on", "one,two", "onee", "ONE"] {
@@ -412,7 +412,7 @@ fn fixed_tokens_publish_everywhere_and_jwts_where_they_say() {
 }
 
 #[test]
-fn our_own_tokens_are_taken() {
+fn signed_tokens_are_accepted() {
     let mut settings = Settings { jwt_secret: Some(SECRET.into()), ..Settings::default() };
     settings.jwt_audience = Some("us".into());
     settings.jwt_issuer = Some("ourselves".into());
@@ -423,7 +423,7 @@ fn our_own_tokens_are_taken() {
     let said = Claims { rooms: vec!["a*".into()], publish: vec!["b".into()], ttl };
     let token = sign(tokens, &said).expect("signed");
     let now = crate::clock::now();
-    let grant = Auth::new(&config).viewer(Some(&token), now).expect("a grant");
+    let grant = Auth::new(&config).viewer(Some(&token), now).expect("a valid token");
     assert!(grant.may_join("ab") && grant.may_publish("b") && !grant.may_publish("ab"));
     assert!(grant.ends.is_some_and(|ends| ends > now && ends <= now + 61_000));
     let (_, key) = edwards();
@@ -434,7 +434,7 @@ fn our_own_tokens_are_taken() {
 
 proptest! {
     #[test]
-    fn any_text_is_refused(text in "\\PC{0,200}") {
+    fn arbitrary_text_is_refused(text in "\\PC{0,200}") {
         prop_assert!(read(&secretive(), &text).is_err());
     }
 
@@ -448,7 +448,7 @@ proptest! {
     }
 
     #[test]
-    fn any_claims_are_read(names in proptest::collection::vec("exp|nbf|rooms|publish|aud|iss", 0..6), number: f64, text in "\\PC{0,9}") {
+    fn reading_any_claims_does_not_panic(names in proptest::collection::vec("exp|nbf|rooms|publish|aud|iss", 0..6), number: f64, text in "\\PC{0,9}") {
         let mut claims = claims();
         for (i, name) in names.iter().enumerate() {
             claims[name] = [json!(number), json!(text), json!([text]), json!([number]), Value::Null][i % 5].clone();

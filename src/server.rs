@@ -1,4 +1,4 @@
-//! The server: bind → assemble → serve → drain.
+//! The server's life cycle: bind → assemble → serve → drain.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -28,10 +28,14 @@ use reload::Certificate;
 pub use reload::Reload;
 use secure::{Renewal, Secure};
 
-/// Of a secret that signs tokens, as RFC 7518 has it for HS256.
+/// Minimum bytes of `JWT_SECRET`: RFC 7518 requires this key size for HS256.
 const SECRET_BYTES: usize = 32;
 
 /// A server whose ports are bound and whose source is chosen, ready to run.
+///
+/// [`Self::bind`] makes every check that needs ports, files or Redis, so that [`Self::run`] does
+/// not fail because of a setting. Nothing is served before `run`; dropping the server instead closes
+/// the ports.
 pub struct Server {
     config: Config,
     auth: Arc<Auth>,
@@ -43,14 +47,19 @@ pub struct Server {
     redis: RedisAddress,
     snapshot: Option<Snapshot>,
     max_connections: usize,
-    /// How many files the process may have open.
+    /// Files that the process may have open.
     files: usize,
 }
 
 impl Server {
-    /// Binds all ports and decides where messages come from. Errors name the setting.
+    /// Binds all ports, opens `STATE_DIR` and chooses the source: Redis or the embedded broker.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a port cannot be bound, a certificate or a state cannot be read or the embedded
+    /// broker cannot start. The error names the setting.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
-        // The second call of a process finds the first one's provider, which is the same.
+        // It fails if a provider is installed already; that is the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let capacity = Capacity::new(config.limits.connections);
         if let Some(shortage) = capacity.shortage() {
@@ -90,33 +99,39 @@ impl Server {
         })
     }
 
-    /// What it was bound with.
+    /// The settings that the server was bound with.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Whether page and sockets are answered under known host names alone.
+    /// Whether the public listener answers only under known host names.
     pub fn checks_hosts(&self) -> bool {
         let listener = self.https.as_ref().map_or(&self.listener, |https| &https.listener);
         http::hosts::are_checked(&self.config, is_loopback(listener), self.is_embedded())
     }
 
-    /// Where page and sockets are served, or the way to HTTPS.
+    /// The address of `HTTP_ADDR`, with the port that was bound. With HTTPS on, it serves redirects
+    /// only.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the operating system does not return the socket's address.
     pub fn local_addr(&self) -> anyhow::Result<SocketAddr> {
         Ok(self.listener.local_addr()?)
     }
 
-    /// Where page and sockets are served over HTTPS, if they are.
+    /// The address of `HTTPS_ADDR`, with the port that was bound; `None` without HTTPS.
     pub fn https_addr(&self) -> Option<SocketAddr> {
         self.https.as_ref()?.listener.local_addr().ok()
     }
 
-    /// Under which address page and sockets are served over HTTPS, as in `https://rt.example.com`.
+    /// The public origin over HTTPS, as in `https://rt.example.com`; `None` without HTTPS, or while
+    /// no host is known.
     pub fn https_origin(&self) -> Option<String> {
         self.https.as_ref()?.redirect.origin()
     }
 
-    /// What reads files again while the server runs.
+    /// Returns the handle that rereads files while the server runs.
     pub fn reload(&self) -> Reload {
         let certificate = match self.https.as_ref().map(|https| &https.renewal) {
             None => Certificate::None,
@@ -126,28 +141,39 @@ impl Server {
         Reload { auth: self.auth.clone(), metrics: self.metrics.clone(), certificate }
     }
 
-    /// Where health and metrics are served, if they are.
+    /// The address of `ADMIN_ADDR`, which serves health and metrics; `None` if it is off.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin.as_ref()?.local_addr().ok()
     }
 
-    /// The Redis that is watched.
+    /// The Redis that is subscribed to; with the embedded broker, its address.
     pub fn redis(&self) -> &RedisAddress {
         &self.redis
     }
 
-    /// Whether that is the embedded broker.
+    /// Whether the source is the embedded broker.
     pub fn is_embedded(&self) -> bool {
         self.embedded.is_some()
     }
 
-    /// How many connections are held.
+    /// Maximum number of public connections: `MAX_CONNECTIONS`, as far as the limit of open files
+    /// allows.
     pub fn max_connections(&self) -> usize {
         self.max_connections
     }
 
-    /// Serves until `stop`, then drains. Returns when all is closed, or the grace is over. An error
-    /// says which core task has ended unasked; then the drain is short.
+    /// Serves until `stop` is cancelled, then drains. Returns when all connections are closed, or a
+    /// few seconds after the grace.
+    ///
+    /// # Errors
+    ///
+    /// If a core task ends or panics while the server runs, the server drains with a short grace and
+    /// returns an error that names the task.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropping the future skips the drain and leaves the tasks running. Cancel
+    /// `stop` instead.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let running = assemble::assemble(self).await;
         running.serve(&stop).await;
@@ -170,26 +196,26 @@ async fn choose_source(source: &Source) -> anyhow::Result<(RedisAddress, Option<
     Ok((RedisAddress::tcp("127.0.0.1", embedded.port()), Some(embedded)))
 }
 
-/// Says what one should know before strangers find out.
+/// Warns if a server with a public name is open to everyone, or if its secret is weak.
 fn warn_of_open_doors(config: &Config, listener: &TcpListener) {
     let reachable = !is_loopback(listener);
     match &config.tokens {
         None if reachable && !config.hosts.is_empty() => warn!(
-            "everybody who reaches {} may watch every room: set JWT_SECRET or JWT_PUBLIC_KEY if that is not meant",
+            "everyone who reaches {} may watch every room: set JWT_SECRET or JWT_PUBLIC_KEY to require tokens",
             config.hosts.join(", ")
         ),
         Some(Tokens { key: TokenKey::Secret(secret), .. })
             if secret.expose().len() < SECRET_BYTES =>
         {
             warn!(
-                "JWT_SECRET has less than {SECRET_BYTES} bytes and can be guessed from a token: openssl rand -hex 32 makes a better one"
+                "JWT_SECRET is shorter than {SECRET_BYTES} bytes and can be guessed from a token: replace it by the output of `openssl rand -hex 32`"
             );
         }
         _ => {}
     }
 }
 
-/// Whether this machine alone reaches a listener.
+/// Whether a listener is on a loopback address, so that only this machine reaches it.
 fn is_loopback(listener: &TcpListener) -> bool {
     listener.local_addr().is_ok_and(|addr| addr.ip().to_canonical().is_loopback())
 }

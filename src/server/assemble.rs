@@ -1,4 +1,4 @@
-//! Puts the parts together and starts the core tasks.
+//! Creates the parts of a bound server, connects them and starts the core tasks.
 
 use std::sync::Arc;
 
@@ -37,14 +37,15 @@ use crate::{
     tls::certificates::Certificates,
 };
 
-/// What the past of all rooms may take, if there is enough memory.
+/// Default bytes of the histories of all rooms, if there is enough memory.
 const HISTORY_BYTES: usize = 32 << 20;
-/// The part of a container's memory that it may take, one in so many.
+/// The histories take at most one part in this many of a container's memory limit.
 const HISTORY_SHARE: usize = 8;
-/// Connections of the admin listener.
+/// Maximum number of connections on the admin listener.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
 
-/// Starts everything that a bound server consists of.
+/// Starts all tasks of a bound server. The history is restored first, so that no client joins a
+/// room without it.
 pub async fn assemble(server: Server) -> Running {
     let Server { config, auth, listener, https, metrics, admin, embedded, redis, .. } = server;
     let health = Arc::new(Health::new(redis.to_string(), config.channels.clone()));
@@ -112,7 +113,7 @@ pub async fn assemble(server: Server) -> Running {
     Running { core, stops, health, streams, progress, grace, accepting, source, serving, renewal }
 }
 
-/// What the parts share while they are put together.
+/// What the parts share while they are connected.
 struct Parts {
     config: Config,
     auth: Arc<Auth>,
@@ -128,14 +129,14 @@ struct Parts {
 }
 
 impl Parts {
-    /// The host names that a listener answers under, if they are checked there.
+    /// The host names that a listener answers under; `None` if it does not check them.
     fn hosts(&self, listener: &TcpListener) -> Option<Hosts> {
         let Self { config, certificates, metrics, .. } = self;
         let checked = http::hosts::are_checked(config, is_loopback(listener), self.is_embedded);
         checked.then(|| Hosts::new(config, certificates.clone(), metrics.clone()))
     }
 
-    /// Starts the subscription and the lanes that its messages take.
+    /// Starts the subscription and the lanes, which carry its messages to the rooms.
     fn start_source(
         &self,
         core: &CoreTasks,
@@ -156,14 +157,14 @@ impl Parts {
         );
         let subscription = subscription.run(stops.source.clone());
         let mut tasks = vec![core.spawn("subscription", &stops.source, subscription)];
-        // A lane ends when the subscription has, and all is handed on.
+        // A lane ends after the subscription has ended and its queue is empty.
         tasks.extend(lanes.into_iter().map(|lane| {
             core.spawn("lane", &stops.source, fanout::run(lane, rooms.clone(), metrics.clone()))
         }));
         (progress, tasks)
     }
 
-    /// The engine, and the sids of those that it is to forget.
+    /// Creates the engine, and the channel on which ended sessions send their sid for removal.
     fn engine(&self, expiry: Arc<Expiry>) -> (Engine, UnboundedReceiver<Box<str>>) {
         let Self { config, auth, metrics, .. } = self;
         let shared = Shared {
@@ -185,7 +186,7 @@ impl Parts {
         (Engine::new(service, sessions, auth.clone(), max_packet, metrics.clone()), ended)
     }
 
-    /// What the public listener does with its connections.
+    /// Creates the accept loop of the public listener, with its routes and limits.
     fn public_accept(
         &self,
         engine: Engine,
@@ -220,7 +221,8 @@ impl Parts {
         }
     }
 
-    /// The same of the listener for operators; its connections count for nobody else.
+    /// Creates the accept loop of the admin listener. Its connections count neither in the public
+    /// metrics nor in the public limits.
     fn admin_accept(&self, admin: Arc<Admin>, hosts: Option<Hosts>) -> Accept<Router> {
         let (gauge, backlog) = (Gauge::default(), self.backlog.clone());
         Accept {
@@ -237,7 +239,8 @@ impl Parts {
         }
     }
 
-    /// Starts the listeners that viewers use, and what keeps the certificate new.
+    /// Starts the public listeners and the renewal of the certificate. With HTTPS on, the plain
+    /// listener serves redirects only.
     fn start_public(
         &self,
         core: &CoreTasks,
@@ -262,7 +265,7 @@ impl Parts {
     }
 }
 
-/// How much of the past is kept.
+/// The limits of the histories: messages and age for each room, bytes for all of them.
 pub fn limits(config: &Config) -> Limits {
     let room = Bounds { count: config.history, age: config.history_ttl.as_millis() as u64 };
     let share = memory::limit().map_or(HISTORY_BYTES, |limit| limit / HISTORY_SHARE);

@@ -1,4 +1,4 @@
-//! Core tasks: the server cannot do its job without any of them, so one that ends unasked ends it.
+//! Core tasks: the server needs all of them, so it shuts down if one ends before it was stopped.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -13,7 +13,11 @@ use tracing::error;
 
 use crate::health::Health;
 
-/// Spawns core tasks, and tells when one of them has failed.
+/// Spawns core tasks and reports the first failure.
+///
+/// A task fails if it panics, or if it ends before its `stop` is cancelled. The first failure is
+/// logged, kept for [`Self::result`], makes `/livez` fail and wakes [`Self::failed`]. The other
+/// tasks go on; the server drains and stops them.
 #[derive(Clone)]
 pub struct CoreTasks {
     health: Arc<Health>,
@@ -22,12 +26,12 @@ pub struct CoreTasks {
 }
 
 impl CoreTasks {
-    /// A failed task makes `/livez` fail through `health`.
+    /// Reports failures to `health`, which makes `/livez` fail.
     pub fn new(health: Arc<Health>) -> Self {
         Self { health, failure: Arc::default(), failed: CancellationToken::new() }
     }
 
-    /// Runs a task that has to go on until `stop` is cancelled. It must not panic after that either.
+    /// Spawns a task that must not end before `stop` is cancelled. A panic is a failure at any time.
     pub fn spawn(
         &self,
         name: &'static str,
@@ -37,9 +41,9 @@ impl CoreTasks {
         let (tasks, stop) = (self.clone(), stop.clone());
         tokio::spawn(async move {
             let task = with_fault(name, task);
-            // What the task has left half done does not matter for long: the process ends.
+            // State that the panic has left inconsistent matters only briefly: the process ends.
             match AssertUnwindSafe(task).catch_unwind().await {
-                // One that has failed may end others.
+                // A failed task may make others end, which is no failure of theirs.
                 Ok(()) if stop.is_cancelled() || tasks.failed.is_cancelled() => {}
                 Ok(()) => tasks.fail(name, "has ended"),
                 Err(_) => tasks.fail(name, "has panicked"),
@@ -47,7 +51,7 @@ impl CoreTasks {
         })
     }
 
-    /// The same for a task that never ends by itself.
+    /// Spawns a task that never ends by itself: it is dropped when `stop` is cancelled.
     pub fn spawn_endless<T>(
         &self,
         name: &'static str,
@@ -58,26 +62,27 @@ impl CoreTasks {
         self.spawn(name, stop, async move { drop(ends.run_until_cancelled(task).await) })
     }
 
-    /// Waits until a task has failed.
+    /// Waits until a task has failed. Cancel safe.
     pub async fn failed(&self) {
         self.failed.cancelled().await;
     }
 
-    /// The first failure, if there was one.
+    /// Returns the first failure as an error, if there was one.
     pub fn result(&self) -> anyhow::Result<()> {
         self.failure.get().map_or(Ok(()), |failure| Err(anyhow!("{failure}")))
     }
 
     fn fail(&self, name: &'static str, what: &str) {
         let failure = format!("the core task `{name}` {what}");
-        error!(task = name, "{failure}: the process ends, so that it can be started again");
+        error!(task = name, "{failure}: the process shuts down, so that it can be restarted");
         self.health.fail(&failure);
         let _ = self.failure.set(failure);
         self.failed.cancel();
     }
 }
 
-/// A fault for tests: `ROOMCAST_PANIC_IN=task:file` makes a task panic once there is such a file.
+/// Fault injection for tests: with `ROOMCAST_PANIC_IN=task:file`, the task panics once that file
+/// exists.
 #[cfg(debug_assertions)]
 async fn with_fault(name: &str, task: impl Future<Output = ()>) {
     let fault = std::env::var("ROOMCAST_PANIC_IN").unwrap_or_default();

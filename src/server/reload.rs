@@ -1,4 +1,4 @@
-//! What a server reads again while it runs, when SIGHUP asks for it.
+//! Rereading files while the server runs, on SIGHUP.
 
 use std::sync::Arc;
 
@@ -11,32 +11,38 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Reads again what can be read again.
+/// Rereads files of a running server: tokens and keys from `…_FILE` settings, and the certificate.
+///
+/// It is created before the server runs and shares its state, so it works as long as the server.
 pub struct Reload {
     pub(super) auth: Arc<Auth>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) certificate: Certificate,
 }
 
-/// What is done about the certificate.
+/// What a reload does about the certificate.
 pub enum Certificate {
-    /// There is none.
+    /// HTTPS is off, so nothing is done.
     None,
-    /// Its files are read; the log says what came of it.
+    /// The files are reread by the task that watches them, which logs the result.
     Files(Arc<Notify>),
-    /// One that could not be ordered is ordered, unless the CA itself named a time.
+    /// An order that has failed is tried again at once, unless the CA has named a time for that.
     Acme(Arc<Notify>),
 }
 
 impl Reload {
-    /// Reads again the files that these settings name, and says in the log what was done. Settings
-    /// in files that cannot be used stay as they are.
+    /// Rereads the files that these settings name and logs what was done. If a file cannot be read
+    /// or has an invalid value, all values read before stay in use.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future early may skip files, but never replaces only some of the values.
     pub async fn run(&self, settings: &Settings) {
         let files = settings.secret_files();
         match &self.certificate {
             Certificate::None if files.is_empty() => {
                 info!(
-                    "SIGHUP received: no certificate and no token stands in a file, so nothing is read again"
+                    "SIGHUP received: no certificate and no token is read from a file, so there is nothing to read again"
                 );
             }
             Certificate::None => {}
@@ -46,7 +52,7 @@ impl Reload {
             }
             Certificate::Acme(again) => {
                 info!(
-                    "SIGHUP received: a certificate that could not be ordered is ordered now, unless the CA named a time; credentials in files are read again for it"
+                    "SIGHUP received: if the last order of a certificate has failed, it is tried again now, unless the CA named a time; credentials in files are read again for it"
                 );
                 again.notify_one();
             }

@@ -1,4 +1,4 @@
-//! A server that runs: until it is asked to stop, and the drain after that.
+//! The running server: serving until it is asked to stop, and the drain after that.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,27 +18,32 @@ use crate::{
     ingest::Progress,
 };
 
-/// The grace when a core task has failed: viewers may be missing messages until they are elsewhere.
+/// Maximum grace after a core task has failed: viewers may miss messages until they have connected
+/// to another server.
 const FAILED_GRACE: Duration = Duration::from_secs(2);
 
-/// After the viewers, for the last messages to be handed on and the history to be written. With what
-/// connections have that are cut, an end takes up to 3 s more than the grace: platforms are told 4.
+/// Time after the connections are closed, for handing on the last messages and writing the history.
+/// Together with 1 s for cutting connections, a stop takes up to 3 s more than the grace; platforms
+/// are asked to allow 4 s more.
 const AFTER_GRACE: Duration = Duration::from_secs(2);
 
-/// What ends which part, in the order in which a drain uses them.
+/// Tokens that stop one part each, in the order in which a drain cancels them.
 #[derive(Default)]
 pub struct Stops {
-    /// New connections, and the certificate's renewal.
+    /// Stops accepting public connections, and the certificate's renewal.
     pub accepting: CancellationToken,
-    /// The subscription, and with it the lanes.
+    /// Stops the subscription, and with it the lanes.
     pub source: CancellationToken,
-    /// What viewers and the source need as long as they are there.
+    /// Stops the tasks that viewers and the source need as long as they are connected.
     pub serving: CancellationToken,
-    /// The listener for operators: it answers until the end.
+    /// Stops the admin listener, which answers until the end.
     pub admin: CancellationToken,
 }
 
-/// A server that runs.
+/// A running server: its tasks, and the tokens that stop them.
+///
+/// [`Self::serve`] waits for the stop; [`Self::drain`] then consumes the server and ends its parts
+/// in order.
 pub struct Running {
     pub core: CoreTasks,
     pub stops: Stops,
@@ -53,7 +58,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Serves until `stop`, or until a core task has failed.
+    /// Waits until `stop` is cancelled or a core task has failed. Cancel safe.
     pub async fn serve(&self, stop: &CancellationToken) {
         select! {
             () = stop.cancelled() => {}
@@ -61,8 +66,12 @@ impl Running {
         }
     }
 
-    /// Ends everything in order: readiness, new connections, viewers over the grace while messages
-    /// go on, the subscription, what it has received, the rest.
+    /// Ends the parts in order: readiness; accepting; connections, spread over the grace, while
+    /// messages go on; the subscription; the lanes, once they are empty; all other tasks.
+    ///
+    /// # Errors
+    ///
+    /// Returns the failure of the core task that has caused the stop, if one has.
     pub async fn drain(self) -> anyhow::Result<()> {
         let Self { core, stops, streams, progress, .. } = self;
         self.health.drain();
@@ -72,20 +81,20 @@ impl Running {
         };
         let deadline = Instant::now() + grace;
         stops.accepting.cancel();
-        // Afterwards no connection can be added to those that are closed now.
+        // After this, no connection can be added to those that are closed now.
         let _ = timeout_at(deadline, join_all(self.accepting)).await;
         drain::close_all(&streams, &progress, deadline).await;
 
         let deadline = deadline.max(Instant::now()) + AFTER_GRACE;
         stops.source.cancel();
         if timeout_at(deadline, join_all(self.source)).await.is_err() {
-            warn!("the last messages were not handed on in time");
+            warn!("the last messages were not handed on in time; viewers may have missed some");
         }
         self.health.failed("the server is stopping");
         stops.serving.cancel();
         let ends = join_all(self.serving.into_iter().chain(self.renewal));
         if timeout_at(deadline, ends).await.is_err() {
-            warn!("not all tasks have ended in time");
+            warn!("not all tasks have ended in time; the process ends without them");
         }
         stops.admin.cancel();
         core.result()

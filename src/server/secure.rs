@@ -1,4 +1,4 @@
-//! HTTPS that is bound: its listener, its certificate, and what keeps that new.
+//! HTTPS: its bound listener, its certificate, and the certificate's renewal.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     tls::{self, Tls, acme::Acme, certificates::Certificates, files::Watch},
 };
 
-/// HTTPS that is ready to run.
+/// HTTPS, bound and ready to run.
 pub struct Secure {
     pub listener: TcpListener,
     pub tls: Tls,
@@ -22,7 +22,7 @@ pub struct Secure {
     pub renewal: Renewal,
 }
 
-/// Who keeps the certificate new.
+/// The task that renews the certificate: by watching its files or by ordering from a CA (ACME).
 pub enum Renewal {
     Files(Watch),
     Acme(Box<Acme>),
@@ -46,7 +46,7 @@ impl Secure {
             CertificateSource::Acme(_) => "acme",
         };
         let roots = tls::roots::known().await.unwrap_or_else(|error| {
-            warn!("{error:#}; Mozilla's roots alone count");
+            warn!("{error:#}; only Mozilla's roots are trusted");
             tls::roots::mozilla()
         });
         let certificates = Certificates::new(host, source, roots, metrics.clone());

@@ -96,7 +96,7 @@ async fn a_hangup_without_anything_to_read_is_one_line() {
     let (code, log) = process.end().await;
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(log.matches("SIGHUP").count(), 1, "{log}");
-    assert_told(&log, &["SIGHUP received: no certificate and no token stands in a file"]);
+    assert_told(&log, &["SIGHUP received: no certificate and no token is read from a file"]);
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! Counters, gauges and a histogram, and Prometheus' text of them. Knows nobody of the house.
+//! Counters, gauges and a histogram, and their OpenMetrics text for Prometheus. Depends on no other
+//! module.
 
 use std::sync::atomic::AtomicU64;
 
@@ -12,57 +13,58 @@ pub use labels::{Close, DropReason, Handshake, Transport};
 use labels::{GAPS, RECOVERED, REFUSALS, ROLES};
 use register::{By, Register};
 
-/// Upper bounds of the delay's buckets, in seconds: from what a batch takes on an idle machine to
-/// what only a server that cannot keep up needs.
+/// Upper bounds of the delay's buckets, in seconds: from the delay of a batch on an idle machine to
+/// that of an overloaded server.
 const DELAYS: [f64; 16] = [
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
 
-/// All of the server's metrics; every instance has its own, so that tests do not share them.
+/// All metrics of one server. They are not global, so that tests in one process do not share them.
 pub struct Metrics {
     register: Register,
     /// Open TCP connections on the public listener.
     pub connections: Gauge,
     /// Connections answered 503 because `MAX_CONNECTIONS` were open.
     pub refused: Counter,
-    /// 1 if nobody watches without a token.
+    /// 1 if viewers need a token.
     pub tokens_required: Gauge,
     /// Sockets and renewals refused because their token was missing, wrong or expired.
     pub tokens_refused: Counter,
-    /// Requests answered 403 because of the page that they came from.
+    /// Requests answered 403 because of the origin of the page that sent them.
     pub origins_refused: Counter,
     sessions: By<Gauge>,
     /// Sockets connected to the namespace.
     pub sockets: Gauge,
-    /// Rooms with members or a past.
+    /// Rooms with members or a history.
     pub rooms: Gauge,
-    /// Bytes that their pasts take.
+    /// Bytes of the histories of all rooms.
     pub history_bytes: Gauge,
-    /// Bytes that wait for viewers.
+    /// Bytes queued for clients that are behind.
     pub backlog_bytes: Gauge,
-    /// Memberships, over all rooms.
+    /// Members of all rooms; a socket counts once per room.
     pub members: Gauge,
     joins: By<Counter>,
-    /// Messages that came from the source.
+    /// Messages received from the source.
     pub messages: Counter,
-    /// Messages that Redis has taken from `POST /publish`.
+    /// Messages from `POST /publish` that Redis has accepted.
     pub published: Counter,
     /// Messages handed to sockets.
     pub deliveries: Counter,
-    /// Seconds from a batch's first arrival until all of it was handed out; see `fanout`.
+    /// Seconds from the arrival of a batch's first message until the whole batch was handed to the
+    /// members; see `fanout`.
     pub delay: Histogram,
     drops: By<Counter>,
     gaps: By<Counter>,
     gap_seconds: By<Counter<f64, AtomicU64>>,
     refusals: By<Counter>,
     closes: By<Counter>,
-    /// 1 while the subscription stands.
+    /// 1 while the server is subscribed and all messages arrive.
     pub source_up: Gauge,
     source_role: By<Gauge>,
     /// Subscriptions after the first.
     pub reconnects: Counter,
-    /// Seconds that the last probe of the source took.
+    /// Round trip of the last probe of the source, in seconds.
     pub round_trip: Gauge<f64, AtomicU64>,
     handshakes: By<Counter>,
     certificate_expiry: By<Gauge>,
@@ -73,9 +75,9 @@ pub struct Metrics {
     state_writes: By<Counter>,
     /// Connections that could not be accepted.
     pub accept_errors: Counter,
-    /// Messages that wait between source and rooms.
+    /// Messages queued between source and rooms.
     pub queue_messages: Gauge,
-    /// Their bytes: channels and payloads.
+    /// Bytes of these messages: channels and payloads.
     pub queue_bytes: Gauge,
 }
 
@@ -88,11 +90,11 @@ impl Default for Metrics {
                 "connections_refused",
                 "Connections answered 503 because MAX_CONNECTIONS were open",
             ),
-            tokens_required: new.one("tokens_required", "1 if nobody watches without a token"),
+            tokens_required: new.one("tokens_required", "1 if viewers need a token"),
             tokens_refused: new
                 .one("tokens_refused", "Sockets and renewals refused because of their token"),
             origins_refused: new
-                .one("origins_refused", "Requests of pages that ALLOWED_ORIGINS does not name"),
+                .one("origins_refused", "Requests answered 403 because of their page's origin"),
             sessions: new.by(
                 "sessions",
                 "Engine.IO sessions by transport",
@@ -102,11 +104,11 @@ impl Default for Metrics {
             sockets: new.one("sockets", "Sockets in the namespace"),
             rooms: new.one("rooms", "Rooms with members or a history"),
             history_bytes: new.one("history_bytes", "Bytes of all histories"),
-            backlog_bytes: new.one("backlog_bytes", "Bytes that wait for viewers"),
+            backlog_bytes: new.one("backlog_bytes", "Bytes queued for clients"),
             members: new.one("members", "Memberships over all rooms"),
             joins: new.by(
                 "joins",
-                "Joins, by whether all was replayed since the position that was asked for",
+                "Joins, by whether all messages after the requested position were replayed",
                 "recovered",
                 RECOVERED,
             ),
@@ -115,37 +117,37 @@ impl Default for Metrics {
             deliveries: new.one("deliveries", "Messages handed to sockets"),
             delay: new.seconds(
                 "delivery_delay",
-                "From a batch's first arrival from Redis until all of it was handed to its members",
+                "From the arrival of a batch's first message until all members were handed the batch",
                 Histogram::new(DELAYS),
             ),
             drops: new.by(
                 "drops",
-                "Messages not handed on, by reason",
+                "Messages dropped, by reason",
                 "reason",
                 DropReason::NAMES,
             ),
             gaps: new.by("gaps", "Gaps in the messages, by reason", "reason", GAPS),
-            gap_seconds: new.seconds_by("gap", "The time they span, by reason", "reason", GAPS),
+            gap_seconds: new.seconds_by("gap", "Time that gaps span, by reason", "reason", GAPS),
             refusals: new.by(
                 "refusals",
-                "Requests and events not answered, by reason",
+                "Requests and events refused, by reason",
                 "reason",
                 REFUSALS,
             ),
             closes: new.by(
                 "closes",
-                "Ends of sessions and event streams, and of other connections that the server cut",
+                "Ends of sessions and event streams, and of other connections that the server ended",
                 "reason",
                 Close::NAMES,
             ),
             source_up: new.one("source_up", "1 while subscribed"),
-            source_role: new.by("source_role", "1 for what the watched Redis is", "role", ROLES),
-            reconnects: new.one("source_reconnects", "Subscriptions made again"),
+            source_role: new.by("source_role", "1 for the role of the subscribed Redis", "role", ROLES),
+            reconnects: new.one("source_reconnects", "Subscriptions after the first"),
             round_trip: new
-                .one("source_round_trip_seconds", "What the last probe of the source took"),
+                .one("source_round_trip_seconds", "Round trip of the last probe"),
             handshakes: new.by(
                 "tls_handshakes",
-                "TLS handshakes, by how they went",
+                "TLS handshakes, by result",
                 "result",
                 Handshake::NAMES,
             ),
@@ -163,23 +165,23 @@ impl Default for Metrics {
             ),
             certificate_attempts: new.by(
                 "certificate_attempts",
-                "Orders of a certificate, by how they went",
+                "Orders of a certificate, by result",
                 "result",
                 &[],
             ),
             state_ok: new.one("state_ok", "0 while nothing can be written to STATE_DIR"),
             state_writes: new.by(
                 "state_writes",
-                "Records written to STATE_DIR, by how that went",
+                "Records written to STATE_DIR, by result",
                 "result",
                 &["done", "failed"],
             ),
             accept_errors: new.one(
                 "accept_errors",
-                "Times that a connection could not be accepted, for want of open files above all",
+                "Connections that could not be accepted, usually for lack of open files",
             ),
             queue_messages: new.one("queue_messages", "Messages between source and rooms"),
-            queue_bytes: new.one("queue_bytes", "Their bytes"),
+            queue_bytes: new.one("queue_bytes", "Bytes of these messages"),
             register: new,
         };
         metrics.source_role("unknown");
@@ -189,13 +191,13 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Engine.IO sessions on a transport.
+    /// Returns the gauge of open Engine.IO sessions on a transport.
     pub fn sessions(&self, transport: Transport) -> Gauge {
         self.sessions.get(transport.as_str())
     }
 
-    /// Joins that asked for what came after a position, and got all of it or not; `None`: that did
-    /// not ask.
+    /// Returns the counter of joins that asked for all messages after a position, by whether all of
+    /// them were replayed; `None` = joins that did not ask.
     pub fn joins(&self, recovered: Option<bool>) -> Counter {
         self.joins.get(match recovered {
             Some(true) => "true",
@@ -204,64 +206,65 @@ impl Metrics {
         })
     }
 
-    /// Messages dropped for a reason.
+    /// Returns the counter of messages dropped for a reason.
     pub fn dropped(&self, reason: DropReason) -> Counter {
         self.drops.get(reason.as_str())
     }
 
-    /// Gaps for a reason.
+    /// Returns the counter of gaps for a reason, one of `GAPS`.
     pub fn gaps(&self, reason: &'static str) -> Counter {
         self.gaps.get(reason)
     }
 
-    /// Seconds that they span.
+    /// Returns the counter of the seconds that gaps for a reason span.
     pub fn gap_seconds(&self, reason: &'static str) -> Counter<f64, AtomicU64> {
         self.gap_seconds.get(reason)
     }
 
-    /// Requests and events that were refused for a reason: one of `REFUSALS`.
+    /// Returns the counter of requests and events refused for a reason, one of `REFUSALS`.
     pub fn refusals(&self, reason: &'static str) -> Counter {
         self.refusals.get(reason)
     }
 
-    /// Ends for a reason.
+    /// Returns the counter of ends for a reason.
     pub fn closed(&self, reason: Close) -> Counter {
         self.closes.get(reason.as_str())
     }
 
-    /// What the watched Redis is: `master`, `replica` or `unknown`.
+    /// Sets the role of the subscribed Redis: `master`, `replica` or `unknown`.
     pub fn source_role(&self, role: &'static str) {
         for known in ROLES {
             self.source_role.get(known).set((*known == role).into());
         }
     }
 
-    /// TLS handshakes that went a certain way.
+    /// Returns the counter of TLS handshakes with a result.
     pub fn handshakes(&self, result: Handshake) -> Counter {
         self.handshakes.get(result.as_str())
     }
 
-    /// When the certificate in use expires, in seconds since the Unix epoch, by where it is from.
+    /// Sets when the certificate in use expires, in seconds since the Unix epoch; `source` is
+    /// `files` or `acme`.
     pub fn certificate_expires(&self, source: &'static str, at: u64) {
         self.certificate_expiry.get(source).set(at as i64);
     }
 
-    /// When a certificate will be ordered next, in seconds since the Unix epoch.
+    /// Sets when a certificate will be ordered next, in seconds since the Unix epoch.
     pub fn certificate_next_attempt(&self, source: &'static str, at: u64) {
         self.certificate_next_attempt.get(source).set(at as i64);
     }
 
-    /// Orders of a certificate that went a certain way: done, or what went wrong.
+    /// Returns the counter of certificate orders with a result: `done`, or the kind of failure.
     pub fn certificate_attempts(&self, result: &'static str) -> Counter {
         self.certificate_attempts.get(result)
     }
 
-    /// Records of the history that went a certain way: done or failed.
+    /// Returns the counter of records written to `STATE_DIR` with a result: `done` or `failed`.
     pub fn state_writes(&self, result: &'static str) -> Counter {
         self.state_writes.get(result)
     }
 
-    /// All of them in the OpenMetrics text format.
+    /// Returns all metrics in the OpenMetrics text format.
     pub fn text(&self) -> String {
         self.register.text()
     }

@@ -1,6 +1,6 @@
-//! The values of the metrics' labels; logs use the same names.
+//! The values of the metrics' labels. Log lines use the same names.
 
-/// An enum whose variants have names.
+/// Defines an enum whose variants have names.
 macro_rules! label {
     (
         $(#[$doc:meta])*
@@ -13,10 +13,10 @@ macro_rules! label {
         }
 
         impl $name {
-            /// The names of all variants, in their order.
+            /// The names of all variants, in the order of the variants.
             pub const NAMES: &[&'static str] = &[$($value),*];
 
-            /// The name in logs and metrics.
+            /// Returns the name in logs and metrics.
             pub fn as_str(self) -> &'static str {
                 Self::NAMES[self as usize]
             }
@@ -25,11 +25,11 @@ macro_rules! label {
 }
 
 label! {
-    /// Why a message that arrived was not handed on.
+    /// Why a received message was dropped.
     DropReason {
-        /// Our queue between Redis and the rooms was full.
+        /// The queue between Redis and the rooms was full.
         QueueFull = "queue_full",
-        /// Its channel can be no room's name, so no client can have joined it.
+        /// Its channel is no valid room name, so no client can have joined it.
         BadChannel = "bad_channel",
         /// Its payload was larger than `MAX_PAYLOAD`.
         TooLarge = "too_large",
@@ -37,38 +37,38 @@ label! {
 }
 
 label! {
-    /// Why a session, a stream of events or another connection ended. A session ends for one reason;
-    /// the ends of other connections count where the server cut them.
+    /// Why a session, an event stream or another connection ended. A session ends for one reason;
+    /// the ends of other connections count only if the server has ended them.
     Close {
-        /// Its peer took no more for longer than `SLOW_AFTER`.
+        /// The client accepted no more data for longer than `SLOW_AFTER`.
         Slow = "slow",
-        /// So many messages waited for it that its queue was full.
+        /// The queue of messages for the client was full.
         QueueFull = "queue_full",
-        /// Too much waited for all viewers together, and for this one the most.
+        /// The backlogs of all clients exceeded their limit, and this client's was the largest.
         Backlog = "backlog",
-        /// It went on sending events at an excessive rate.
+        /// The client went on sending events at an excessive rate.
         TooFast = "too_fast",
-        /// It was still open when the grace was over.
+        /// The connection was still open when the grace was over.
         Drain = "drain",
-        /// Its token had expired.
+        /// The client's token had expired.
         Expired = "expired",
-        /// The server stops; the connection was closed in order.
+        /// The server is stopping and has closed the connection in order.
         Stop = "stop",
-        /// The client left: it said so, or closed its connection in order.
+        /// The client left: it sent a close packet, or closed its connection in order.
         Client = "client",
         /// The client did not answer the heartbeat in time.
         PingTimeout = "ping_timeout",
         /// The connection broke.
         TransportError = "transport_error",
-        /// The client sent something that is no packet, or two polls at once.
+        /// The client sent an invalid packet, or two polls at once.
         BadPacket = "bad_packet",
-        /// It ended before it had entered the namespace, or its handshake was refused.
+        /// The session ended before it had entered the namespace, or its handshake was refused.
         NotConnected = "not_connected",
     }
 }
 
 label! {
-    /// How a session's bytes travel.
+    /// Transport of an Engine.IO session.
     Transport {
         /// HTTP long-polling.
         Polling = "polling",
@@ -78,19 +78,19 @@ label! {
 }
 
 label! {
-    /// How a TLS handshake went.
+    /// Result of a TLS handshake.
     Handshake {
-        /// Both sides agreed.
+        /// It succeeded.
         Done = "done",
-        /// One of them refused, or went away.
+        /// One side refused it or closed the connection.
         Failed = "failed",
-        /// It took longer than it may.
+        /// It exceeded its time limit.
         Late = "late",
     }
 }
 
-/// Why requests and events are refused: the codes that clients see in answers to their events, and
-/// what HTTP has a status for.
+/// Reasons for which requests and events are refused: the error codes in answers to events, and the
+/// reasons of HTTP errors.
 pub const REFUSALS: &[&str] = &[
     "address",
     "bad_request",
@@ -109,11 +109,11 @@ pub const REFUSALS: &[&str] = &[
     "unsupported",
 ];
 
-/// Why messages may be missing.
+/// Reasons of gaps: why messages may be missing.
 pub const GAPS: &[&str] = &["source_lost", "queue_full", "too_large"];
 
-/// What the watched Redis is.
+/// Roles of the subscribed Redis.
 pub const ROLES: &[&str] = &["master", "replica", "unknown"];
 
-/// Whether a join has all that came after the position it asked for; `none`: it asked for none.
+/// Whether a join got all messages after the requested position; `none` = it requested none.
 pub const RECOVERED: &[&str] = &["true", "false", "none"];

@@ -1,4 +1,4 @@
-//! Metrics with their names and help texts, registered as they are made.
+//! Creates metrics and registers them with their names and help texts.
 
 use prometheus_client::{
     encoding::{EncodeMetric, text::encode},
@@ -8,24 +8,24 @@ use prometheus_client::{
 
 type Label = [(&'static str, &'static str); 1];
 
-/// Makes metrics.
+/// Creates metrics and encodes them; it keeps a handle of each.
 pub struct Register(Registry);
 
-/// Series of one metric that differ in one label.
+/// The series of one metric, which differ in the value of one label.
 pub struct By<M> {
     label: &'static str,
     series: Family<Label, M>,
 }
 
 impl<M: Clone + Default> By<M> {
-    /// The series with this value.
+    /// Returns the series with this label value, which is created if it does not exist.
     pub fn get(&self, value: &'static str) -> M {
         self.series.get_or_create_owned(&[(self.label, value)])
     }
 }
 
 impl Register {
-    /// One without metrics but the version that runs.
+    /// Contains only the metric `roomcast_build_info`, with the running version.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("roomcast");
         let version = [("version", env!("CARGO_PKG_VERSION"))];
@@ -33,19 +33,19 @@ impl Register {
         Self(registry)
     }
 
-    /// A metric of one series.
+    /// Adds a metric without labels.
     pub fn one<M: Metric + Clone + Default>(&mut self, name: &str, help: &str) -> M {
         self.add(name, help, M::default())
     }
 
-    /// The same in seconds, which are added to its name.
+    /// Adds a metric in seconds; its name gets the suffix `_seconds`.
     pub fn seconds<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
         self.0.register_with_unit(name, help, Unit::Seconds, metric.clone());
         metric
     }
 
-    /// A metric with a label. The series of these values are there from the start: they can be
-    /// alerted on before their first event.
+    /// Adds a metric with a label. The series of `values` exist from the start, so that alerts on
+    /// them work before the first event.
     pub fn by<M>(
         &mut self,
         name: &str,
@@ -61,7 +61,7 @@ impl Register {
         by
     }
 
-    /// The same in seconds.
+    /// Adds a metric with a label, in seconds; its name gets the suffix `_seconds`.
     pub fn seconds_by<M>(
         &mut self,
         name: &str,
@@ -77,7 +77,7 @@ impl Register {
         by
     }
 
-    /// All of them in the OpenMetrics text format.
+    /// Returns all metrics in the OpenMetrics text format.
     pub fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.

@@ -1,4 +1,4 @@
-//! Puts the page into the binary: compressed now, so that serving it costs nothing later.
+//! Embeds the page into the binary, compressed at build time so that serving it needs no CPU.
 
 fn main() {
     memory_serve::load_directory("./assets");

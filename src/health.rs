@@ -1,4 +1,4 @@
-//! What `/readyz` and `/status` tell: whether the source is there, and whether we are draining.
+//! The state behind `/livez`, `/readyz` and `/status`: the source, the core tasks and the drain.
 
 use std::{mem, net::SocketAddr, sync::Mutex, time::Instant};
 
@@ -11,66 +11,71 @@ use crate::clock::now;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceState {
-    /// Not subscribed yet since the start.
+    /// The server has not subscribed yet since its start.
     Connecting,
-    /// Messages arrive.
+    /// The server is subscribed, and all messages arrive.
     Subscribed,
-    /// The subscription stands, but messages may be missing: `error` says why.
+    /// The server is subscribed, but messages may be missing; `error` says why.
     Stale,
-    /// The subscription was lost and is being made again.
+    /// The subscription was lost, and the server is trying to subscribe again.
     Down,
 }
 
-/// Whether messages arrive, and since when: what viewers are told by the event `source`.
+/// Whether all messages arrive, and since when. Clients receive it as the event `source`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct SourceSignal {
-    /// The subscription stands, and all messages arrive.
+    /// The server is subscribed, and all messages arrive.
     pub up: bool,
-    /// Since when it does, or does not, in ms since the Unix epoch by the server's clock.
+    /// When `up` changed last, in ms since the Unix epoch by the server's clock.
     pub since: u64,
 }
 
-/// A look at the source.
+/// The state of the source at one moment, as `/status` shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct SourceReport {
-    /// The state now.
+    /// State of the subscription.
     pub state: SourceState,
-    /// Where the source is, without credentials.
+    /// Address of the source, without credentials.
     pub address: String,
-    /// The patterns subscribed to.
+    /// Patterns of channels that are subscribed to.
     pub channels: Vec<String>,
-    /// For how many seconds the state has lasted.
+    /// Seconds since the state was entered.
     pub seconds: u64,
-    /// Subscriptions after the first.
+    /// Number of subscriptions after the first.
     pub reconnects: u64,
-    /// What went wrong last; `null` while subscribed.
+    /// The last error; `null` while subscribed.
     pub error: Option<String>,
-    /// What is worth knowing though nothing is wrong.
+    /// A remark that is no error, such as an address that leads to several servers of one
+    /// replication; `null` if there is none.
     pub note: Option<String>,
-    /// `master`, `replica` or `unknown`, when it was asked last.
+    /// Role of the server at the last probe: `master`, `replica` or `unknown`.
     pub role: &'static str,
-    /// Of a replica: its master's `host:port`.
+    /// For a replica, its master's `host:port`.
     pub master: Option<String>,
-    /// The server that was subscribed last.
+    /// The Redis server of the latest subscription.
     #[serde(flatten)]
     pub server: SourceServer,
 }
 
-/// A server that was subscribed.
+/// A Redis server that the subscription was made on.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct SourceServer {
-    /// Which of the name's addresses it has; `null` for a Unix socket.
+    /// Its address, one of those that the host name resolves to; `null` for a Unix socket.
     pub peer: Option<SocketAddr>,
-    /// Redis' name for the process; `null` if it is not told.
+    /// Redis' `run_id` of the process; `null` if unknown.
     pub run_id: Option<String>,
-    /// Its version; `null` if it is not told.
+    /// Redis' version; `null` if unknown.
     pub version: Option<String>,
-    /// It has all messages: it is no replica without its master.
+    /// Whether it gets all messages: it is not a replica that has lost its master.
     #[serde(skip)]
     pub is_complete: bool,
 }
 
-/// Shared by those who know (the source, the drain) and those who are asked (the admin listener).
+/// Health of the server, shared by the tasks that report it (source, drain, core tasks) and the
+/// routes that answer with it.
+///
+/// Created before any task starts. The source moves between the states of [`SourceState`]; draining
+/// and failure are final. All methods take one short lock and never wait.
 pub struct Health {
     inner: Mutex<Inner>,
     source: watch::Sender<SourceSignal>,
@@ -85,7 +90,7 @@ struct Inner {
 }
 
 impl Health {
-    /// Of a source that is yet to be reached.
+    /// Starts in the state `connecting`.
     pub fn new(address: String, channels: Vec<String>) -> Self {
         let report = SourceReport {
             state: SourceState::Connecting,
@@ -110,13 +115,14 @@ impl Health {
         Self { inner: Mutex::new(inner), source }
     }
 
-    /// Whether all messages arrive: the value now, and a wake at each change. The value changes
-    /// before the call that changes it, such as [`Self::subscribed`], returns.
+    /// Returns a receiver of whether all messages arrive: it has the current value and is woken at
+    /// each change. A call that changes the value, such as [`Self::subscribed`], does so before it
+    /// returns.
     pub fn watch_source(&self) -> watch::Receiver<SourceSignal> {
         self.source.subscribe()
     }
 
-    /// The subscription stands at this server.
+    /// Reports a new subscription, on this Redis server.
     pub fn subscribed(&self, server: SourceServer) {
         self.change(|inner| {
             if inner.subscribed_once {
@@ -131,7 +137,8 @@ impl Health {
         });
     }
 
-    /// The subscription stands, but messages may be missing for this reason; `true` if that is news.
+    /// Reports that messages may be missing although there is a subscription. Returns whether the
+    /// error differs from the previous one.
     pub fn stale(&self, error: &str) -> bool {
         self.change(|inner| {
             if inner.report.state == SourceState::Subscribed {
@@ -141,7 +148,7 @@ impl Health {
         })
     }
 
-    /// Messages are complete again; `true` if that is news.
+    /// Reports that all messages arrive again. Returns whether the state was `stale`.
     pub fn restored(&self) -> bool {
         self.change(|inner| {
             let is_news = inner.report.state == SourceState::Stale;
@@ -153,7 +160,8 @@ impl Health {
         })
     }
 
-    /// The subscription does not stand, for this reason; `true` if that is news.
+    /// Reports that there is no subscription. Returns whether the error differs from the previous
+    /// one.
     pub fn failed(&self, error: &str) -> bool {
         self.change(|inner| {
             if matches!(inner.report.state, SourceState::Subscribed | SourceState::Stale) {
@@ -163,12 +171,12 @@ impl Health {
         })
     }
 
-    /// The watched server's place among masters and replicas.
+    /// Reports the role of the subscribed server.
     pub fn role(&self, role: &'static str, master: Option<String>) {
         self.change(|inner| (inner.report.role, inner.report.master) = (role, master));
     }
 
-    /// What is worth knowing, if anything; returned if that is news.
+    /// Sets or clears the remark. Returns it if it differs from the previous one.
     pub fn note(&self, note: Option<String>) -> Option<String> {
         self.change(|inner| {
             let before = mem::replace(&mut inner.report.note, note.clone());
@@ -176,43 +184,44 @@ impl Health {
         })
     }
 
-    /// Whether the subscription has stood since the start.
+    /// Whether there was a subscription since the start.
     pub fn has_subscribed(&self) -> bool {
         self.change(|inner| inner.subscribed_once)
     }
 
-    /// The server is stopping.
+    /// Marks the server as draining, so that it is not ready any more.
     pub fn drain(&self) {
         self.change(|inner| inner.draining = true);
     }
 
-    /// Whether the server is stopping.
+    /// Whether the server is draining.
     pub fn draining(&self) -> bool {
         self.change(|inner| inner.draining)
     }
 
-    /// A core task has failed: the process is about to end. The first failure counts.
+    /// Reports that a core task has failed and the process will end. The first failure is kept.
     pub fn fail(&self, failure: &str) {
         self.change(|inner| inner.failure.get_or_insert(failure.to_owned()).len());
     }
 
-    /// What has failed, if anything has.
+    /// Returns the failure of a core task, if there was one.
     pub fn failure(&self) -> Option<String> {
         self.change(|inner| inner.failure.clone())
     }
 
-    /// Whether traffic may be sent here: subscribed once since the start and not draining. A later
-    /// outage of Redis does not count, or a platform would cut off every viewer because of it.
+    /// Whether the server can take traffic: it has subscribed once since its start, is not
+    /// draining, and no core task has failed. A later outage of Redis does not count: otherwise a
+    /// platform would disconnect all clients because of it.
     pub fn ready(&self) -> bool {
         self.change(|inner| inner.subscribed_once && !inner.draining && inner.failure.is_none())
     }
 
-    /// Subscriptions after the first.
+    /// Returns the number of subscriptions after the first.
     pub fn reconnects(&self) -> u64 {
         self.change(|inner| inner.report.reconnects)
     }
 
-    /// A look at the source now.
+    /// Returns the state of the source now.
     pub fn source(&self) -> SourceReport {
         self.change(|inner| {
             let seconds = inner.since.elapsed().as_secs();
@@ -220,7 +229,8 @@ impl Health {
         })
     }
 
-    /// The state and the signal change under one lock, so in the same order.
+    /// Changes the state and sends the signal. The caller holds the lock, so both change in the
+    /// same order.
     fn enter(&self, inner: &mut Inner, state: SourceState) {
         inner.report.state = state;
         inner.since = Instant::now();
@@ -241,7 +251,7 @@ impl Health {
 }
 
 impl SourceReport {
-    /// `true` if the error is another one.
+    /// Sets the error; returns whether it differs from the previous one.
     fn error(&mut self, error: &str) -> bool {
         let is_news = self.error.as_deref() != Some(error);
         self.error = Some(error.to_owned());

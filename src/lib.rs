@@ -1,18 +1,18 @@
-//! Roomcast shows what is published on Redis, live, in browsers: it subscribes to patterns and
-//! hands every message to the Socket.IO room named like its channel.
+//! Roomcast shows messages published on Redis live in browsers: it subscribes to channel patterns
+//! and emits every message to the Socket.IO room that has the name of its channel.
 //!
-//! Three flows run through the house, each from left to right:
+//! Three flows run through the modules, each from left to right:
 //!
 //! ```text
-//! data     Redis ─► redis ─[ingest: full = drop + count]─► fanout ─► rooms ─► outlets ─► stream ─► kernel
+//! data     Redis ─► redis ─[ingest: full = drop + count]─► fanout ─► rooms ─► subscribers ─► stream ─► kernel
 //! control  flags + env ─► config ─► tls ─► accept ─► http ─► socketio
 //! stop     stop ─► not ready ─► stop accepting ─► end the streams over the grace while messages go on ─► stop the subscription
 //! ```
 //!
-//! Answers, replays and whatever goes to who polls take the way through the engine; see
-//! `conn/stream/wire.rs` for how messages pass it by.
+//! Answers, replays and everything for polling clients are written by the Engine.IO library.
+//! Messages to WebSockets bypass it; `conn/stream/wire.rs` describes how.
 //!
-//! [`Server`] puts the parts together: bind, assemble, serve, drain.
+//! [`Server`] owns the life cycle of all parts: bind, assemble, serve, drain.
 
 pub mod auth;
 pub mod channel;
@@ -23,8 +23,8 @@ pub mod health;
 pub mod metrics;
 pub mod redis;
 
-/// What is to know before a server runs here; nothing is changed by it. Redis' part is
-/// [`redis::inspect`].
+/// Checks of a machine before a server runs on it: ports, limits, folders, certificates. They leave
+/// nothing changed. The checks of Redis are in [`redis::inspect`].
 pub mod inspect {
     pub use crate::{
         conn::accept::bind,

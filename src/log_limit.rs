@@ -1,8 +1,8 @@
-//! Log lines that a peer can cause as often as it likes: so many a minute of each kind, and a count
-//! of those left out.
+//! Rate limits for log lines that a peer can cause as often as it likes: a number of lines a minute
+//! for each kind, and a count of the lines left out.
 //!
-//! The last one that was left out is written when its minute is over. So a line that comes after
-//! many others is late, but not lost. Limits are static: there is one log, however many servers.
+//! The last line that was left out is written when the minute is over. So a line after many others
+//! is late, but not lost. Limits are statics: a process has one log, even with several servers.
 
 use std::{
     mem,
@@ -15,15 +15,18 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// What lines are counted over.
+/// The window over which lines are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Writes a line, for so many events.
+/// Writes a line; the argument is the number of events that it stands for.
 type Line = Box<dyn FnOnce(u64) + Send>;
 
-/// A limit for lines of one kind.
+/// The limit for lines of one kind.
+///
+/// A window begins with the first line and lasts a minute. Lines beyond the limit are counted, and
+/// the last of them is kept; the next line, or a task spawned for the window's end, writes it.
 pub struct LogLimit {
-    /// How many are written in a window.
+    /// Maximum number of lines in a window.
     lines: u32,
     window: Mutex<Window>,
 }
@@ -38,19 +41,20 @@ struct Window {
 }
 
 impl LogLimit {
-    /// So many lines a minute.
+    /// A limit of this many lines a minute.
     pub const fn new(lines: u32) -> Self {
         let window = Window { begun: None, written: 0, events: 0, last: None };
         Self { lines, window: Mutex::new(window) }
     }
 
-    /// Writes a line, or leaves it out; `write` gets how many were left out before it, if any were.
+    /// Writes a line or leaves it out. `write` gets the number of lines left out before it, `None`
+    /// if there were none.
     pub fn line(&'static self, write: impl FnOnce(Option<u64>) + Send + 'static) {
         self.count(1, |events| write((events > 1).then(|| events - 1)));
     }
 
-    /// Writes a line about events, or leaves it out; `write` gets how many there were since the last
-    /// line that was written, these included.
+    /// Writes a line about a number of events or leaves it out. `write` gets the number of events
+    /// since the last line that was written, these included.
     pub fn count(&'static self, events: u64, write: impl FnOnce(u64) + Send + 'static) {
         self.turn_over();
         let mut window = self.lock();
@@ -71,7 +75,7 @@ impl LogLimit {
         }
     }
 
-    /// Begins a new window if the present one is over, with the line that the old one owes.
+    /// Begins a new window if the current one is over, and writes the line that was kept in it.
     fn turn_over(&self) {
         let now = Instant::now();
         let mut window = self.lock();
@@ -93,7 +97,7 @@ impl LogLimit {
 }
 
 impl Window {
-    /// A line is written: for how many events.
+    /// Counts a line as written; returns the number of events that it stands for.
     fn write(&mut self) -> u64 {
         self.written += 1;
         mem::take(&mut self.events)
@@ -110,7 +114,7 @@ mod tests {
 
     type Log = Arc<Mutex<Vec<(u32, Option<u64>)>>>;
 
-    /// Tries to write lines with these numbers.
+    /// Logs one line for each of these numbers.
     fn write(limit: &'static LogLimit, log: &Log, numbers: impl Iterator<Item = u32>) {
         for number in numbers {
             let log = log.clone();
@@ -125,14 +129,14 @@ mod tests {
     }
 
     async fn pass(time: Duration) {
-        // The task that waits has to be polled before the clock moves, and after that.
+        // The task that waits for the window's end must be polled before and after the clock moves.
         yield_now().await;
         advance(time).await;
         yield_now().await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lines_beyond_the_limit_are_counted_and_the_last_one_comes_late() {
+    async fn lines_beyond_the_limit_are_counted_and_the_last_one_is_written_late() {
         static LIMIT: LogLimit = LogLimit::new(3);
         let log = Log::default();
         write(&LIMIT, &log, 0..100);
@@ -147,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_left_out_is_told_though_nothing_follows_and_then_it_is_quiet() {
+    async fn all_lines_left_out_are_counted_even_if_no_line_follows() {
         static LIMIT: LogLimit = LogLimit::new(1);
         let log = Log::default();
         for _ in 0..3 {

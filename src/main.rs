@@ -1,4 +1,4 @@
-//! The program: parse, trace, run, exit code.
+//! The program: reads the settings, starts the log, runs a command and returns its exit code.
 
 use std::{
     io::{self, IsTerminal},
@@ -17,7 +17,8 @@ mod signals;
 use cli::Cli;
 use signals::Signals;
 
-/// Somebody has to change a setting; the same code as for a flag that does not exist.
+/// Exit code for bad settings: restarting does not help until one is changed. The same code as for
+/// an unknown flag.
 const BAD_SETTINGS: u8 = 2;
 
 fn main() -> ExitCode {
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
         }
     };
     let code = runtime.block_on(run());
-    // A share or a name server that hangs must not hold up the end.
+    // Calls to a file share or a name server may hang in blocking threads: do not wait for them.
     runtime.shutdown_background();
     code
 }
@@ -63,16 +64,16 @@ fn trace(config: &Config) {
         LogFormat::Text => format.with_target(false).with_ansi(io::stderr().is_terminal()).boxed(),
         LogFormat::Json => format.json().flatten_event(true).boxed(),
     };
-    // Ours alone: what libraries log at these levels can hold payloads and secrets.
+    // Only this crate's lines: what libraries log at these levels can contain payloads and secrets.
     let filter = Targets::new().with_target("roomcast", config.log_level);
     tracing_subscriber::registry().with(layer.with_filter(filter)).init();
 }
 
-/// Panics go to the log, in its format.
+/// Writes panics to the log, in its format.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("without a message");
-        // What a message quotes can be a payload or a secret.
+        // Quoted parts of a message can be payloads or secrets: log only what precedes the first.
         let message = message.split(['"', '\'', '`']).next().unwrap_or_default().trim_end();
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let thread = thread::current();

@@ -1,11 +1,11 @@
-//! How much memory the container gives us.
+//! The memory limit of the container.
 
-/// Where cgroups of version 2 and 1 tell it, as a container sees them.
+/// Files with the limit of cgroups versions 2 and 1, at their paths inside a container.
 const FILES: [&str; 2] =
     ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
 
-/// The limit in bytes; `None` if there is none, or nobody tells. Version 1 writes “none” as a
-/// number larger than any machine.
+/// Returns the limit in bytes; `None` if there is none or it cannot be read. Version 1 expresses no
+/// limit as a number larger than any machine's memory.
 pub fn limit() -> Option<usize> {
     let read = |file| std::fs::read_to_string(file).ok()?.trim().parse().ok();
     FILES.into_iter().find_map(read)

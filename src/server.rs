@@ -34,8 +34,8 @@ const SECRET_BYTES: usize = 32;
 /// A server whose ports are bound and whose source is chosen, ready to run.
 ///
 /// [`Self::bind`] makes every check that needs ports, files or Redis, so that [`Self::run`] does
-/// not fail because of a setting. Nothing is served before `run`; dropping the server instead closes
-/// the ports.
+/// not fail because of a setting. Nothing is served before `run`; dropping the server instead
+/// closes the ports.
 pub struct Server {
     config: Config,
     auth: Arc<Auth>,
@@ -167,8 +167,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If a core task ends or panics while the server runs, the server drains with a short grace and
-    /// returns an error that names the task.
+    /// If a core task ends or panics while the server runs, the server drains with a short grace
+    /// and returns an error that names the task.
     ///
     /// # Cancel safety
     ///

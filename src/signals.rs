@@ -1,20 +1,20 @@
-//! Signals: the first one asks for an orderly end, the second one ends at once, and SIGHUP has files
-//! read again.
+//! Signals: the first SIGTERM or SIGINT asks the command to end in order, the second one ends the
+//! process at once, and SIGHUP makes the server read files again.
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// What signals ask for.
+/// The requests that signals make.
 pub struct Signals {
-    /// An orderly end.
+    /// Cancelled by the first SIGTERM, SIGINT or Ctrl-C: the command should end in order.
     pub stop: CancellationToken,
-    /// That files are read again.
+    /// SIGHUPs, each of which asks for files to be read again.
     pub hangups: Hangups,
 }
 
 impl Signals {
-    /// Installs the handlers. SIGHUP is handled where a server runs: elsewhere the end of a terminal
-    /// is the end of the program.
+    /// Installs the handlers and spawns a task for them. SIGHUP is handled only by a server: other
+    /// commands end when their terminal is closed.
     pub fn watch(is_server: bool) -> Self {
         let hangups = if is_server { Hangups::new() } else { Hangups::default() };
         let (stop, ends) = (CancellationToken::new(), Ends::new());
@@ -25,10 +25,10 @@ impl Signals {
 
 async fn end(mut ends: Ends, stop: CancellationToken) {
     let name = ends.next().await;
-    info!("{name} received: stopping in order; a second signal ends the process at once");
+    info!("{name} received: stopping; a second signal ends the process at once");
     stop.cancel();
     let name = ends.next().await;
-    warn!("{name} received, the second signal: ending at once");
+    warn!("{name} received, the second signal: ending the process at once");
     std::process::exit(1);
 }
 
@@ -41,8 +41,8 @@ mod unix {
         signal::unix::{Signal, SignalKind, signal},
     };
 
-    /// What asks for an end. Without a handler a signal ends the process at once, which is all that
-    /// is left to do then.
+    /// The signals that end the process. If a handler cannot be installed, its signal keeps the
+    /// default action and ends the process at once.
     pub struct Ends {
         terminate: Option<Signal>,
         interrupt: Option<Signal>,
@@ -55,7 +55,7 @@ mod unix {
             Self { terminate, interrupt }
         }
 
-        /// The name of the next one.
+        /// Waits for the next signal and returns its name. Cancel safe.
         pub async fn next(&mut self) -> &'static str {
             select! {
                 () = received(&mut self.terminate) => "SIGTERM",
@@ -64,17 +64,17 @@ mod unix {
         }
     }
 
-    /// What asks for files to be read again.
+    /// The SIGHUPs that arrive.
     #[derive(Default)]
     pub struct Hangups(Option<Signal>);
 
     impl Hangups {
-        /// From now on, SIGHUP does not end the process.
+        /// Installs the handler: from now on, SIGHUP does not end the process.
         pub fn new() -> Self {
             Self(signal(SignalKind::hangup()).ok())
         }
 
-        /// Waits for the next one.
+        /// Waits for the next SIGHUP; for ever without a handler. Cancel safe.
         pub async fn next(&mut self) {
             received(&mut self.0).await;
         }
@@ -92,7 +92,7 @@ mod unix {
 mod other {
     use std::future::pending;
 
-    /// What asks for an end.
+    /// The signals that end the process: Ctrl-C.
     pub struct Ends;
 
     impl Ends {
@@ -100,7 +100,7 @@ mod other {
             Self
         }
 
-        /// The name of the next one.
+        /// Waits for the next Ctrl-C and returns its name.
         pub async fn next(&mut self) -> &'static str {
             match tokio::signal::ctrl_c().await {
                 Ok(()) => "Ctrl-C",
@@ -109,7 +109,7 @@ mod other {
         }
     }
 
-    /// There is none here.
+    /// This platform has no SIGHUP: waiting for it never ends.
     #[derive(Default)]
     pub struct Hangups;
 

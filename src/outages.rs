@@ -1,10 +1,10 @@
-//! Tells viewers that the source went away, and that it came back: each of them once.
+//! Notifies clients that the source went down and that it came back, once each.
 //!
-//! A listener remembers under a small lock of its own what it was told, and [`catch_up`] brings that
-//! up to the present. The teller calls it for all listeners, a join calls it after its answer, and a
-//! gap before it is told. So each of them hears source down, source up, gap in this order, whichever
-//! call comes first: the source is up before the gap of its outage is queued, and an outage that is
-//! over is not told.
+//! Each listener stores under a lock of its own which signal it was sent last, and [`catch_up`]
+//! sends what is missing. It is called from three places: by the task [`Outages::run`] for all
+//! listeners, after the answer to a join, and before a gap is sent. So every client receives source
+//! down, source up and gap in this order, whichever call comes first: the source is up before the
+//! gap of its outage is queued, and an outage that is over is not reported any more.
 
 use std::{
     collections::BTreeMap,
@@ -27,55 +27,62 @@ use tracing::info;
 
 use crate::health::SourceSignal;
 
-/// How long an outage lasts before viewers are told: a failover or a restart is shorter, and the
-/// gap tells about it.
+/// How long an outage lasts before clients are notified. A failover or a restart is shorter, and
+/// the gap after it is enough to report it.
 const TOLD_AFTER: Duration = Duration::from_secs(2);
-/// Viewers told before other tasks may run.
+/// Listeners that are notified before the task yields to other tasks.
 const TURN: usize = 256;
 
-/// The outages of the source, and the listeners that are told about them.
+/// Watches the source for outages and notifies listeners of those that last.
+///
+/// One task runs [`Self::run`] for as long as the server does. A listener gets its [`Told`] when it
+/// is created, is registered by [`enter`] after its first answer, and is removed when its `Told` is
+/// dropped. The list holds weak references, so it does not keep a client alive.
 pub struct Outages {
     source: watch::Receiver<SourceSignal>,
-    /// Since when the source is away, of the last outage that viewers are told about; 0 = none yet.
+    /// When the last outage of which clients are notified began, in ms since the Unix epoch; 0 = no
+    /// such outage yet.
     announced: AtomicU64,
-    /// How many were told about it.
+    /// Number of listeners that were notified of it.
     told: AtomicU64,
-    /// In the order in which they came, so that the teller can walk over them in turns.
+    /// Listeners by id. Ids grow, so that the task can walk over the list in batches.
     listeners: Mutex<BTreeMap<u64, Weak<dyn Listener>>>,
     next_id: AtomicU64,
 }
 
-/// A viewer that is told: a socket, or a stream of events.
+/// A client that is notified: a socket, or an event stream.
 pub trait Listener: Send + Sync {
-    /// What it was told.
+    /// Returns the record of what it was sent.
     fn told(&self) -> &Told;
 
-    /// Tells it, without waiting. Called under its lock of [`Told`].
+    /// Queues a signal without blocking. Called under the lock of its [`Told`].
     fn tell(&self, signal: SourceSignal);
 }
 
-/// What one listener was told.
+/// Record of what one listener was sent. Dropping it removes the listener from the list.
 pub struct Told {
     id: u64,
-    /// Since when the source is away, if the viewer was told so, and not yet that it is back.
+    /// When the outage began that the listener knows of, in ms since the Unix epoch; `None` if it
+    /// was sent no outage, or its end too.
     away: Mutex<Option<u64>>,
     outages: Arc<Outages>,
 }
 
 impl Outages {
-    /// Those of the source behind `source`.
+    /// Watches the source that sends `source`.
     pub fn new(source: watch::Receiver<SourceSignal>) -> Arc<Self> {
         let (announced, told, listeners, next_id) = Default::default();
         Arc::new(Self { source, announced, told, listeners, next_id })
     }
 
-    /// For a new listener, which was told nothing.
+    /// Creates the record of a new listener, which was sent nothing yet.
     pub fn told(self: &Arc<Self>) -> Told {
         let id = self.next_id.fetch_add(1, Relaxed);
         Told { id, away: Mutex::default(), outages: self.clone() }
     }
 
-    /// Tells all viewers about outages that last, and logs them, for ever.
+    /// Notifies all listeners of outages that last for [`TOLD_AFTER`] and of their ends, and logs
+    /// them. Ends only if the source does.
     pub async fn run(self: Arc<Self>) {
         let mut source = self.source.clone();
         let mut is_start = !self.source.borrow().up;
@@ -94,7 +101,7 @@ impl Outages {
                 told = self.told.load(Relaxed);
                 self.walk().await;
             }
-            // The first subscription ends no outage, unless it took long.
+            // Before the first subscription there was no outage, unless it took long.
             if !(is_start && is_short) {
                 let ms = begun.elapsed().as_millis() as u64;
                 info!(ms, viewers_told = told, "the outage of Redis is over");
@@ -103,20 +110,21 @@ impl Outages {
         }
     }
 
-    /// Brings all listeners up to the present, in turns. New ones do that themselves.
+    /// Calls [`catch_up`] for all listeners, in batches. Listeners that enter meanwhile call it
+    /// themselves.
     async fn walk(&self) {
         let mut next = 0;
         loop {
             let turn = self.turn(next);
             let Some((last, _)) = turn.last() else { return };
             next = last + 1;
-            // Not under the lock of the list: joins need it.
+            // Not under the lock of the list, which joins need.
             turn.iter().flat_map(|(_, listener)| listener).for_each(|it| catch_up(&**it));
             yield_now().await;
         }
     }
 
-    /// The next listeners, from an id on.
+    /// Returns the next batch of listeners, from this id on.
     fn turn(&self, first: u64) -> Vec<(u64, Option<Arc<dyn Listener>>)> {
         let listeners = lock(&self.listeners);
         let next = listeners.range(first..).take(TURN);
@@ -124,7 +132,7 @@ impl Outages {
     }
 }
 
-/// From now on this listener is told; if an outage has been announced, at once.
+/// Registers a listener for signals. If an outage has been announced, it is notified at once.
 pub fn enter<L: Listener + 'static>(listener: &Arc<L>) {
     let Told { id, outages, .. } = listener.told();
     let known: Weak<L> = Arc::downgrade(listener);
@@ -132,14 +140,15 @@ pub fn enter<L: Listener + 'static>(listener: &Arc<L>) {
     catch_up(&**listener);
 }
 
-/// Tells a listener what it does not know yet.
+/// Sends a listener the signals that it has not received yet: the end of the outage that it knows
+/// of, and the current outage if that was announced.
 pub fn catch_up(listener: &dyn Listener) {
     let Told { away, outages, .. } = listener.told();
     let mut away = lock(away);
-    // Under the listener's lock: what is told is never older than what it was told before.
+    // Read under the listener's lock, so that a signal is never older than the one sent before.
     let now = *outages.source.borrow();
     if away.take_if(|since| now.up || *since != now.since).is_some() {
-        // If the source is away again already, it was up until then.
+        // If the source is down again already, it was up until the new outage began.
         listener.tell(SourceSignal { up: true, ..now });
     }
     if !now.up && away.is_none() && outages.announced.load(Acquire) == now.since {
@@ -155,7 +164,7 @@ impl Drop for Told {
     }
 }
 
-/// Waits for a signal like this; `None` if the source has ended.
+/// Waits for a signal for which `is_it` is true; `None` if the sender was dropped.
 async fn signal(
     source: &mut watch::Receiver<SourceSignal>,
     is_it: impl FnMut(&SourceSignal) -> bool,

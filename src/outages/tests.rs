@@ -3,7 +3,7 @@ use tokio::time::advance;
 use super::*;
 use crate::health::{Health, SourceServer};
 
-/// Remembers what it hears; gaps are `None`.
+/// A listener that records the signals it is sent (`Some(up)`) and gaps (`None`).
 struct Ear {
     told: Told,
     heard: Mutex<Vec<Option<bool>>>,
@@ -47,14 +47,14 @@ fn start() -> (Health, Arc<Outages>) {
     (health, outages)
 }
 
-/// Lets the teller do all that it can do now.
+/// Lets the task do all that it can do now.
 async fn settle() {
     for _ in 0..20 {
         yield_now().await;
     }
 }
 
-/// Goes away, and stays away for long enough.
+/// Makes the source go down, and waits until listeners are notified.
 async fn go_away(health: &Health) {
     health.failed("gone");
     settle().await;
@@ -62,20 +62,20 @@ async fn go_away(health: &Health) {
     settle().await;
 }
 
-/// A server that has all messages.
+/// A server that gets all messages.
 fn complete() -> SourceServer {
     SourceServer { is_complete: true, ..SourceServer::default() }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_is_told_once_at_its_start_and_once_at_its_end() {
+async fn an_outage_is_reported_once_at_its_start_and_once_at_its_end() {
     let (health, outages) = start();
     tokio::spawn(outages.clone().run());
     let ears: Vec<_> = (0..3 * TURN).map(|_| Ear::new(&outages)).collect();
     go_away(&health).await;
     health.failed("still gone");
     let late = Ear::new(&outages);
-    assert_eq!(late.heard(), [DOWN], "who comes during an outage is told at once");
+    assert_eq!(late.heard(), [DOWN], "a listener that enters during an outage is notified at once");
     health.subscribed(complete());
     settle().await;
     for ear in ears.iter().chain([&late]) {
@@ -88,7 +88,7 @@ async fn an_outage_is_told_once_at_its_start_and_once_at_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_short_outage_is_not_told() {
+async fn a_short_outage_is_not_reported() {
     let (health, outages) = start();
     tokio::spawn(outages.clone().run());
     let ear = Ear::new(&outages);
@@ -103,7 +103,7 @@ async fn a_short_outage_is_not_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_gap_that_overtakes_the_teller_comes_after_the_end_of_its_outage() {
+async fn a_gap_sent_before_the_task_runs_comes_after_the_end_of_its_outage() {
     let (health, outages) = start();
     tokio::spawn(outages.clone().run());
     let ear = Ear::new(&outages);
@@ -115,12 +115,12 @@ async fn a_gap_that_overtakes_the_teller_comes_after_the_end_of_its_outage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_that_ends_while_the_teller_is_under_way_is_not_told_after_its_gap() {
+async fn an_outage_that_ends_while_the_task_walks_is_not_reported_after_its_gap() {
     let (health, outages) = start();
     let ear = Ear::new(&outages);
     health.failed("gone");
     let since = outages.source.borrow().since;
-    // The teller has announced it, and has not come to this listener yet.
+    // The task has announced the outage, and has not reached this listener yet.
     outages.announced.store(since, Release);
     health.subscribed(complete());
     ear.gap();
@@ -129,12 +129,13 @@ async fn an_outage_that_ends_while_the_teller_is_under_way_is_not_told_after_its
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_goes_away_again_at_once_was_back_in_between() {
+async fn two_outages_in_quick_succession_are_reported_as_two() {
     let (health, outages) = start();
     tokio::spawn(outages.clone().run());
     let ear = Ear::new(&outages);
     go_away(&health).await;
-    // Both before the teller sees either: by the clock on the wall, which the test cannot move.
+    // The source comes back and goes down again before the task sees either. The times must differ
+    // by the wall clock, which the test cannot advance.
     let gone = outages.source.borrow().since;
     health.subscribed(complete());
     while crate::clock::now() == gone {

@@ -1,16 +1,17 @@
-# The image: the program and its licences, in an empty one.
+# The image: the program and its licences on top of an empty base image.
 #
 #   docker build -t roomcast .               an ordinary user, port 8080
 #   docker build -t roomcast --target aci .  root, ports 80 and 443: Azure Container Instances
 #
-# It takes BuildKit (Docker's own since version 23) or buildah. On Azure, deploy/acr.yaml builds it.
+# Needs BuildKit (the default since Docker 23) or buildah. On Azure, deploy/acr.yaml builds it.
 
-# On the machine's own architecture, whichever it is built for: the compiler crosses, not an emulator.
+# The build stage runs on the build machine's architecture: the compiler cross-compiles, so no
+# emulator is needed.
 FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95.0-slim-bookworm AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /src
 ARG TARGETARCH
-# The compiler is the one of Debian's release, which has a single version of it.
+# The C compilers are not pinned: a Debian release has a single version of them.
 # hadolint ignore=DL3008
 RUN case "$TARGETARCH" in \
       amd64) cpu=x86_64 ;; \
@@ -27,8 +28,8 @@ RUN case "$TARGETARCH" in \
       rustup target add "$cpu-unknown-linux-gnu"; \
     fi
 COPY . .
-# A static binary of glibc's, whose own allocator and resolver it keeps. Only with a target that is
-# named are the flags for the program alone, and not for the procedural macros of its build too.
+# Links glibc statically, which keeps its allocator and resolver. The target is named even for a
+# native build: only then RUSTFLAGS apply to the program and not also to procedural macros.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
     cpu="$(cat /cpu)"; \
@@ -44,7 +45,8 @@ LABEL org.opencontainers.image.title="Roomcast" \
       org.opencontainers.image.url="https://github.com/roomcast/roomcast" \
       org.opencontainers.image.source="https://github.com/roomcast/roomcast" \
       org.opencontainers.image.documentation="https://github.com/roomcast/roomcast#readme"
-# Mozilla's roots are in the binary; a CA of your own goes into this file, or is mounted over it.
+# Mozilla's roots are in the binary. To trust a CA of your own, add it to this file or mount a file
+# over it.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build --chown=65532:65532 /empty/ /.local/share/certmagic/
 COPY LICENSE THIRD-PARTY-LICENCES.txt /usr/share/doc/roomcast/
@@ -56,7 +58,7 @@ ENV PATH=/bin \
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["roomcast", "healthcheck"]
 ENTRYPOINT ["roomcast"]
 
-# Azure Container Instances mounts a file share for root alone.
+# Azure Container Instances mounts a file share that only root can access.
 FROM image AS aci
 ENV HTTP_ADDR=:80
 EXPOSE 80 443

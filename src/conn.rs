@@ -1,4 +1,4 @@
-//! Connections below HTTP: listening, accepting, limits, what waits for each, and their end.
+//! Connections below HTTP: listening, accepting, limits, pending bytes, and draining.
 
 pub mod accept;
 pub mod addresses;

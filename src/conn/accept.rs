@@ -1,6 +1,7 @@
-//! The accept loop: listeners, limits, timers, and each connection's HTTP/1.1, in plain or over TLS.
+//! The accept loop: listeners, limits, timers, and HTTP/1.1 on each connection, plain or over TLS.
 //!
-//! `axum::serve` has no header timer and no way to a connection's stream; both are needed here.
+//! `axum::serve` has no header timer and gives no access to a connection's stream. This module
+//! needs both.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -34,35 +35,41 @@ mod files;
 
 pub use files::Reserve;
 
-/// Connections that the kernel completes for us while we are busy: a reconnect storm.
+/// Listen backlog: connections that the kernel completes while the accept loop is busy, as in a
+/// reconnect storm.
 const BACKLOG: i32 = 4096;
-/// For a request's head to arrive whole, and for a kept-alive connection to send its next one.
+/// Time limit for a complete request head, and for the next request on a kept-alive connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of a request's head; more is answered 431.
+/// Maximum size of a request head in bytes; a larger one is answered with 431.
 const MAX_HEAD: usize = 32 << 10;
-/// Unsent bytes in the kernel above which it takes no more: its own buffers, megabytes on a fast
-/// network, would hide for long that a viewer is slow.
+/// `TCP_NOTSENT_LOWAT` in bytes: while this much is unsent, the kernel reports the socket as not
+/// writable. Its default buffers, megabytes on a fast network, would hide a slow viewer for long.
 #[cfg(target_os = "linux")]
 const NOT_SENT: u32 = 64 << 10;
-/// How long the kernel keeps what a peer does not acknowledge: of those that vanished, also after we
-/// have ended them, for minutes otherwise. Longer than anybody may be behind.
+/// `TCP_USER_TIMEOUT`: how long sent data may stay unacknowledged before the kernel drops the
+/// connection. By default it keeps the data of a vanished peer for minutes, even after the server
+/// has closed the connection. Longer than a client may be behind.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-/// For a client between two polls to send the last one, before its connection ends.
+/// How long a drain waits for the last poll of a client that is between two polls.
 const LAST_POLL: Duration = Duration::from_secs(1);
-/// How long to wait when the process has no file left for a new connection.
+/// Pause after a failed `accept`, for example when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Answers 503 under way at once; further connections above the limit are closed without one.
+/// Refusals (503 or 429) in progress at once; further connections over a limit are closed without
+/// an answer.
 const MAX_REFUSALS: usize = 64;
-/// The part of the open files that they may take, one in so many.
+/// Divisor: refusals may use at most one in this many of the process's open files.
 const REFUSALS_SHARE: usize = 16;
-/// For such an answer to be taken.
+/// Time limit for one refusal, including the TLS handshake.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Listens; an error names the setting.
+/// Binds a listening socket to `addr`. Without a host, it accepts IPv4 and IPv6.
+///
+/// # Errors
+/// If the host cannot be resolved or the address cannot be bound. The error names `setting`.
 pub async fn bind(setting: &str, addr: &ListenAddr) -> anyhow::Result<TcpListener> {
     let bound = match &addr.host {
-        // Both families in one socket; IPv4 alone only where the machine has no IPv6.
+        // One socket for both families; IPv4 alone only where the machine has no IPv6.
         None => match listen(SocketAddr::from(([0u16; 8], addr.port))) {
             Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
                 listen(SocketAddr::from(([0u8; 4], addr.port)))
@@ -86,7 +93,7 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     if addr.ip().is_unspecified() && addr.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // A restart must not wait for the old connections' TIME_WAIT.
+    // Lets a restart bind while connections of the previous process are in TIME_WAIT.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -95,41 +102,46 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// What a listener does with its connections.
+/// The accept loop of one listener, with its limits.
+///
+/// [`run`](Self::run) spawns a task for each connection it admits. The task performs the TLS
+/// handshake, if any, then serves HTTP/1.1 until the connection closes, is upgraded or is drained.
 #[derive(Clone)]
 pub struct Accept<S> {
-    /// Answers requests; each carries its connection's [`crate::conn::stream::Control`] as an extension.
+    /// Answers requests. Each has its connection's [`crate::conn::stream::Control`] as an
+    /// extension.
     pub service: S,
-    /// What the bytes go through first; `None` = nothing, plain HTTP.
+    /// Terminates TLS; `None` = plain HTTP.
     pub tls: Option<Tls>,
-    /// Where the connections are registered.
+    /// The registry of open connections, which also drains them.
     pub streams: Arc<Streams>,
-    /// How many may be open.
+    /// Maximum number of open connections.
     pub max_connections: usize,
-    /// When a stream's peer is too far behind.
+    /// How long a stream may be unable to write before it is ended as too slow.
     pub slow_after: Duration,
-    /// How many an address may have.
+    /// The limit of connections per client address.
     pub addresses: Arc<Addresses>,
-    /// Counts those that were one too many.
+    /// Counts refused connections.
     pub metrics: Arc<Metrics>,
-    /// How many files the process may have open.
+    /// The process's limit of open files.
     pub files: usize,
-    /// Counts the times that none could be accepted.
+    /// Counts failed `accept` calls.
     pub errors: Counter,
-    /// Open files for the connections of a listener that has to answer when there are no more.
+    /// Spare file descriptors, for a listener that has to accept even when the process has reached
+    /// its limit.
     pub reserve: Option<Reserve>,
 }
 
-/// What somebody is answered whose connection is one too many.
+/// Status and body of the answer to a connection over a limit.
 type Refusal = (StatusCode, &'static str);
 const TOO_MANY: Refusal = (
     StatusCode::SERVICE_UNAVAILABLE,
-    "The server holds as many connections as it may (MAX_CONNECTIONS).\n",
+    "The server has reached its connection limit (MAX_CONNECTIONS). Try again later.\n",
 );
-/// The same for who has too many himself.
+/// The answer to a client whose address has reached its own limit.
 pub const TOO_MANY_OF_ADDRESS: Refusal = (
     StatusCode::TOO_MANY_REQUESTS,
-    "Your address holds as many connections as it may (MAX_CONNECTIONS_PER_ADDRESS).\n",
+    "Your address has reached its limit (MAX_CONNECTIONS_PER_ADDRESS). Close a connection first.\n",
 );
 
 impl<S> Accept<S>
@@ -138,7 +150,11 @@ where
     S: Clone + Send + Sync + 'static,
     S::Future: Send,
 {
-    /// Accepts until `stop`. Connections go on; they end through their [`Streams`].
+    /// Accepts connections until `stop` is cancelled. Open connections continue after that; drain
+    /// them through [`Streams`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the listener. The tasks of accepted connections continue.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
         let refusals = (self.files / REFUSALS_SHARE).clamp(1, MAX_REFUSALS);
         let refusals = Arc::new(Semaphore::new(refusals));
@@ -149,7 +165,8 @@ where
             let (io, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // One that vanished while it waited is nothing to wait for.
+                    // The client aborted while its connection was queued: accept the next one at
+                    // once.
                     if error.kind() != io::ErrorKind::ConnectionAborted {
                         files::failed(&error, &self.errors);
                         if !self.reserve.as_ref().is_some_and(|reserve| reserve.release(&error)) {
@@ -163,7 +180,7 @@ where
                 reserve.refill();
             }
             if let Err(error) = tune(&io) {
-                debug!(%peer, "gone before it was served: {error}");
+                debug!(%peer, "closed before it was served: {error}");
                 continue;
             }
             match self.admit(peer) {
@@ -172,7 +189,7 @@ where
                         (self.clone().connect(io, entry, peer), self.reserve.clone());
                     tokio::spawn(async move {
                         connection.await;
-                        // At once, before another part of the process takes its file.
+                        // At once, before another part of the process takes the freed descriptor.
                         if let Some(reserve) = reserve {
                             reserve.refill();
                         }
@@ -191,7 +208,8 @@ where
         }
     }
 
-    /// Registered here, not in its task: the next one has to find it counted.
+    /// Registers a connection, or refuses it if a limit is reached. The accept loop calls this, not
+    /// the connection's task, so that the limit check of the next connection counts this one.
     fn admit(&self, peer: SocketAddr) -> Result<Entry, Refusal> {
         if self.streams.count() >= self.max_connections {
             self.metrics.refused.inc();
@@ -206,7 +224,8 @@ where
         Ok(entry)
     }
 
-    /// A handshake is a matter between this task and its peer: whoever stalls holds nobody up.
+    /// Serves one connection. The TLS handshake runs in the connection's own task, so a client that
+    /// stalls it delays no other.
     async fn connect(self, io: TcpStream, entry: Entry, peer: SocketAddr) {
         debug!(%peer, "connected");
         let Some(tls) = self.tls.clone() else {
@@ -215,8 +234,8 @@ where
         let finishing = entry.control().finishing().clone();
         match finishing.run_until_cancelled(tls.accept(io)).await {
             Some(Ok(io)) => self.serve(io, entry, peer).await,
-            Some(Err(error)) => debug!(%peer, "no TLS: {error}"),
-            None => debug!(%peer, "no TLS before the end"),
+            Some(Err(error)) => debug!(%peer, "TLS handshake failed: {error}"),
+            None => debug!(%peer, "TLS handshake aborted by the drain"),
         }
     }
 
@@ -245,7 +264,7 @@ where
         let result = tokio::select! {
             result = connection.as_mut() => result,
             () = control.finishing().cancelled() => {
-                // What waits for a client between two polls is fetched by its next one.
+                // A client between two polls fetches its pending packets with its next poll.
                 tokio::select! {
                     result = connection.as_mut() => result,
                     _ = timeout(LAST_POLL, control.next_poll()) => {
@@ -255,10 +274,10 @@ where
                 }
             }
         };
-        // After an upgrade the stream lives on, in the engine.
+        // After an upgrade, the engine continues to use the stream.
         control.set_upgraded();
-        let Err(error) = result else { return debug!(%peer, "HTTP is over") };
-        debug!(%peer, "HTTP is over: {error}");
+        let Err(error) = result else { return debug!(%peer, "HTTP ended") };
+        debug!(%peer, "HTTP ended: {error}");
         if error.is_timeout() {
             self.metrics.refusals("head_time").inc();
         } else if error.is_parse_too_large() {
@@ -284,7 +303,7 @@ async fn answer<T: AsyncRead + AsyncWrite + Unpin>(io: T, refusal: Refusal) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         Ok::<_, Infallible>(response)
     });
-    // Whoever is gone needs no answer.
+    // An error means that the client is gone; there is nothing left to do for it.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(io), service).await;
 }
 

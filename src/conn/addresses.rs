@@ -1,4 +1,4 @@
-//! How many connections each address holds, where that is limited.
+//! The limit of connections per client address.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -8,36 +8,46 @@ use std::{
 
 use ipnet::IpNet;
 
-/// The part of an IPv6 address that one customer of a provider is given; the rest is his to choose.
+/// Mask of the /64 prefix that a provider assigns to one customer. The customer chooses the other
+/// bits freely, so a /64 network counts as one address.
 const IPV6_NETWORK: u128 = !0 << 64;
 
-/// All addresses that hold connections.
+/// The number of connections that each address holds.
 pub struct Addresses {
-    /// Of one address; `None` = any number.
+    /// Maximum for one address; `None` = unlimited.
     max: Option<usize>,
-    /// Connections of these are others', who are told apart request by request.
+    /// Networks of trusted proxies. Their connections carry requests of many clients, so each
+    /// request counts for its client's address instead.
     proxies: Vec<IpNet>,
     held: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// A connection of an address, as long as it is kept.
+/// Counts one connection of an address until it is dropped.
 pub struct IpPermit {
     addresses: Arc<Addresses>,
     address: IpAddr,
 }
 
 impl Addresses {
-    /// None yet; `max` for each, except for `proxies`.
+    /// Limits each address to `max` connections, except those of `proxies`.
     pub fn new(max: Option<usize>, proxies: Vec<IpNet>) -> Arc<Self> {
         Arc::new(Self { max, proxies, held: Mutex::default() })
     }
 
-    /// A seat for a connection, where one has to be had; an error if its address has all it may.
+    /// Takes a permit for a connection from `peer`; `None` if it needs none, because there is no
+    /// limit or `peer` is a proxy.
+    ///
+    /// # Errors
+    /// If the address has reached its limit.
     pub fn connection(self: &Arc<Self>, peer: IpAddr) -> Result<Option<IpPermit>, ()> {
         if self.is_proxy(peer) { Ok(None) } else { self.enter(peer) }
     }
 
-    /// As [`Self::connection`], for what a client has asked for through a proxy.
+    /// Takes a permit for `address`, also if it is a proxy's. For requests that arrive through a
+    /// proxy, `address` is the client's.
+    ///
+    /// # Errors
+    /// If the address has reached its limit.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Option<IpPermit>, ()> {
         let Some(max) = self.max else { return Ok(None) };
         let address = match address.to_canonical() {
@@ -53,13 +63,13 @@ impl Addresses {
         Ok(Some(IpPermit { addresses: self.clone(), address }))
     }
 
-    /// Whether addresses are limited, and this one is a proxy's.
+    /// Whether there is a limit and this address is a proxy's.
     pub fn is_proxy(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.max.is_some() && self.proxies.iter().any(|network| network.contains(&peer))
     }
 
-    /// Whose word about the client counts.
+    /// The networks of the proxies whose forwarded client address is trusted.
     pub fn proxies(&self) -> &[IpNet] {
         &self.proxies
     }
@@ -89,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_so_many_seats_and_gets_them_back() {
+    fn an_address_gets_its_permits_back_when_they_are_dropped() {
         let addresses = Addresses::new(Some(2), Vec::new());
         let seats = [(); 2].map(|()| addresses.connection(address("10.0.0.1")));
         assert!(addresses.connection(address("::ffff:10.0.0.1")).is_err());
@@ -100,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_ipv6_is_one_address() {
+    fn an_ipv6_network_of_64_bits_counts_as_one_address() {
         let addresses = Addresses::new(Some(1), Vec::new());
         let _seat = addresses.connection(address("2001:db8::1")).expect("the first");
         assert!(addresses.connection(address("2001:db8::2")).is_err());
@@ -108,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_holds_any_number_for_others() {
+    fn a_proxy_is_not_limited() {
         let addresses = Addresses::new(Some(1), vec![address("10.0.0.1").into()]);
         let seats = [(); 3].map(|()| addresses.connection(address("10.0.0.1")));
         assert!(seats.iter().all(|permit| matches!(permit, Ok(None))));

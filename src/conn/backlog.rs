@@ -1,9 +1,11 @@
-//! Bytes that wait for viewers: counted for each of them and for all together, which is bounded.
+//! The backlog: outbound bytes that are pending, counted per viewer and in total. The total is
+//! bounded.
 //!
-//! Bytes count from before they are handed to the engine until the kernel has taken them. A viewer
-//! that keeps up owes nothing most of the time, so the sum is what the slow ones cost. When it
-//! passes its bound, whoever most waits for goes first, before anything more is queued: the bound
-//! holds to the byte, and who keeps up notices nothing.
+//! A byte counts from before it is handed to the engine until the kernel has taken it. A viewer
+//! that keeps up has no pending bytes most of the time, so the total is what slow viewers cost.
+//! When the total exceeds its bound, the viewers with the largest backlog are disconnected before
+//! anything more is queued. So the bound holds to the byte, and viewers that keep up are not
+//! affected.
 
 use std::{
     collections::HashMap,
@@ -21,39 +23,45 @@ use crate::{
     metrics::{Close, Gauge},
 };
 
-/// What may wait for all together, if there is enough memory: 64 that are as far behind as one may
-/// be, which takes thousands of ordinary ones that are slow at once.
+/// Default bound of the total in bytes, if there is enough memory: 64 viewers that are as far
+/// behind as one may be. With ordinary viewers, thousands have to be slow at once to reach it.
 const TOTAL: usize = 256 << 20;
-/// The part of a container's memory that it may take, one in so many.
+/// Divisor: by default, the total may take at most one in this many bytes of the container's
+/// memory.
 const SHARE: usize = 4;
-/// What is left of the bound when somebody had to go, in eighths: the next look at everybody is
-/// some way off.
+/// Eviction continues until the total is at most this many eighths of the bound. The margin keeps
+/// the next eviction, which sorts all viewers, some way off.
 const LEFT: usize = 7;
 
-/// How much may wait for all together, unless something else is asked for.
+/// The bound of the total in bytes: `asked`, or a default that depends on the container's memory.
 pub fn most(asked: Option<usize>) -> usize {
     asked.unwrap_or_else(|| memory::limit().map_or(TOTAL, |limit| TOTAL.min(limit / SHARE)))
 }
 
-/// All that waits.
+/// The pending bytes of all peers, and their bound.
+///
+/// Each connection or polling session takes a [`Quota`], then registers itself by
+/// [`enter`](Self::enter) so that it can be evicted. Dropping the quota removes it.
 pub struct Backlog {
-    /// The sum of all shares; the gauge of the metrics itself, so that it is counted once.
+    /// The sum of all quotas' bytes. It is the gauge of the metrics itself, so that it is counted
+    /// only once.
     total: Gauge,
     max: usize,
     peers: Mutex<HashMap<u64, Weak<dyn Peer>>>,
     next_id: AtomicU64,
 }
 
-/// Somebody that bytes wait for.
+/// A receiver with pending bytes: a connection or a polling session.
 pub trait Peer: Send + Sync {
-    /// What waits for it.
+    /// The count of its pending bytes.
     fn quota(&self) -> &Quota;
 
-    /// Ends it, and gives up its share.
+    /// Disconnects it and clears its quota.
     fn end(&self, reason: Close);
 }
 
-/// What waits for one peer.
+/// The pending bytes of one peer. They are part of the total until they are taken or cleared, or
+/// the quota is dropped.
 pub struct Quota {
     id: u64,
     bytes: AtomicUsize,
@@ -61,27 +69,28 @@ pub struct Quota {
 }
 
 impl Backlog {
-    /// Nothing waits yet; `total` shows how much does.
+    /// Bounds the total to `max` bytes; `total` shows the current number.
     pub fn new(max: usize, total: Gauge) -> Arc<Self> {
         let (peers, next_id) = Default::default();
         Arc::new(Self { total, max, peers, next_id })
     }
 
-    /// A share for somebody new.
+    /// An empty quota for a new peer.
     pub fn quota(self: &Arc<Self>) -> Quota {
         let id = self.next_id.fetch_add(1, Relaxed);
         Quota { id, bytes: AtomicUsize::new(0), backlog: self.clone() }
     }
 
-    /// From now on this peer may be the one that has to go.
+    /// Registers a peer for eviction.
     pub fn enter<P: Peer + 'static>(&self, peer: &Arc<P>) {
         let known: Weak<P> = Arc::downgrade(peer);
         self.lock().insert(peer.quota().id, known);
     }
 
-    /// Ends those that most waits for, until there is room again.
+    /// Disconnects the peers with the largest backlog, until the total is at most 7/8 of its bound.
     pub fn evict_largest(&self) {
-        // Collected first: the last handle of a peer must not be dropped under the lock.
+        // Collected first: dropping the last handle of a peer under the lock would deadlock, as its
+        // quota takes the lock to remove itself.
         let mut peers: Vec<_> = self.lock().values().filter_map(Weak::upgrade).collect();
         peers.sort_by_cached_key(|peer| std::cmp::Reverse(peer.quota().waiting()));
         let enough = self.max / 8 * LEFT;
@@ -103,13 +112,13 @@ impl Backlog {
 }
 
 impl Quota {
-    /// How many bytes wait.
+    /// The number of pending bytes.
     pub fn waiting(&self) -> usize {
         self.bytes.load(Acquire)
     }
 
-    /// To be told before bytes are queued. `true`: it is too much for all together, and
-    /// [`Backlog::evict_largest`] has to come first.
+    /// Adds bytes that are about to be queued. If it returns `true`, the total exceeds its bound,
+    /// and the caller must call [`Self::evict_largest`] before it queues them.
     #[must_use]
     pub fn add(&self, bytes: usize) -> bool {
         self.bytes.fetch_add(bytes, AcqRel);
@@ -117,7 +126,8 @@ impl Quota {
         before + bytes as i64 > self.backlog.max as i64
     }
 
-    /// So many bytes have been taken. More than were counted may be: heads and heartbeats are not.
+    /// Subtracts bytes that the kernel has taken. They may be more than were added, because HTTP
+    /// heads and heartbeats are not counted.
     pub fn take(&self, bytes: usize) {
         if self.waiting() == 0 {
             return;
@@ -127,14 +137,14 @@ impl Quota {
         self.backlog.total.dec_by(before.min(bytes) as i64);
     }
 
-    /// Nothing waits any more; returns what did.
+    /// Resets the number of pending bytes to 0; returns the previous number.
     pub fn clear(&self) -> usize {
         let bytes = self.bytes.swap(0, AcqRel);
         self.backlog.total.dec_by(bytes as i64);
         bytes
     }
 
-    /// Makes room, if [`Self::add`] said so.
+    /// Disconnects the peers with the largest backlog, if [`Self::add`] returned `true`.
     pub fn evict_largest(&self) {
         self.backlog.evict_largest();
     }
@@ -181,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_holds_to_the_byte_and_the_furthest_behind_goes_first() {
+    fn the_bound_holds_to_the_byte_and_the_largest_backlog_is_evicted_first() {
         let (total, backlog, viewers) = backlog(1000, 3);
         assert!(!viewers[0].quota.add(300));
         assert!(!viewers[1].quota.add(500));
@@ -195,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn who_adds_too_much_may_be_the_one_that_goes() {
+    fn the_peer_that_exceeds_the_bound_may_be_evicted_itself() {
         let (total, backlog, viewers) = backlog(1000, 2);
         assert!(!viewers[0].quota.add(10));
         assert!(viewers[1].quota.add(1001));
@@ -204,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_or_gone_counts_no_more() {
+    fn taken_bytes_and_dropped_quotas_leave_the_total() {
         let (total, backlog, mut viewers) = backlog(1000, 2);
         assert!(!viewers[0].quota.add(100) && !viewers[1].quota.add(100));
         viewers[0].quota.take(60);

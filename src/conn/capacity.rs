@@ -1,28 +1,30 @@
-//! How many connections the process may hold: what is asked for, as far as its open files go, else
-//! what its memory is enough for.
+//! The maximum number of connections: the configured number or, without one, what the memory
+//! allows; in both cases at most what the limit of open files allows.
 
 use crate::memory;
 
-/// More viewers than this want several instances.
+/// Default maximum. More viewers than this should be spread over several instances.
 const MAX_CONNECTIONS: usize = 20_000;
-/// Open files that are not viewers: listeners, Redis, a socket a time for what is being refused.
+/// Open files reserved for other uses than viewers: listeners, Redis, connections that are being
+/// refused.
 const SPARE_FILES: usize = 512;
-/// What a connection may take of half a container's memory: 18 to 35 kB idle were measured, and TLS
-/// and what it is sent come on top.
+/// Bytes of memory to reckon with per connection; connections get half of the container's memory.
+/// Measured were 18 to 35 kB for an idle one; TLS and pending messages come on top.
 const CONNECTION_BYTES: usize = 64 << 10;
 
-/// Connections, and the limit that they are fitted to.
+/// The maximum number of connections, and the limit of open files that it was derived from.
 pub struct Capacity {
     asked: Option<usize>,
     possible: usize,
-    /// Files that the process may have open.
+    /// The process's limit of open files.
     pub files: usize,
-    /// Connections that are held.
+    /// The maximum number of connections.
     pub connections: usize,
 }
 
 impl Capacity {
-    /// Raises the process' soft limit of open files as far as it goes.
+    /// Raises the process's soft limit of open files as far as it goes, and fits the number of
+    /// connections to it. `asked` is the configured number.
     pub fn new(asked: Option<usize>) -> Self {
         let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024) as usize;
         let possible = files.saturating_sub(SPARE_FILES).max(1);
@@ -32,12 +34,12 @@ impl Capacity {
         Self { asked, possible, files, connections }
     }
 
-    /// What to do if more is asked for than is possible.
+    /// What to do, as a text, if more connections are configured than open files allow.
     pub fn shortage(&self) -> Option<String> {
         let Self { possible, files, .. } = self;
         let asked = self.asked.filter(|asked| asked > possible)?;
         Some(format!(
-            "{asked} are asked for, but the open-file limit of {files} allows {possible}; raise it (ulimit -n)"
+            "{asked} are configured, but the open-file limit of {files} allows {possible}; raise it (ulimit -n)"
         ))
     }
 }

@@ -1,5 +1,5 @@
-//! The end of all connections: one after the other, each with its last bytes, within the grace.
-//! Messages go on meanwhile.
+//! The drain: closes all connections one after the other within the grace, each after its pending
+//! bytes. Message delivery continues meanwhile.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -12,27 +12,34 @@ use crate::{
     metrics::Close,
 };
 
-/// Connections are ended so far apart, unless the grace is too short for it: clients
-/// come back at once, and not all of them should come back at the same moment.
+/// Interval between the closes of two connections, unless the grace is too short for it. Clients
+/// reconnect at once; the interval keeps them from reconnecting all at the same moment.
 const END_EVERY: Duration = Duration::from_millis(10);
-/// The part of the grace in which messages that arrived before the stop are handed on first.
+/// Fraction of the grace to wait, at first, for the delivery of messages that arrived before the
+/// stop.
 const CATCHING_UP: f64 = 0.4;
-/// The part of the grace in which connections are asked to end; the rest is for their last bytes.
+/// Fraction of the grace in which connections are asked to finish; the rest is for their last
+/// bytes.
 const ASKING: f64 = 0.8;
-/// The part of the grace that a connection's end waits for a moment without a message under way.
+/// Fraction of the grace that a connection, once asked, waits for the lanes to be idle.
 const PATIENCE: f64 = 0.05;
-/// For connections that are still open after the grace to notice that they have been ended.
+/// How long to wait, after the grace, for the remaining connections' tasks to notice that their
+/// connections were ended.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often streams that have to wait for a moment without messages are asked again.
+/// How often streams that wait for the lanes to be idle are asked again.
 const ASK_EVERY: Duration = Duration::from_millis(10);
 
-/// Ends all streams after what waits for them has been sent, spread over the grace. No stream may be
-/// added meanwhile.
+/// Closes all streams, each after its pending bytes have been sent, spread over the time until
+/// `deadline`. No stream may be added meanwhile.
 ///
-/// Each ends at a moment in which the lanes have handed on all that was received: its close comes
-/// after every message that arrived before it. Lanes that are never idle do not hold up the end for
-/// longer than a part of the grace.
+/// A stream closes at a moment when the lanes are idle: everything received has been delivered, so
+/// the close comes after every message that arrived before it. If the lanes are never idle, that
+/// delays the closes by a fraction of the grace only. Streams still open at `deadline` are ended
+/// without their pending bytes.
+///
+/// # Cancel safety
+/// Not cancel safe: streams that wait for idle lanes would not be asked again.
 pub async fn close_all(streams: &Arc<Streams>, lanes: &Progress, deadline: Instant) {
     let begun = Instant::now();
     let grace = deadline.saturating_duration_since(begun);
@@ -44,7 +51,7 @@ pub async fn close_all(streams: &Arc<Streams>, lanes: &Progress, deadline: Insta
         Ok(()) => 0,
         Err(_) => {
             let cut = streams.count();
-            warn!(connections = cut, "the grace is over; ending what is still open");
+            warn!(connections = cut, "the grace is over; ending {cut} open connections");
             streams.all().iter().for_each(|stream| stream.end(Close::Drain));
             let _ = timeout(CUT_TIMEOUT, streams.none()).await;
             cut
@@ -58,7 +65,8 @@ async fn ask_all(streams: &Arc<Streams>, lanes: &Progress, begun: Instant, grace
     let _ = timeout_at(begun + grace.mul_f64(CATCHING_UP), lanes.idle()).await;
     let open = streams.all();
     let mut asked = Asked { streams: VecDeque::new(), patience: grace.mul_f64(PATIENCE) };
-    // Timers tick in milliseconds, pauses may be shorter: so they are summed up.
+    // Timers tick in milliseconds and pauses may be shorter, so each deadline is computed from the
+    // previous one.
     let mut next = Instant::now();
     let asking = (begun + grace.mul_f64(ASKING - PATIENCE)).saturating_duration_since(next);
     let pause = asking.checked_div(open.len() as u32).unwrap_or_default().min(END_EVERY);
@@ -76,14 +84,15 @@ async fn ask_all(streams: &Arc<Streams>, lanes: &Progress, begun: Instant, grace
     }
 }
 
-/// Streams that were asked to finish, and when.
+/// Streams that were asked to finish and may still be held, each with the time it was asked.
 struct Asked {
     streams: VecDeque<(Instant, Arc<Control>)>,
     patience: Duration,
 }
 
 impl Asked {
-    /// Asks those again that are held; they have to hurry if they were asked long ago.
+    /// Asks held streams again. One that has been held for longer than `patience` finishes without
+    /// waiting for idle lanes. Streams that are not held any more are removed.
     fn again(&mut self) {
         let now = Instant::now();
         self.streams.retain(|(since, stream)| {

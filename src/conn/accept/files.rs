@@ -1,4 +1,5 @@
-//! Too few open files: how that is told, and what is kept for a listener that has to answer then.
+//! The limit of open files: log lines when it is reached, and spare descriptors for a listener that
+//! has to accept connections even then.
 
 use std::{
     fs::File,
@@ -10,12 +11,12 @@ use tracing::warn;
 
 use crate::{log_limit::LogLimit, metrics::Counter};
 
-/// Files that are kept open for nothing. One is enough for a connection; other parts of the process
-/// may be faster to take it.
+/// Number of spare descriptors. A connection needs one, but another part of the process may take a
+/// freed descriptor first.
 const SPARE: usize = 4;
-/// What is kept open.
+/// The file behind the spare descriptors.
 const NOTHING: &str = "/dev/null";
-/// `EMFILE` and `ENFILE`: the process, or the machine, has no file left.
+/// `EMFILE` and `ENFILE`: the process, or the machine, has no file descriptor left.
 #[cfg(unix)]
 const TOO_MANY_FILES: [i32; 2] = [24, 23];
 #[cfg(not(unix))]
@@ -23,7 +24,8 @@ const TOO_MANY_FILES: [i32; 0] = [];
 
 static ERRORS: LogLimit = LogLimit::new(1);
 
-/// Counts and tells that a connection could not be accepted: the listener tries ten times a second.
+/// Counts a failed `accept` and logs it. The listener retries ten times a second, so the log line
+/// is limited to one a minute.
 pub fn failed(error: &io::Error, errors: &Counter) {
     errors.inc();
     let advice = if is_too_many_files(error) {
@@ -39,12 +41,16 @@ fn is_too_many_files(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| TOO_MANY_FILES.contains(&code))
 }
 
-/// Open files that one listener gives up when it could not accept otherwise.
+/// Spare file descriptors of one listener.
+///
+/// When `accept` fails because no descriptor is left, the listener closes one of them
+/// ([`release`](Self::release)) and accepts again; it reopens them
+/// ([`refill`](Self::refill)) as soon as descriptors are free.
 #[derive(Clone, Default)]
 pub struct Reserve(Arc<Mutex<Vec<File>>>);
 
 impl Reserve {
-    /// Opens them, as far as there are files left.
+    /// Opens missing spares, as far as there are descriptors left.
     pub fn refill(&self) {
         let mut spare = self.lock();
         while spare.len() < SPARE
@@ -54,7 +60,8 @@ impl Reserve {
         }
     }
 
-    /// Gives one up, if `error` says that there are too many files; whether it did.
+    /// Closes one spare, if `error` says that there are too many open files. Returns whether it
+    /// did.
     pub fn release(&self, error: &io::Error) -> bool {
         is_too_many_files(error) && self.lock().pop().is_some()
     }

@@ -1,4 +1,4 @@
-//! When a connection is asked to end.
+//! When the drain asks a connection to finish.
 
 use std::num::NonZero;
 
@@ -18,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(10);
 fn lane() -> (Sender, Receiver) {
     let bounds = Bounds { messages: 10, bytes: 100, payload: 10 };
     let (sender, receivers) = ingest::queue(NonZero::<usize>::MIN, bounds, Arc::default());
-    (sender, receivers.into_iter().next().expect("a lane"))
+    (sender, receivers.into_iter().next().expect("one receiver per lane"))
 }
 
 fn streams() -> Arc<Streams> {
@@ -34,7 +34,7 @@ fn finishing(entry: &Entry) -> bool {
     entry.control().finishing().is_cancelled()
 }
 
-/// Takes the lane's message without handing it on yet.
+/// Takes the lane's message. The lane counts as busy until the next call of `next`.
 async fn take(receiver: &mut Receiver) {
     let mut batch = Vec::new();
     receiver.next(&mut batch).await;
@@ -46,7 +46,7 @@ fn handed_on(receiver: &mut Receiver) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_ends_when_what_was_received_is_handed_on() {
+async fn a_connection_closes_after_all_received_messages_are_delivered() {
     let (streams, (sender, mut receiver)) = (streams(), lane());
     let entry = open(&streams);
     let deadline = Instant::now() + GRACE;
@@ -57,15 +57,15 @@ async fn a_connection_ends_when_what_was_received_is_handed_on() {
         async move { close_all(&streams, &progress, deadline).await }
     });
     sleep(GRACE.mul_f64(0.1)).await;
-    assert!(!finishing(&entry), "a message waits");
+    assert!(!finishing(&entry), "a message is queued in the lane");
     take(&mut receiver).await;
     sleep(GRACE.mul_f64(0.1)).await;
-    assert!(!finishing(&entry), "it is being handed on");
+    assert!(!finishing(&entry), "the message is being delivered");
     handed_on(&mut receiver);
     sleep(Duration::from_millis(1)).await;
     assert!(finishing(&entry));
 
-    // One that comes just then is for this connection too.
+    // A message that arrives at this moment still has to reach this connection.
     let is_over = || entry.control().finishes().now_or_never().is_some();
     assert!(is_over());
     sender.message(Message::now(Bytes::from_static(b"c"), Bytes::from_static(b"2")));
@@ -78,7 +78,7 @@ async fn a_connection_ends_when_what_was_received_is_handed_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lanes_that_are_never_idle_leave_time_for_the_closing() {
+async fn busy_lanes_leave_time_for_the_last_bytes() {
     const CONNECTIONS: usize = 100;
     let (streams, (sender, mut receiver)) = (streams(), lane());
     let entries: Vec<_> = (0..CONNECTIONS).map(|_| open(&streams)).collect();
@@ -91,7 +91,7 @@ async fn lanes_that_are_never_idle_leave_time_for_the_closing() {
     });
     sleep(GRACE.mul_f64(ASKING)).await;
     let is_over = |entry: &Entry| entry.control().finishes().now_or_never().is_some();
-    assert!(entries.iter().all(is_over), "each has a fifth of the grace for its last bytes");
+    assert!(entries.iter().all(is_over), "a fifth of the grace is left for the last bytes");
     drop(entries);
     draining.await.expect("no panic");
 }

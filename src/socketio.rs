@@ -1,14 +1,16 @@
-//! All of Socket.IO: the engine's settings, and what becomes of a client that connects.
+//! Socket.IO: the engine's settings, and the handlers of a client that connects.
 //!
-//! Facts about socketioxide 0.18 and engineioxide 0.17 that this module is built around:
-//! - A fast client's first event can come before the connect handler has run. So the event
-//!   handlers are registered in a middleware, before the client hears that it is connected, and a
-//!   request that comes before the engine lets us emit waits in [`viewer`].
+//! This module relies on these facts about socketioxide 0.18 and engineioxide 0.17:
+//! - A fast client's first event can arrive before the connect handler has run. So a middleware
+//!   registers the event handlers before the client receives the answer to its CONNECT. A request
+//!   that arrives before the engine allows emits is queued in [`viewer`].
 //! - Only the synchronous part of an event handler runs in the order of the events. So joins and
-//!   leaves happen there, whole; the futures that we return are empty.
-//! - The engine's PING shares the packet queue with the messages, and ends the session when the
-//!   queue is full. So the queue is long, and one that is full is ours to end.
-//! - A session keeps its request's parts for life: see `http/polling.rs` for what is in them.
+//!   leaves are completed there, and the futures that the handlers return are empty.
+//! - The engine's PING shares the packet queue with the messages, and the engine ends the session
+//!   when the queue is full. So the queue is long, and Roomcast itself ends a session whose queue
+//!   is full.
+//! - A session keeps the parts of its handshake's request until it ends: see `http/polling.rs` for
+//!   what is in them.
 
 use std::{convert::Infallible, future::ready, sync::Arc, time::Duration};
 
@@ -51,59 +53,60 @@ use request::{Request, Token};
 use session::Session;
 use viewer::{Ask, Viewer};
 
-/// Packets that may wait for one client.
+/// Capacity of a session's outbound queue, in packets.
 const QUEUE: usize = 4096;
-/// How often the engine asks a client for a sign of life; Node's default.
+/// Interval of the heartbeat's PING; the default of Socket.IO's Node server.
 const PING_INTERVAL: Duration = Duration::from_secs(25);
-/// How long that sign may take; Node's default.
+/// Time limit for the client's PONG; the default of Socket.IO's Node server.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// For a client to enter the namespace after its handshake, a round trip later. The engine keeps
-/// a session that does not for as long, even after its connection is gone.
+/// Time limit for the CONNECT after the handshake, which takes one round trip. The engine keeps a
+/// session without a CONNECT for this long, even after its connection is gone.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// So many times as much as a message may have is read, to be able to say that it is too large;
-/// beyond, the engine closes the connection.
+/// The engine reads messages of up to this many times the maximum size, so that the server can
+/// answer that a message is too large. Beyond that, the engine closes the connection.
 pub const READ: usize = 2;
-/// Bytes of a WebSocket's read buffer, which is kept for as long as the connection is. What viewers
-/// send is short, and a longer message makes it grow. With less than 1 KiB, `bytes` would not make
-/// the next buffer as large again.
+/// Initial size in bytes of a WebSocket's read buffer, which lives as long as the connection.
+/// Viewers send short messages, and the buffer grows for a longer one. With less than 1 KiB,
+/// `bytes` would not make the next buffer as large again.
 const READ_BUFFER: usize = 1 << 10;
-/// Attachments of an event: none is asked for, but who sends one is to be told so.
+/// Attachments that an event may have. No event of Roomcast takes one, but with a maximum of 1 the
+/// server can refuse the event with an explanation.
 const MAX_ATTACHMENTS: usize = 1;
-/// The most that goes out in one polling answer. Far above all that can be queued: a packet that
-/// the engine has looked at but not sent for its size is lost when the session upgrades. Clients
-/// are told this number, and some take it for a 32-bit one.
+/// Maximum size in bytes of the answer to one poll. It is far above everything that can be queued:
+/// the engine loses a packet that it has taken but not sent because of its size, if the session
+/// upgrades. The handshake tells this number to clients, and some parse it as a signed 32-bit one.
 const MAX_OUTBOUND: u64 = i32::MAX as u64;
 
-/// What all sockets share.
+/// State and limits that all sockets share.
 pub struct Shared {
-    /// Who is in which room.
+    /// The rooms and their members.
     pub rooms: Arc<Rooms>,
-    /// Whether the source is there.
+    /// Announces outages of the source.
     pub outages: Arc<Outages>,
-    /// Who may enter and join.
+    /// Checks tokens.
     pub auth: Arc<Auth>,
-    /// When that ends.
+    /// Calls viewers when their tokens expire.
     pub expiry: Arc<Expiry>,
-    /// Who counts.
+    /// Counts sockets, refusals and refused tokens.
     pub metrics: Arc<Metrics>,
-    /// Whether joins are told to a room's others.
+    /// Whether a join emits `hello` to the room's other members.
     pub hello: bool,
-    /// Rooms of one socket.
+    /// Maximum number of rooms of one socket.
     pub max_rooms: usize,
-    /// Events a second of one socket.
+    /// Maximum number of events per second of one socket.
     pub max_events: usize,
-    /// Bytes of a message from a client.
+    /// Maximum size of a client's message, in bytes.
     pub max_message: usize,
 }
 
-/// What the token of a handshake's request allows.
+/// What the token in the handshake's request allows, or why it was not accepted.
 pub type Presented = Result<Grant, BadToken>;
 
-/// The engine as a service for requests to `/socket.io/`; each needs a [`Session`] in its
-/// extensions, and a handshake what was [`Presented`] with it.
+/// The engine as a service for requests to `/socket.io/`. Each request needs a [`Session`] in its
+/// extensions, and a handshake also needs a [`Presented`].
 pub type Service = BoxCloneSyncService<http::Request<Full<Bytes>>, Response<Body>, Infallible>;
 
-/// Builds the engine.
+/// Builds the engine and registers its handlers.
 pub fn service(shared: Arc<Shared>) -> Service {
     let parser = ParserConfig::common()
         .max_incoming_binaries(MAX_ATTACHMENTS)
@@ -127,10 +130,11 @@ pub fn service(shared: Arc<Shared>) -> Service {
     }))
 }
 
-/// Runs before the client hears that it is connected, or why it is not.
+/// The connect middleware: checks the token and registers the handlers. It runs before the engine
+/// answers the client's CONNECT; an error is sent as CONNECT_ERROR.
 fn admit(socket: &SocketRef, shared: &Arc<Shared>, token: Token) -> Result<(), BadToken> {
     let extensions = &socket.req_parts().extensions;
-    // The session may be older than what was presented is good for.
+    // The token was checked at the handshake; it may have expired since.
     let presented = || {
         let presented = extensions.get::<Presented>().cloned().unwrap_or(Err(BadToken::Missing));
         presented?.still(now())
@@ -153,7 +157,7 @@ fn admit(socket: &SocketRef, shared: &Arc<Shared>, token: Token) -> Result<(), B
 fn register(socket: &SocketRef, viewer: Arc<Viewer>) {
     socket.extensions.insert(viewer.clone());
     let asked = viewer.clone();
-    // One handler for all events: a table of them would be kept for every socket.
+    // One handler for all events: a table of handlers would cost memory for every socket.
     socket.on_fallback(move |socket: SocketRef, request: Request| {
         let ask = match &*request.event {
             "channel" => Ask::Join,
@@ -168,10 +172,11 @@ fn register(socket: &SocketRef, viewer: Arc<Viewer>) {
     socket.on_disconnect(Departure(viewer));
 }
 
-/// Leaves the rooms, then the engine's list.
+/// The disconnect handler: leaves the rooms, then removes the socket from the engine's list.
 ///
-/// The engine itself would spawn the latter. By then, a client that leaves twice and comes back is
-/// on that list again under the same id, and would be taken from it: nobody would hear of its end.
+/// The engine's own handler removes the socket in a spawned task. If a client disconnects twice and
+/// connects again before that task runs, the task would remove the new socket, which has the same
+/// id, and the end of that socket would go unnoticed.
 struct Departure(Arc<Viewer>);
 
 impl DisconnectHandler<LocalAdapter, ()> for Departure {
@@ -189,7 +194,8 @@ impl DisconnectHandler<LocalAdapter, ()> for Departure {
     }
 }
 
-/// Why a socket left the namespace; `None` if that was ours to say before.
+/// Why a socket left the namespace; `None` if the server disconnected it and so has recorded the
+/// reason already.
 fn close_of(reason: DisconnectReason) -> Option<Close> {
     use DisconnectReason as Engine;
     match reason {
@@ -202,7 +208,7 @@ fn close_of(reason: DisconnectReason) -> Option<Close> {
     }
 }
 
-/// Runs as soon as the engine lets us emit.
+/// The connect handler. From now on, the engine allows emits to this socket.
 fn connected(socket: SocketRef) -> std::future::Ready<()> {
     if let Some(viewer) = socket.extensions.get::<Arc<Viewer>>() {
         viewer.connected(&socket);

@@ -1,4 +1,4 @@
-//! The arguments of requests: rooms, options, patterns; what is wrong with them is explained.
+//! Parses the arguments of requests: rooms, options, patterns. Refusals explain what is wrong.
 
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -11,57 +11,69 @@ use crate::rooms::{
     history::{Position, ReplayRequest},
 };
 
-/// Bytes of a pattern: matching costs time.
+/// Maximum size of a pattern in bytes; matching takes time that grows with it.
 const MAX_PATTERN: usize = 256;
 
-/// Messages a second that one may ask for at most.
+/// Range of the option `maxRate`, in messages per second.
 const MAX_RATE: RangeInclusive<f64> = 0.1..=100.0;
 
-/// How somebody joins.
+/// The options of a join.
 #[derive(Debug, Default, PartialEq)]
 pub struct Options {
-    /// Messages come with their place.
+    /// Each message is emitted with its metadata: room, epoch, offset and time.
     pub meta: bool,
-    /// What to see first.
+    /// Which part of the history to replay first.
     pub wish: ReplayRequest,
-    /// Only the newest message waits while the viewer is behind.
+    /// While the viewer is behind, keep only the newest message for it.
     pub latest: bool,
-    /// At most one message in this time.
+    /// Minimum interval between two messages.
     pub tick: Option<Duration>,
 }
 
-/// The room that a request is about.
+/// The room that a request names.
+///
+/// # Errors
+/// `bad_request` if the first argument is not a string, `bad_room` if it is not a valid name.
 pub fn room(args: &[Json]) -> Result<Arc<str>, Refusal> {
     let Some(name) = args.first().and_then(Json::as_str) else {
-        return Err(bad("the first argument is the room's name, a string"));
+        return Err(bad("the first argument must be the room's name, a string"));
     };
     Rooms::check_name(name).map_err(|problem| Refusal::new("bad_room", problem))?;
     Ok(name.into())
 }
 
-/// The token of a renewal.
+/// The token of a renewal: `{token}` as the first argument.
+///
+/// # Errors
+/// `bad_request` if there is none.
 pub fn token(args: &[Json]) -> Result<&str, Refusal> {
     let token = args.first().and_then(|argument| argument.get("token")?.as_str());
-    token.ok_or_else(|| bad("the first argument is an object with the new token: {token}"))
+    token.ok_or_else(|| bad("the first argument must be an object with the new token: {token}"))
 }
 
-/// The pattern of a look at the channels; all of them without one.
+/// The pattern of a `channels` request; `*` if there is no argument.
+///
+/// # Errors
+/// `bad_request` if the first argument is not a string or is longer than 256 bytes.
 pub fn pattern(args: &[Json]) -> Result<String, Refusal> {
     match args.first() {
         None | Some(Json::Null) => Ok("*".to_owned()),
         Some(Json::String(pattern)) if pattern.len() <= MAX_PATTERN => Ok(pattern.clone()),
-        Some(_) => Err(bad("the first argument is a pattern, a string of 256 bytes at most")),
+        Some(_) => Err(bad("the first argument must be a pattern, a string of at most 256 bytes")),
     }
 }
 
 impl Options {
-    /// The options of a join, from its second argument.
+    /// Parses the options of a join from its second argument. Without one, all are off.
+    ///
+    /// # Errors
+    /// `bad_request` if an option's value is invalid, `unsupported` if its name is unknown.
     pub fn read(argument: Option<&Json>) -> Result<Self, Refusal> {
         let options = match argument {
             None | Some(Json::Null) => return Ok(Self::default()),
             Some(Json::Object(options)) => options,
             Some(_) => {
-                return Err(bad("the second argument is an object of options, e.g. {meta: true}"));
+                return Err(bad("the second argument must be an object, e.g. {meta: true}"));
             }
         };
         let mut read = Self::default();
@@ -71,29 +83,29 @@ impl Options {
                 ("meta", Json::Bool(meta)) => read.meta = *meta,
                 ("latest", Json::Bool(latest)) => read.latest = *latest,
                 ("meta" | "latest", _) => {
-                    return Err(bad(&format!("option `{name}` is true or false")));
+                    return Err(bad(&format!("option `{name}` must be true or false")));
                 }
                 ("maxRate", value) => match value.as_f64() {
                     Some(rate) if MAX_RATE.contains(&rate) => {
                         read.tick = Some(Duration::from_secs_f64(1.0 / rate));
                     }
-                    _ => return Err(bad("option `maxRate` is messages a second, 0.1 to 100")),
+                    _ => return Err(bad("option `maxRate` must be 0.1 to 100 messages a second")),
                 },
                 ("last", value) => match value.as_u64() {
                     Some(last) => read.wish.last = Some(last as usize),
-                    None => return Err(bad("option `last` is a whole number, 0 or more")),
+                    None => return Err(bad("option `last` must be a whole number, 0 or more")),
                 },
                 ("since", value) => match Position::deserialize(value) {
                     Ok(since) => read.wish.since = Some(since),
                     Err(_) => {
                         let message =
-                            "option `since` is the {epoch, offset} of a message or an ack";
+                            "option `since` must be the {epoch, offset} of a message or an ack";
                         return Err(bad(message));
                     }
                 },
                 _ => {
                     let message = format!(
-                        "option `{name}` is unknown; there are meta, last, since, latest, maxRate"
+                        "option `{name}` is unknown; use meta, last, since, latest or maxRate"
                     );
                     return Err(Refusal::new("unsupported", message));
                 }
@@ -114,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// Any JSON, with our own names more often than by chance.
+    /// Arbitrary JSON in which the options' names occur more often than by chance.
     fn value() -> impl Strategy<Value = Json> {
         let leaf = prop_oneof![
             Just(Json::Null),
@@ -136,7 +148,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_arguments_are_read_or_explained(args in vec(value(), 0..4)) {
+        fn arbitrary_arguments_are_parsed_or_refused(args in vec(value(), 0..4)) {
             if let Ok(room) = room(&args) {
                 prop_assert!(Rooms::check_name(&room).is_ok());
             }
@@ -156,7 +168,7 @@ mod tests {
         }
 
         #[test]
-        fn options_are_read_as_they_were_meant(
+        fn valid_options_are_parsed(
             meta: bool,
             latest: bool,
             last in option::of(0usize..1_000_000),

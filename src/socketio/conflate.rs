@@ -1,6 +1,7 @@
-//! Fewer messages for who wants fewer: at most so many a second, or only the newest while behind.
+//! Conflation: subscribers that skip messages on the client's request. The option `maxRate` limits
+//! the rate, `latest` keeps only the newest message while the client is behind.
 //!
-//! What is left out shows as a jump in `offset`; that is no gap.
+//! Skipped messages show as a jump in `offset`; no gap is emitted for them.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -18,7 +19,10 @@ use crate::{
     },
 };
 
-/// At most one message a tick: the first at once, then the newest at each tick.
+/// Delivers at most one message per tick: the first at once, then the newest at each tick.
+///
+/// The first message spawns a task that delivers the newest held message at each tick. It ends at
+/// the first tick without a message; the next message spawns another one.
 pub struct MaxRate {
     me: Weak<Self>,
     inner: Arc<dyn Subscriber>,
@@ -26,7 +30,11 @@ pub struct MaxRate {
     state: Mutex<Held>,
 }
 
-/// Only the newest message waits while the viewer is behind.
+/// Delivers everything while the viewer keeps up. While it is behind, keeps only the newest
+/// message.
+///
+/// The first message that finds the viewer behind spawns a task. It waits until the viewer has
+/// caught up, then delivers the newest message.
 pub struct Latest {
     me: Weak<Self>,
     inner: Arc<dyn Subscriber>,
@@ -34,7 +42,7 @@ pub struct Latest {
     state: Mutex<Held>,
 }
 
-/// The newest message, and whether a task will send it.
+/// The newest message, and whether a task is going to deliver it.
 #[derive(Default)]
 struct Held {
     newest: Option<Delivery>,
@@ -42,12 +50,13 @@ struct Held {
 }
 
 impl MaxRate {
-    /// One message in `tick`.
+    /// Limits `inner` to one message per `tick`.
     pub fn new(inner: Arc<dyn Subscriber>, tick: Duration) -> Arc<Self> {
         Arc::new_cyclic(|me| Self { me: me.clone(), inner, tick, state: Mutex::default() })
     }
 
-    /// Ends with the first tick that finds nothing, or when the membership is gone.
+    /// Delivers the newest message at each tick. Returns at the first tick without one, or when the
+    /// membership has ended.
     async fn run(me: Weak<Self>, tick: Duration) {
         loop {
             sleep(tick).await;
@@ -84,13 +93,13 @@ impl Subscriber for MaxRate {
 }
 
 impl Latest {
-    /// For a viewer over this session.
+    /// Conflates messages to `inner`, which belongs to a viewer on this session.
     pub fn new(inner: Arc<dyn Subscriber>, session: Arc<Session>) -> Arc<Self> {
         Arc::new_cyclic(|me| Self { me: me.clone(), inner, session, state: Mutex::default() })
     }
 
     async fn run(me: Weak<Self>, session: Arc<Session>) {
-        // A viewer that is behind for longer is ended; then this delivers to nobody.
+        // A viewer that is behind for longer is disconnected; then this delivery has no effect.
         let _ = timeout(session.slow_after() * 2, session.caught_up()).await;
         let Some(me) = me.upgrade() else { return };
         let mut held = lock(&me.state);

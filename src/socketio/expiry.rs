@@ -1,4 +1,4 @@
-//! When sockets' tokens end: one list for all of them, in the order of time.
+//! Expiry of sockets' tokens: one list of alarms for all sockets, ordered by time.
 
 use std::{
     collections::BTreeMap,
@@ -14,13 +14,14 @@ use tokio::{select, sync::Notify, task::yield_now, time::sleep};
 use super::viewer::Viewer;
 use crate::clock::now;
 
-/// Tokens end by the clock on the wall, which may be set meanwhile: it is looked at again.
+/// Longest sleep. Tokens expire by the system clock, which may be changed meanwhile, so the time is
+/// read again at least this often.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// By time, in ms since the Unix epoch, and by a number of its own.
+/// Time in ms since the Unix epoch, and a unique number.
 type Key = (u64, u64);
 
-/// All alarms that are set.
+/// All alarms that are set, and the task that calls their viewers ([`run`](Self::run)).
 #[derive(Default)]
 pub struct Expiry {
     alarms: Mutex<BTreeMap<Key, Weak<Viewer>>>,
@@ -28,14 +29,14 @@ pub struct Expiry {
     changed: Notify,
 }
 
-/// An alarm that is set. Dropping it takes it back.
+/// An alarm that is set. Dropping it cancels it.
 pub struct Alarm {
     expiry: Arc<Expiry>,
     key: Key,
 }
 
 impl Expiry {
-    /// Calls a viewer at a time, in ms since the Unix epoch.
+    /// Sets an alarm: calls [`Viewer::check_token_expiry`] at `time`, in ms since the Unix epoch.
     pub fn at(self: &Arc<Self>, time: u64, viewer: Weak<Viewer>) -> Alarm {
         let key = (time, self.next.fetch_add(1, Relaxed));
         let mut alarms = self.lock();
@@ -46,7 +47,10 @@ impl Expiry {
         Alarm { expiry: self.clone(), key }
     }
 
-    /// Calls viewers when it is time, for ever.
+    /// Calls viewers when their alarms are due. Never returns.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: alarms that are not due stay set.
     pub async fn run(self: Arc<Self>) -> ! {
         loop {
             let next = self.lock().first_key_value().map(|(key, _)| key.0);
@@ -57,7 +61,7 @@ impl Expiry {
                     if let Some(viewer) = due.and_then(|(_, viewer)| viewer.upgrade()) {
                         viewer.check_token_expiry();
                     }
-                    // Tokens of one kind often end together.
+                    // Many tokens often expire at the same time; let other tasks run in between.
                     yield_now().await;
                 }
                 wait => select! {

@@ -1,30 +1,31 @@
-//! How many events a socket may send in a time.
+//! The rate limit for a socket's events.
 
 use std::time::Instant;
 
-/// Who sends so many times as much as is answered is ended: answering no costs time as well.
+/// A client that sends more than this many times the allowed rate is disconnected: even refusing
+/// events costs CPU time.
 const EXCESSIVE: f64 = 10.0;
 
-/// What is to become of an event.
+/// What to do with an event.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {
-    /// It is answered.
+    /// Answer it.
     Answer,
-    /// It is refused with words.
+    /// Refuse it with an explanation.
     TooFast,
-    /// Its sender is ended.
+    /// Disconnect the client.
     Excessive,
 }
 
-/// What one socket may still send.
+/// The rate limit of one socket: two token buckets.
 pub struct RateLimit {
-    /// For being answered.
+    /// Empty: events are refused.
     answered: Bucket,
-    /// For being refused, rather than ended.
+    /// Empty: the client is disconnected.
     hard: Bucket,
 }
 
-/// Tokens, one an event, that come back at a rate.
+/// A token bucket. An event takes one token; `rate` tokens per second are added, up to `most`.
 struct Bucket {
     rate: f64,
     most: f64,
@@ -33,7 +34,7 @@ struct Bucket {
 }
 
 impl RateLimit {
-    /// So many events a second, after so many at once.
+    /// Allows `rate` events per second, and a burst of `burst` events at the start.
     pub fn new(rate: usize, burst: usize, now: Instant) -> Self {
         let bucket = |times: f64| {
             let most = burst as f64 * times;
@@ -42,7 +43,7 @@ impl RateLimit {
         Self { answered: bucket(1.0), hard: bucket(EXCESSIVE) }
     }
 
-    /// An event has come.
+    /// Counts an event that arrived at `now`.
     pub fn event(&mut self, now: Instant) -> Verdict {
         match (self.hard.take(now), self.answered.take(now)) {
             (false, _) => Verdict::Excessive,
@@ -80,14 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_is_answered_then_refused_then_ended() {
+    fn a_burst_is_answered_then_refused_then_excessive() {
         let now = Instant::now();
         let mut pace = RateLimit::new(100, 512, now);
         assert_eq!(verdicts(&mut pace, 6000, now), [512, 4608, 880]);
     }
 
     #[test]
-    fn tokens_come_back_at_the_rate_and_no_more_than_there_were() {
+    fn tokens_are_added_at_the_rate_up_to_the_burst() {
         let start = Instant::now();
         let mut pace = RateLimit::new(100, 512, start);
         verdicts(&mut pace, 512, start);
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_somewhat_too_fast_is_refused_for_ever_and_never_ended() {
+    fn a_client_below_ten_times_the_rate_is_never_excessive() {
         let start = Instant::now();
         let mut pace = RateLimit::new(10, 20, start);
         for second in 0..1000 {

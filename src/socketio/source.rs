@@ -1,4 +1,4 @@
-//! A socket that is told about outages of the source: the event `source`, once a socket.
+//! Outages of the source are emitted to sockets as the event `source`, once per socket.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use crate::{
     outages::{Listener, Told},
 };
 
-/// A socket that has joined a room with `meta`.
+/// A socket that has joined at least one room with `meta`, and so receives the event `source`. All
+/// its rooms share one outlet.
 pub struct SourceOutlet {
     socket: SocketRef,
     session: Arc<Session>,
@@ -18,7 +19,7 @@ pub struct SourceOutlet {
 }
 
 impl SourceOutlet {
-    /// A socket that was told nothing yet.
+    /// An outlet for `socket`; `told` remembers the last signal that was emitted.
     pub fn new(socket: SocketRef, session: Arc<Session>, told: Told) -> Arc<Self> {
         Arc::new(Self { socket, session, told })
     }
@@ -30,7 +31,8 @@ impl Listener for SourceOutlet {
     }
 
     fn tell(&self, signal: SourceSignal) {
-        // Perhaps under a room's lock, so the viewer stays in it until the stream's end is noticed.
+        // The caller may hold a room's lock, so this ends only the session. The viewer leaves its
+        // rooms when the engine notices that the stream has ended.
         if let Err(reason) = queued(self.socket.emit("source", &signal)) {
             self.session.end(reason);
         }

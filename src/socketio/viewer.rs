@@ -1,7 +1,8 @@
-//! One connect instance: the rooms it is in, from its connect to its end.
+//! A viewer: a client in the namespace, from CONNECT to disconnect, with the rooms it has joined.
 //!
-//! A session id can be used again by a client that leaves the namespace and comes back, so a
-//! viewer is an instance with a phase of its own; once it is gone, nothing joins any more.
+//! A client can leave the namespace and connect again on the same session, with the same id. So
+//! each CONNECT creates a viewer of its own, with its own phase. A viewer that is gone cannot join
+//! rooms any more.
 
 use std::{
     collections::HashMap,
@@ -34,10 +35,10 @@ use crate::{
     rooms::{Channel, JoinReply, Member, Subscriber, history::ReplayRequest},
 };
 
-/// How long before its token ends a viewer is told so, in ms.
+/// How long before its token expires a viewer is notified, in ms.
 const NOTICE: u64 = 60_000;
 
-/// What a request is about.
+/// The kind of a request, by the name of its event.
 #[derive(Clone, Copy, Debug)]
 pub enum Ask {
     /// Event `channel`.
@@ -53,6 +54,12 @@ pub enum Ask {
 }
 
 /// A client in the namespace.
+///
+/// A viewer is created by the connect middleware ([`new`](Self::new)) and queues requests until the
+/// connect handler has run ([`connected`](Self::connected)); from then on it answers them at once.
+/// It ends when the socket disconnects, its token expires or its session is ended
+/// ([`gone`](Self::gone)), and then leaves all rooms. One lock guards all its state, so requests
+/// are answered one after the other.
 pub struct Viewer {
     shared: Arc<Shared>,
     session: Arc<Session>,
@@ -64,17 +71,17 @@ struct State {
     rate_limit: RateLimit,
     rooms: HashMap<Arc<str>, Membership>,
     grant: Grant,
-    /// It was told that the grant ends soon.
+    /// The client has been notified that the grant expires soon.
     noticed: bool,
-    /// Set where the grant ends.
+    /// The next alarm, if the grant expires at all.
     alarm: Option<Alarm>,
-    /// Set once a room was joined with `meta`.
+    /// Set when a room has been joined with `meta`.
     source: Option<Arc<SourceOutlet>>,
 }
 
 enum Phase {
-    /// The client may know that it is connected, but the engine does not yet let us emit: what it
-    /// asks waits. This lasts for microseconds.
+    /// The client may have received the answer to its CONNECT, but the engine does not allow emits
+    /// yet. Requests are queued. This phase lasts for microseconds.
     Connecting(Vec<(Ask, Request)>),
     Connected(SocketRef),
     Gone,
@@ -87,14 +94,14 @@ struct Left<'a> {
 
 #[derive(Serialize)]
 struct Renewed {
-    /// The rooms that the new token does not allow.
+    /// The rooms that were left because the new token does not allow them.
     left: Vec<Arc<str>>,
 }
 
 #[derive(Serialize)]
 struct Channels {
     channels: Vec<Channel>,
-    /// There are more than these.
+    /// The list was cut: there are more channels.
     more: bool,
 }
 
@@ -104,10 +111,10 @@ struct Membership {
 }
 
 impl Viewer {
-    /// A viewer that is about to connect over a session, and what it may do.
+    /// A viewer that is connecting on `session`; `grant` is what it may do.
     pub fn new(shared: Arc<Shared>, session: Arc<Session>, grant: Grant) -> Arc<Self> {
         let Shared { max_rooms, max_events, .. } = *shared;
-        // All rooms can be joined and left again at once.
+        // A burst is large enough to join and leave all rooms at once.
         let rate_limit = RateLimit::new(max_events, max_events.max(2 * max_rooms), Instant::now());
         let phase = Phase::Connecting(Vec::new());
         let rooms = HashMap::new();
@@ -116,12 +123,12 @@ impl Viewer {
         Arc::new(Self { shared, session, state: state.into() })
     }
 
-    /// The session it is connected over.
+    /// The session that carries it.
     pub fn session(&self) -> &Session {
         &self.session
     }
 
-    /// The engine lets us emit: answers what was asked until now, in order.
+    /// The engine now allows emits: answers the queued requests, in order.
     pub fn connected(self: &Arc<Self>, socket: &SocketRef) {
         let mut state = self.lock();
         if let Phase::Connecting(early) = &mut state.phase {
@@ -135,7 +142,8 @@ impl Viewer {
         }
     }
 
-    /// Answers a request; requests of one viewer come one after the other.
+    /// Answers a request, or queues it while the viewer is connecting. Requests over the rate limit
+    /// or too large are refused; far over the rate limit, the viewer is disconnected.
     pub fn request(self: &Arc<Self>, socket: &SocketRef, ask: Ask, request: Request) {
         let mut state = self.lock();
         match (state.rate_limit.event(Instant::now()), &mut state.phase) {
@@ -146,19 +154,19 @@ impl Viewer {
             }
             (Verdict::TooFast, _) => {
                 let most = self.shared.max_events;
-                let message = format!("a socket sends {most} events a second at most; slow down");
+                let message = format!("a socket may send {most} events a second; slow down");
                 self.refuse(socket, request, Refusal::new("too_fast", message));
             }
             (Verdict::Answer, _) if request.size > self.shared.max_message => {
                 let most = self.shared.max_message;
-                let message = format!("a message has {most} bytes at most (MAX_MESSAGE)");
+                let message = format!("a message may have {most} bytes at most (MAX_MESSAGE)");
                 self.refuse(socket, request, Refusal::new("too_large", message));
             }
             (Verdict::Answer, Phase::Connecting(early)) if early.len() < self.shared.max_rooms => {
                 early.push((ask, request));
             }
             (Verdict::Answer, Phase::Connecting(_)) => {
-                let refusal = Refusal::new("too_early", "wait for `connect` before asking so much");
+                let refusal = Refusal::new("too_early", "wait for `connect` before more requests");
                 self.refuse(socket, request, refusal);
             }
             (Verdict::Answer, Phase::Connected(_)) => {
@@ -167,13 +175,13 @@ impl Viewer {
         }
     }
 
-    /// Ends the viewer because of what its client does not take.
+    /// Leaves all rooms and ends the session, for `reason`.
     pub fn end(&self, reason: Close) {
         self.gone();
         self.session.end(reason);
     }
 
-    /// Leaves all rooms, for ever.
+    /// Ends the viewer: leaves all rooms and joins none again. Calling it twice does no harm.
     pub fn gone(&self) {
         let mut state = self.lock();
         if matches!(mem::replace(&mut state.phase, Phase::Gone), Phase::Connected(_)) {
@@ -187,7 +195,8 @@ impl Viewer {
         }
     }
 
-    /// Says that the token ends soon, or ends it all.
+    /// Notifies the client that its token expires soon or, if it has expired, disconnects it.
+    /// Called by the alarm.
     pub fn check_token_expiry(self: &Arc<Self>) {
         let mut state = self.lock();
         let (Phase::Connected(socket), Some(ends)) = (&state.phase, state.grant.ends) else {
@@ -210,13 +219,14 @@ impl Viewer {
         let _ = socket.emit("error", &Refusal::new("expired", message));
         self.gone();
         self.session.leave(Close::Expired);
-        // What waits for it is sent first; where that cannot be, the connection is ended.
+        // The engine sends queued packets first. If it cannot queue the disconnect, the session is
+        // ended at once.
         if socket.disconnect().is_err() {
             self.session.end(Close::Expired);
         }
     }
 
-    /// For the next thing to happen to the token.
+    /// Sets the alarm for the notice or, after that, for the expiry of the token.
     fn set_alarm(self: &Arc<Self>, state: &mut State) {
         state.alarm = state.grant.ends.map(|ends| {
             let time = if state.noticed { ends } else { ends.saturating_sub(NOTICE) };
@@ -251,7 +261,7 @@ impl Viewer {
             },
             Ask::Unknown => {
                 let message = format!(
-                    "`{}` is no event here: channel, leave, channels and auth are",
+                    "event `{}` is unknown; use channel, leave, channels or auth",
                     request.event
                 );
                 Refusal::new("unsupported", message)
@@ -270,12 +280,12 @@ impl Viewer {
         let room = arguments::room(&request.args)?;
         let options = Options::read(request.args.get(1))?;
         if !state.grant.may_join(&room) {
-            let message = "the token does not allow this room";
+            let message = "the token does not allow this room; use one that does";
             return Err(Refusal::new("forbidden", message));
         }
         let most = self.shared.max_rooms;
         if state.rooms.len() >= most && !state.rooms.contains_key(&room) {
-            let message = format!("a socket is in {most} rooms at most; leave one first");
+            let message = format!("a socket may be in {most} rooms at most; leave one first");
             return Err(Refusal::new("too_many_rooms", message));
         }
         Ok((room, options))
@@ -302,8 +312,9 @@ impl Viewer {
         }
         let before = state.rooms.remove(&room);
         let welcome = |welcome: &JoinReply<'_>, messages| {
-            // What is still on its way to the outlet of before is part of the replay, if one was
-            // asked for; if none was, it comes after this answer.
+            // A second join of the same room. If the client requested a replay, messages that are
+            // still on their way to the previous subscriber are part of it, so that subscriber is
+            // closed. Otherwise they arrive after this answer.
             if let Some(before) =
                 before.as_ref().filter(|_| options.wish != ReplayRequest::default())
             {
@@ -317,18 +328,18 @@ impl Viewer {
         let member = rooms.join(&room, again, subscriber, &options.wish, welcome);
         others.iter().flat_map(|others| others.values()).for_each(|other| other.hello());
         state.rooms.insert(room, Membership { member, subscriber: socket_subscriber });
-        // After the answer: an outage that has been announced is told now.
+        // After the answer: emits an outage that has already been announced to others.
         source.iter().for_each(outages::enter);
     }
 
-    /// The socket as one that is told about outages.
+    /// The outlet for the event `source`; the first join with `meta` creates it.
     fn source(&self, state: &mut State, socket: &SocketRef) -> Arc<SourceOutlet> {
         let new =
             || SourceOutlet::new(socket.clone(), self.session.clone(), self.shared.outages.told());
         state.source.get_or_insert_with(new).clone()
     }
 
-    /// Leaving a room that one is not in is no mistake: the wish is fulfilled.
+    /// Leaves a room. Leaving a room that the viewer is not in succeeds as well.
     fn leave(&self, state: &mut State, request: Request, room: &str) {
         self.take_out(state, room);
         request.accept(&self.session, Left { room });
@@ -341,7 +352,8 @@ impl Viewer {
         }
     }
 
-    /// Another token takes the place of the one there is, unless it is worse than that.
+    /// Replaces the viewer's token, and leaves the rooms that the new one does not allow. Returns
+    /// these rooms. If the new token is invalid, the old one stays in force.
     fn renew(
         self: &Arc<Self>,
         state: &mut State,

@@ -1,4 +1,4 @@
-//! `roomcast bench`: viewers by the thousand, and what comes of what is published to them.
+//! `roomcast bench`: opens viewers by the thousand, publishes to their rooms and counts deliveries.
 
 use std::{
     process::ExitCode,
@@ -43,67 +43,67 @@ use server::Server;
 use target::{Protocol, Target};
 use trust::Trust;
 
-/// Open viewers at a server, publish to them, and count what comes: lost, doubled, reordered, how
-/// many a second, how late. Exit code 1 if anything but each message once and in order came
+/// Connect viewers to a server, publish to their rooms and measure the deliveries: lost, doubled
+/// and reordered messages, rate, latency. Exit code 1 unless each message arrived once and in order
 #[derive(Args)]
 pub struct Bench {
-    /// The server: http://, https://, ws:// or wss://; of a plain WebSocket, with {room}
+    /// The server's URL: http://, https://, ws:// or wss://; for a plain WebSocket, with {room}
     #[arg(default_value = "http://localhost:8080")]
     url: String,
-    /// How many viewers
+    /// Number of viewers
     #[arg(long, default_value_t = 100, value_name = "COUNT", value_parser = units::count)]
     viewers: usize,
-    /// Over how many rooms they are spread
+    /// Number of rooms that the viewers are spread over
     #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = units::count)]
     rooms: usize,
-    /// Messages a second, in all rooms together; `max` is flat out
+    /// Messages per second, in all rooms together; `max` = as many as possible
     #[arg(long, default_value = "100", value_name = "RATE", value_parser = units::rate)]
     rate: units::Rate,
-    /// For how long messages are published
+    /// How long to publish
     #[arg(long = "for", default_value = "10s", value_name = "TIME", value_parser = units::time)]
     time: Duration,
-    /// How many messages are published, however long that takes
+    /// Number of messages to publish, however long that takes
     #[arg(long, value_name = "COUNT", conflicts_with = "time", value_parser = units::count)]
     count: Option<usize>,
-    /// Publish nothing: keep the connections for so long, and look at what they take
+    /// Publish nothing: keep the connections open for this long; with --pid, measure their memory
     #[arg(long, value_name = "TIME", conflicts_with_all = ["time", "count", "rate"], value_parser = units::time)]
     hold: Option<Duration>,
-    /// Bytes of a message
+    /// Size of a message in bytes
     #[arg(long, default_value_t = 64, value_name = "BYTES", value_parser = units::size)]
     size: usize,
-    /// Processes of the server, to count its CPU time and memory (on Linux), comma-separated
+    /// Processes of the server, to measure its CPU time and memory (on Linux), comma-separated
     #[arg(long, value_name = "PID", value_delimiter = ',')]
     pid: Vec<u32>,
-    /// Viewers that stop reading once they have joined; they do not count
+    /// Viewers that stop reading once they have joined; reported separately
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
     stalled: usize,
-    /// Viewers that read slowly; they do not count
+    /// Viewers that read slowly; reported separately
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
     slow: usize,
-    /// How much a slow one reads, bit, kbit or Mbit a second
+    /// Rate at which a slow viewer reads, in bit, kbit or Mbit per second
     #[arg(long, default_value = "56kbit", value_name = "RATE", value_parser = units::bandwidth)]
     slow_rate: units::Bandwidth,
-    /// What its rooms are named by: benchmarks of one number share them. Unset: a random number
+    /// Number in the rooms' names: benchmarks with the same number share rooms. Unset: random
     #[arg(long, value_name = "NUMBER")]
     run: Option<u32>,
-    /// Begin by polling, and upgrade to WebSocket, as browsers do
+    /// Connect by polling and upgrade to WebSocket, as browsers do
     #[arg(long)]
     upgrade: bool,
-    /// Connections begun a second at most
+    /// Maximum number of new connections per second
     #[arg(long, value_name = "RATE", value_parser = units::rate)]
     connect_rate: Option<units::Rate>,
-    /// Threads that the viewers are on. Unset: half of the cores
+    /// Threads that run the viewers. Unset: half of the cores
     #[arg(long, value_name = "COUNT", value_parser = units::count)]
     threads: Option<usize>,
     #[command(flatten)]
     trust: Trust,
-    /// What the viewers speak
+    /// The viewers' protocol
     #[arg(long, value_enum, default_value = "socketio", value_name = "NAME")]
     protocol: Protocol,
-    /// Where to publish: redis (REDISHOST), or a URL with {room} that takes POSTs
+    /// Where to publish: redis (REDISHOST), or a URL with {room} to POST to
     #[arg(long, default_value = "redis", value_name = "WHERE")]
     publish: String,
-    /// Connections that POST; messages of one room keep to one of them
+    /// Connections for POSTs; all messages of a room use the same one
     #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = units::count)]
     publishers: usize,
     /// Token for the POSTs
@@ -115,15 +115,20 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Connects, publishes, waits for what comes, and reports.
+    /// Connects, publishes, waits for the deliveries, and prints the report. The exit code is 1
+    /// unless each message arrived once and in order.
+    ///
+    /// # Errors
+    /// If the benchmark cannot run to its end: flags that contradict each other, no server or
+    /// publisher to connect to, a viewer that cannot join.
     pub async fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
         ensure!(
             self.stalled + self.slow <= self.viewers,
-            "--stalled and --slow are more than --viewers"
+            "--stalled and --slow together exceed --viewers: lower them, or raise --viewers"
         );
         ensure!(
             !self.upgrade || self.protocol == Protocol::Socketio,
-            "--upgrade: only Socket.IO begins by polling"
+            "--upgrade: only Socket.IO starts with polling; use --protocol socketio"
         );
         let door = self.door(config).await?;
         let target = Target::find(&self.url, self.protocol, self.upgrade, &self.trust).await?;
@@ -220,11 +225,11 @@ impl Bench {
         }
     }
 
-    /// What is going to happen, and where.
+    /// One sentence on what the benchmark is going to do, and where.
     fn announcement(&self, plan: &Plan, config: &Config) -> String {
         let (viewers, rooms, url) = (plan.viewers, plan.rooms, &plan.target.url);
         let what = if let Some(hold) = self.hold {
-            format!("keeps them for {}", format_duration(hold))
+            format!("keeps them open for {}", format_duration(hold))
         } else {
             let place = match &*self.publish {
                 "redis" => format!("Redis at {}", super::publish::address(config)),
@@ -237,6 +242,6 @@ impl Bench {
             };
             format!("publishes messages of {size} bytes, {rate}, {end}, to {place}")
         };
-        format!("Opens {viewers} viewers of {rooms} rooms at {url}, and {what}.")
+        format!("Connects {viewers} viewers of {rooms} rooms to {url}, and {what}.")
     }
 }

@@ -36,7 +36,8 @@ pub struct Alarm {
 }
 
 impl Expiry {
-    /// Sets an alarm: calls [`Viewer::check_token_expiry`] at `time`, in ms since the Unix epoch.
+    /// Sets an alarm: calls the viewer's `check_token_expiry` at `time`, in ms since the Unix
+    /// epoch.
     pub fn at(self: &Arc<Self>, time: u64, viewer: Weak<Viewer>) -> Alarm {
         let key = (time, self.next.fetch_add(1, Relaxed));
         let mut alarms = self.lock();

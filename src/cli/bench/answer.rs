@@ -1,18 +1,18 @@
-//! The head of an HTTP/1.1 answer, and what it means for who expected another.
+//! Parses the head of an HTTP/1.1 answer, and explains a status that ends the benchmark.
 
-/// What is read of an answer's head.
+/// The parts of an answer's head that a viewer or publisher needs.
 #[derive(Debug, PartialEq)]
 pub struct Answer {
-    /// The three digits.
+    /// The status code; 0 = the answer is not HTTP/1.1.
     pub status: u16,
-    /// Where the body begins.
+    /// Length of the head in bytes; the body follows it.
     pub head: usize,
-    /// The body's bytes; 0 if that is not said.
+    /// Length of the body in bytes, from `content-length`; 0 without one.
     pub body: usize,
 }
 
 impl Answer {
-    /// Reads a head once it is there whole. A status of 0 is no HTTP.
+    /// Parses a head at the start of `bytes`; `None` until it is complete.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         if !b"HTTP/1.1 ".starts_with(&bytes[..bytes.len().min(9)]) {
             return Some(Self { status: 0, head: bytes.len(), body: 0 });
@@ -26,25 +26,23 @@ impl Answer {
         Some(Self { status, head, body })
     }
 
-    /// Where the next answer on this connection begins, once this one is there whole.
+    /// The length of head and body, where the next answer begins; `None` until both are complete.
     pub fn end(&self, bytes: &[u8]) -> Option<usize> {
         let end = self.head + self.body;
         (bytes.len() >= end).then_some(end)
     }
 }
 
-/// What to do about a status that ends a benchmark.
+/// Explains a status that ends the benchmark, and says what to do.
 pub fn explain(status: u16) -> String {
     let hint = match status {
-        0 => return "what answers there speaks no HTTP: check the URL".to_owned(),
+        0 => return "the server does not speak HTTP/1.1: check the URL".to_owned(),
         301 | 302 | 307 | 308 => "it redirects: use the URL it redirects to, probably https://",
-        401 | 403 => "it does not let us in: check the token",
-        404 => "nothing is served there: check the URL and --protocol",
-        429 => "it wants fewer requests: raise its limits, or lower --connect-rate or --rate",
-        503 => {
-            "it holds as many connections as it may: raise its MAX_CONNECTIONS, or ask for fewer --viewers"
-        }
-        _ => "see its log",
+        401 | 403 => "access is denied: check the token",
+        404 => "there is nothing at this path: check the URL and --protocol",
+        429 => "too many requests: raise its limits, or lower --connect-rate or --rate",
+        503 => "it may be at its connection limit: raise its MAX_CONNECTIONS, or lower --viewers",
+        _ => "see the server's log",
     };
     format!("the server answers {status}: {hint}")
 }
@@ -54,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_is_read_once_it_is_whole() {
+    fn a_head_is_parsed_once_it_is_complete() {
         let bytes = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n11HTTP";
         assert_eq!(Answer::read(&bytes[..20]), None);
         let answer = Answer::read(bytes).expect("a head");

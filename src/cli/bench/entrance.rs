@@ -1,4 +1,5 @@
-//! A viewer's way into its room: polling if asked for, the WebSocket, the namespace, the join.
+//! The handshakes of a viewer until it has joined its room: polling (with `--upgrade`), WebSocket,
+//! Socket.IO CONNECT, join.
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
@@ -10,50 +11,52 @@ use super::{
     target::Protocol,
 };
 
-/// The rest of a WebSocket's handshake. How its key is answered is not checked: there is no cache
-/// between us that the check would protect from.
+/// Headers of the WebSocket handshake. The key is fixed and `sec-websocket-accept` is not checked:
+/// that check protects from caches between client and server, and there are none here.
 const HANDSHAKE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
                          sec-websocket-key: cm9vbWNhc3QgYmVuY2hlcw==\r\n\r\n";
 
-/// What the one who holds the viewer has to do.
+/// What the worker thread has to do for a viewer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Step {
-    /// Nothing.
+    /// Nothing; wait for more bytes.
     Wait,
-    /// Give it a new connection: it goes on with a WebSocket.
+    /// Open a new connection for it: the upgrade needs one for the WebSocket.
     Reconnect,
-    /// It is in its room now.
+    /// Count it as joined.
     Joined,
 }
 
-/// What the next thing that comes will be.
+/// The answer or packet that the viewer expects next.
 enum Stage {
-    /// Polling: the answer will name the session.
+    /// Polling: the Engine.IO OPEN packet with the session's id.
     PollOpen,
-    /// Polling: the answer says that our packet has arrived, or that we are in the namespace.
+    /// Polling: the answer to the POST of the CONNECT, then a poll's answer with the server's
+    /// CONNECT.
     PollWelcome { sid: String },
-    /// The answer will be a WebSocket; `sid` is the session that it takes over.
+    /// The answer 101 to the WebSocket handshake; `sid` is the polling session to upgrade, if any.
     Handshake { sid: Option<String> },
-    /// The WebSocket is being proven.
+    /// WebSocket: `3probe`, the answer to the upgrade's probe.
     Probing,
-    /// Engine.IO will open.
+    /// WebSocket: the Engine.IO OPEN packet.
     Opening,
-    /// Socket.IO will let us into the namespace.
+    /// WebSocket: the server's CONNECT.
     Entering,
-    /// The join will be acknowledged.
+    /// WebSocket: the ack of the join.
     Joining,
 }
 
-/// How far a viewer has come. What it has to say goes to the end of `out`.
+/// The state of a viewer that is connecting. It starts with [`begin`](Self::begin), handles answers
+/// and packets, and ends with [`Step::Joined`]. Methods append the bytes to send to `out`.
 pub struct Entrance {
     room: u32,
     stage: Stage,
-    /// A heartbeat came while polling.
+    /// A PING arrived while polling; the PONG is sent after the upgrade.
     owes_pong: bool,
 }
 
 impl Entrance {
-    /// Asks for the first time.
+    /// Sends the first request.
     pub fn begin(plan: &Plan, room: u32, out: &mut Vec<u8>) -> Self {
         let stage = if plan.target.upgrade {
             poll(plan, "", None, out);
@@ -64,20 +67,23 @@ impl Entrance {
         Self { room, stage, owes_pong: false }
     }
 
-    /// Goes on with a new connection, where the old one was for polling.
+    /// Sends the WebSocket handshake over a new connection, after [`Step::Reconnect`].
     pub fn reconnected(&mut self, plan: &Plan, out: &mut Vec<u8>) {
         if let Stage::PollWelcome { sid } = &self.stage {
             self.stage = handshake(plan, self.room, Some(sid.clone()), out);
         }
     }
 
-    /// Whether there is a WebSocket already.
+    /// Whether the connection is a WebSocket already.
     pub fn speaks_frames(&self) -> bool {
         use Stage::{Handshake, PollOpen, PollWelcome};
         !matches!(self.stage, PollOpen | PollWelcome { .. } | Handshake { .. })
     }
 
-    /// An answer by HTTP: until there is a WebSocket.
+    /// Handles an HTTP answer, as long as the connection is not a WebSocket.
+    ///
+    /// # Errors
+    /// If its status is not the expected one, or it does not open an Engine.IO session.
     pub fn answer(
         &mut self,
         answer: &Answer,
@@ -91,7 +97,7 @@ impl Entrance {
             Stage::PollOpen => {
                 let open = body.get(1..).and_then(|open| serde_json::from_slice(open).ok());
                 let sid = open.and_then(|open: Value| Some(open["sid"].as_str()?.to_owned()));
-                let sid = sid.context("the server opens no Engine.IO session: check the URL")?;
+                let sid = sid.context("the server opened no Engine.IO session: check the URL")?;
                 poll(plan, &sid, Some("40"), out);
                 self.stage = Stage::PollWelcome { sid };
             }
@@ -112,7 +118,10 @@ impl Entrance {
         Ok(Step::Wait)
     }
 
-    /// A packet over the WebSocket.
+    /// Handles a packet that arrived over the WebSocket.
+    ///
+    /// # Errors
+    /// If the server refuses the CONNECT or the join.
     pub fn packet(
         &mut self,
         packet: &[u8],
@@ -139,12 +148,12 @@ impl Entrance {
             }
             Stage::Joining if packet.starts_with(b"430[") => {
                 let answer = String::from_utf8_lossy(&packet[3..]);
-                ensure!(!answer.contains(r#""ok":false"#), "the server refuses: {answer}");
+                ensure!(!answer.contains(r#""ok":false"#), "the server refused the join: {answer}");
                 return Ok(Step::Joined);
             }
             _ if packet.starts_with(b"44") => {
                 let reason = String::from_utf8_lossy(&packet[2..]);
-                bail!("the server lets nobody into the namespace: {reason}")
+                bail!("the server refused the connection to its namespace: {reason}")
             }
             _ => {}
         }
@@ -152,7 +161,7 @@ impl Entrance {
     }
 }
 
-/// A request of a session, or of none yet if `sid` is empty.
+/// Sends a polling request: a POST with `body`, or else a GET. An empty `sid` opens a session.
 fn poll(plan: &Plan, sid: &str, body: Option<&str>, out: &mut Vec<u8>) {
     let sid = if sid.is_empty() { String::new() } else { format!("&sid={sid}") };
     let query = format!("?EIO=4&transport=polling{sid}");

@@ -1,4 +1,4 @@
-//! All threads' viewers together: they come, they watch, they leave, and what they have counted.
+//! The viewers of all threads: starts the threads, follows their progress, collects their counts.
 
 use std::{
     sync::{
@@ -15,48 +15,49 @@ use tokio::time::sleep;
 
 use super::{plan::Plan, report::Bar, tally::Tally, worker::WorkerThread};
 
-/// How often progress is looked at.
+/// How often progress is checked.
 pub const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Without progress for so long, nothing more is waited for.
+/// After this long without a delivery, missing messages count as lost.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The same while viewers connect: servers can be busy with that.
+/// After this long without a viewer joining, the benchmark fails. Longer than [`PATIENCE`], because
+/// a server may be busy with many handshakes.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
-/// For messages that still come after the last one was published, even if slowly.
+/// Upper limit of any wait, even if there is progress.
 const AFTERMATH: Duration = Duration::from_secs(120);
-/// Open files that are no viewers.
+/// Open files reserved for other uses than viewers.
 const SPARE_FILES: usize = 64;
-/// Latencies up to so many µs are told apart.
+/// Highest latency that the histogram records, in µs; higher ones count as this.
 const LONGEST: u64 = 600_000_000;
 
-/// What all threads see.
+/// The benchmark's progress, shared by all threads.
 pub struct Progress {
-    /// The run's clock.
+    /// The start of the benchmark; all times are relative to it.
     pub clock: Instant,
-    /// The viewers shall leave.
+    /// Asks the threads to stop.
     pub stop: AtomicBool,
     /// Viewers that have joined.
     pub joined: AtomicU64,
-    /// Messages that came for the first time to those who read all.
+    /// Messages that brisk viewers received for the first time.
     pub delivered: AtomicU64,
-    /// Of those who read all, how many were cut off.
+    /// Brisk viewers whose connection the server closed.
     pub closed: AtomicU64,
-    /// Why the benchmark cannot go on.
+    /// The first error of a thread.
     failed: Mutex<Option<anyhow::Error>>,
 }
 
 impl Progress {
-    /// Nothing yet.
+    /// Starts the clock.
     pub fn new() -> Self {
         let (stop, joined, delivered, closed, failed) = Default::default();
         Self { clock: Instant::now(), stop, joined, delivered, closed, failed }
     }
 
-    /// Why the benchmark cannot go on, if it cannot.
+    /// Takes the first error of a thread, if any.
     pub fn failure(&self) -> Option<anyhow::Error> {
         self.lock().take()
     }
 
-    /// The benchmark cannot go on.
+    /// Records an error, unless there is one already, and stops all threads.
     pub fn fail(&self, error: anyhow::Error) {
         self.lock().get_or_insert(error);
         self.stop.store(true, Relaxed);
@@ -67,51 +68,63 @@ impl Progress {
     }
 }
 
-/// What a thread has counted.
+/// The counts of one thread, or of all threads together.
 pub struct Outcome {
-    /// What came to those who read all.
+    /// What the brisk viewers received.
     pub brisk: Tally,
-    /// What came to the slow and the stalled.
+    /// What the slow and stalled viewers received.
     pub hindered: Tally,
-    /// In µs, of those who read all.
+    /// Latency of the deliveries to brisk viewers, in µs.
     pub latency: Histogram<u64>,
-    /// When the latest message came to one of these, by the run's clock.
+    /// When a brisk viewer last received a message, as a time since the start of the benchmark.
     pub latest: Duration,
 }
 
 impl Outcome {
-    /// Nothing yet.
+    /// All counts 0; latencies are recorded with three significant digits.
+    ///
+    /// # Errors
+    /// If the histogram cannot be created.
     pub fn new() -> anyhow::Result<Self> {
-        let latency = Histogram::new_with_bounds(1, LONGEST, 3).context("a histogram")?;
+        let latency = Histogram::new_with_bounds(1, LONGEST, 3).context("cannot record latency")?;
         let (brisk, hindered, latest) = Default::default();
         Ok(Self { brisk, hindered, latency, latest })
     }
 
-    /// Adds another thread's.
+    /// Adds the counts of another thread.
+    ///
+    /// # Errors
+    /// If the histograms cannot be added.
     pub fn add(&mut self, other: &Self) -> anyhow::Result<()> {
         self.brisk.add(other.brisk);
         self.hindered.add(other.hindered);
         self.latest = self.latest.max(other.latest);
-        self.latency.add(&other.latency).context("histograms")
+        self.latency.add(&other.latency).context("cannot add the threads' latencies")
     }
 }
 
-/// All threads' viewers.
+/// The viewers of all threads.
+///
+/// [`gather`](Self::gather) starts the threads and waits until all viewers have joined. They run
+/// until [`leave`](Self::leave) collects their counts; dropping the fleet only asks them to stop.
 pub struct Fleet {
-    /// What all threads see.
+    /// The progress that all threads report.
     pub progress: Arc<Progress>,
     plan: Arc<Plan>,
     threads: Vec<JoinHandle<Outcome>>,
 }
 
 impl Fleet {
-    /// Connects all, and says how long that took.
+    /// Connects all viewers; returns them and how long that took.
+    ///
+    /// # Errors
+    /// If the open-file limit is too low, a viewer cannot join, or not all viewers join in time.
     pub async fn gather(plan: &Arc<Plan>, bar: &Bar) -> anyhow::Result<(Self, Duration)> {
         raise_file_limit(plan.viewers)?;
         let progress = Arc::new(Progress::new());
         let crowds = (0..plan.threads).map(|thread| {
             let crowd = WorkerThread::new(plan.clone(), progress.clone(), thread)?;
-            thread::Builder::new().spawn(|| crowd.run()).context("no thread for the viewers")
+            thread::Builder::new().spawn(|| crowd.run()).context("cannot start a thread")
         });
         let threads = crowds.collect::<anyhow::Result<_>>()?;
         let viewers = Self { progress, plan: plan.clone(), threads };
@@ -126,14 +139,15 @@ impl Fleet {
         let count = joined();
         ensure!(
             count == all,
-            "{count} of {all} viewers have joined, and no more for {} s: see the server's log, or ask for fewer",
+            "{count} of {all} viewers have joined, and no more for {} s: see the server's log, or lower --viewers",
             CONNECT_PATIENCE.as_secs()
         );
         let took = viewers.progress.clock.elapsed();
         Ok((viewers, took))
     }
 
-    /// Waits for what is still to come, as long as something comes.
+    /// Waits for outstanding deliveries, until all have arrived, none arrives any more, or all
+    /// brisk viewers are cut off.
     pub async fn settle(&self, expected: u64, bar: &Bar) -> anyhow::Result<()> {
         let delivered = || self.progress.delivered.load(Relaxed);
         let brisk = self.plan.viewers - self.plan.stalled - self.plan.slow;
@@ -144,7 +158,8 @@ impl Fleet {
         .await
     }
 
-    /// Waits until `enough`, or until a count has not changed for as long as `patience`.
+    /// Waits until `enough` returns true, `count` has not changed for as long as `patience`, or
+    /// [`AFTERMATH`] has passed.
     async fn until(
         &self,
         patience: Duration,
@@ -166,17 +181,21 @@ impl Fleet {
         }
     }
 
-    /// Whether all is well with the threads.
+    /// # Errors
+    /// If a thread has failed.
     pub fn check(&self) -> anyhow::Result<()> {
         self.progress.failure().map_or(Ok(()), Err)
     }
 
-    /// All leave; what they have counted.
+    /// Stops all threads, waits for them and returns the sum of their counts.
+    ///
+    /// # Errors
+    /// If a thread has failed or panicked.
     pub fn leave(mut self) -> anyhow::Result<Outcome> {
         self.progress.stop.store(true, Relaxed);
         let mut all = Outcome::new()?;
         for thread in self.threads.drain(..) {
-            all.add(&thread.join().map_err(|_| anyhow!("a thread of viewers panicked"))?)?;
+            all.add(&thread.join().map_err(|_| anyhow!("a worker thread panicked"))?)?;
         }
         self.check()?;
         Ok(all)

@@ -1,26 +1,26 @@
-//! WebSocket frames (RFC 6455, section 5), as far as a viewer of small messages needs them.
+//! WebSocket frames (RFC 6455, section 5), as far as the benchmark's viewers need them.
 
-/// A frame with text.
+/// Opcode of a text frame.
 pub const TEXT: u8 = 0x1;
-/// A frame with bytes.
+/// Opcode of a binary frame.
 pub const BINARY: u8 = 0x2;
-/// The server says goodbye.
+/// Opcode of a close frame.
 pub const CLOSE: u8 = 0x8;
-/// The server asks whether we are there.
+/// Opcode of a ping.
 pub const PING: u8 = 0x9;
-/// We are.
+/// Opcode of a pong, the answer to a ping.
 pub const PONG: u8 = 0xa;
 
-/// A whole frame in somebody's buffer.
+/// A complete frame; its payload borrows from the read buffer.
 #[derive(Debug, PartialEq)]
 pub struct Frame<'a> {
-    /// What it is; 0 continues a message, which no server here does.
+    /// The opcode. 0 continues a fragmented message; the benchmark expects none.
     pub opcode: u8,
-    /// What it carries.
+    /// The payload; servers do not mask it.
     pub payload: &'a [u8],
 }
 
-/// Takes the first frame off `bytes`, if it is there whole.
+/// Splits the first frame off `bytes`; `None`, and `bytes` unchanged, if it is incomplete.
 pub fn take<'a>(bytes: &mut &'a [u8]) -> Option<Frame<'a>> {
     let &[first, second, ..] = *bytes else { return None };
     let (head, length) = match second & 0x7f {
@@ -33,7 +33,7 @@ pub fn take<'a>(bytes: &mut &'a [u8]) -> Option<Frame<'a>> {
     Some(Frame { opcode: first & 0xf, payload })
 }
 
-/// Appends a frame as clients have to send it: masked. At most 125 bytes.
+/// Appends a masked frame, as clients have to send it. A payload longer than 125 bytes is cut.
 pub fn put(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
     let payload = &payload[..payload.len().min(125)];
     let mask: [u8; 4] = rand::random();
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_taken_one_after_the_other_and_only_whole() {
+    fn only_complete_frames_are_taken() {
         let long = vec![b'y'; 300];
         let huge = vec![b'z'; 70_000];
         let mut bytes = vec![0x81, 2, b'h', b'i', 0x89, 0, 0x82, 126, 1, 44];
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_masked() {
+    fn sent_frames_are_masked() {
         let mut out = Vec::new();
         put(TEXT, b"3", &mut out);
         assert_eq!(out[..2], [0x81, 0x81]);

@@ -1,4 +1,4 @@
-//! A viewer's connection: bytes that do not block, plain or over TLS.
+//! A viewer's connection: non-blocking, plain or over TLS.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -11,22 +11,27 @@ use socket2::{Domain, Socket, Type};
 
 use super::target::Target;
 
-/// Linux gives 28,232 ports to the connections from one address to another.
+/// Connections per source address. Linux has 28,232 ephemeral ports for the connections from one
+/// address to another.
 const PER_SOURCE: usize = 20_000;
-/// What the kernel takes for a viewer that does not read fast: as little as it lets us ask for, so
-/// that the server notices, as it would over a long way.
+/// Receive buffer in bytes of a slow or stalled viewer. It is small, so that the server notices
+/// soon that the viewer does not read, as it would over a slow network.
 const SMALL_WINDOW: usize = 4096;
 
 /// A connection, possibly not yet established.
 pub enum Line {
-    /// Plain bytes.
+    /// Without TLS.
     Plain(TcpStream),
-    /// The same, encrypted.
+    /// With TLS.
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 impl Line {
-    /// Begins to connect the viewer of this number; one that is `hindered` gets a small window.
+    /// Starts to connect viewer `number`. A `hindered` (slow or stalled) one gets a small receive
+    /// buffer.
+    ///
+    /// # Errors
+    /// If the connection cannot be started, or TLS cannot be configured.
     pub fn open(target: &Target, number: usize, hindered: bool) -> anyhow::Result<Self> {
         let source = source(target.addr, number);
         let stream = if hindered || source.is_some() {
@@ -43,7 +48,7 @@ impl Line {
         })
     }
 
-    /// What events are told of.
+    /// The socket to register for events.
     pub fn socket(&mut self) -> &mut TcpStream {
         match self {
             Self::Plain(stream) => stream,
@@ -51,13 +56,16 @@ impl Line {
         }
     }
 
-    /// Whether a read of `read` bytes where `asked` were asked for took all that there was. Where
-    /// that is unsure, the next one says so.
+    /// Whether a read that returned `read` of `asked` bytes has certainly emptied the socket. If
+    /// not, read again until [`read`](Self::read) returns `None`.
     pub fn is_drained(&self, read: usize, asked: usize) -> bool {
         matches!(self, Self::Plain(_)) && read < asked && cfg!(unix)
     }
 
-    /// Reads what is there; `None` if that is nothing.
+    /// Reads available bytes; `Some(0)` at the end of the stream, `None` if none is available yet.
+    ///
+    /// # Errors
+    /// If the connection is broken; [`explain`] says what to do.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         not_yet(match self {
             Self::Plain(stream) => stream.read(buffer),
@@ -65,7 +73,10 @@ impl Line {
         })
     }
 
-    /// Writes what the kernel takes; `None` if that is nothing.
+    /// Writes as many bytes as the kernel takes; `None` if it takes none yet.
+    ///
+    /// # Errors
+    /// If the connection is broken; [`explain`] says what to do.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
         not_yet(match self {
             Self::Plain(stream) => stream.write(bytes),
@@ -74,15 +85,15 @@ impl Line {
     }
 }
 
-/// What to do about a connection that breaks.
+/// Adds to an error of a connection what to do about it.
 pub fn explain(error: io::Error) -> anyhow::Error {
     let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
     let what = match tls {
         Some(rustls::Error::InvalidCertificate(_)) => {
-            "its certificate is not trusted: name its root by --ca, or use --insecure"
+            "the server's certificate is not trusted: name its root by --ca, or use --insecure"
         }
-        Some(_) => "TLS fails: check the URL, http:// or https://",
-        None => "the connection broke",
+        Some(_) => "TLS failed: check the URL, http:// or https://",
+        None => "the connection broke: see the server's log",
     };
     anyhow::Error::new(error).context(what)
 }
@@ -90,7 +101,7 @@ pub fn explain(error: io::Error) -> anyhow::Error {
 fn not_yet(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Ok(count) => Ok(Some(count)),
-        // The second is what some systems say while the connection is not established.
+        // Some systems report `NotConnected` while the connection is being established.
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
             Ok(None)
         }
@@ -98,16 +109,18 @@ fn not_yet(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// Where to connect from, when one address has no ports left for so many: only on this machine,
-/// which has many addresses of its own.
+/// The source address for viewer `number`; `None` = the system's choice. If the target is an IPv4
+/// loopback address, viewers beyond the first [`PER_SOURCE`] connect from further addresses in
+/// 127.0.0.0/8, because one address does not have enough ports.
 fn source(target: SocketAddr, number: usize) -> Option<SocketAddr> {
     let turn = u8::try_from(number / PER_SOURCE).ok().filter(|&turn| turn > 0)?;
     let here = Ipv4Addr::new(127, 0, 0, 1 + turn);
     target.ip().is_loopback().then_some((IpAddr::V4(here), 0).into()).filter(|_| target.is_ipv4())
 }
 
-/// A connection with options of its own. It blocks until it is established: there are few of the
-/// hindered, and the others are on this machine.
+/// Connects with a source address or a small receive buffer. This blocks until the connection is
+/// established, which is acceptable: hindered viewers are few, and source addresses are used on
+/// loopback only.
 fn prepared(
     target: SocketAddr,
     source: Option<SocketAddr>,

@@ -1,38 +1,38 @@
-//! Who connects where, and what each will have got if all is well.
+//! The plan of a benchmark: viewers and their rooms, and how many deliveries to expect.
 
 use super::{target::Target, viewer::Pace};
 
-/// Who connects where.
+/// The plan of a benchmark: the server, the viewers, their rooms and the messages.
 pub struct Plan {
-    /// The server.
+    /// The server to connect to.
     pub target: Target,
-    /// How many in all.
+    /// Number of viewers, including the stalled and slow ones.
     pub viewers: usize,
-    /// How many rooms they are spread over.
+    /// Number of rooms; viewer n is in room n modulo this.
     pub rooms: usize,
-    /// The first so many stop reading once they have joined.
+    /// Number of viewers, the first ones, that stop reading once they have joined.
     pub stalled: usize,
-    /// The next so many are slow.
+    /// Number of viewers, the next ones, that read slowly.
     pub slow: usize,
-    /// Bytes a second that a slow one takes.
+    /// Rate at which a slow viewer reads, in bytes per second.
     pub slow_rate: u64,
-    /// Connections begun a second at most.
+    /// Maximum number of new connections per second, in all threads together; `None` = unlimited.
     pub connect_rate: Option<f64>,
-    /// Bytes of a payload.
+    /// Size of a payload in bytes.
     pub size: usize,
-    /// What tells this benchmark's messages from others'.
+    /// Number in all room names and payloads; distinguishes this benchmark from others.
     pub run: u32,
-    /// How many threads.
+    /// Number of worker threads.
     pub threads: usize,
 }
 
 impl Plan {
-    /// A room's name: no two runs share one.
+    /// The name of a room. It contains `run`, so benchmarks with different numbers share no room.
     pub fn room_name(&self, room: u32) -> String {
         format!("bench-{:08x}-{room}", self.run)
     }
 
-    /// How the viewer of this number reads.
+    /// How the viewer with this number reads.
     pub fn pace(&self, number: usize) -> Pace {
         match number {
             _ if number < self.stalled => Pace::Stalled,
@@ -41,8 +41,7 @@ impl Plan {
         }
     }
 
-    /// How many deliveries so many messages make, given to the rooms in turn; only those to
-    /// viewers that read all count.
+    /// The number of deliveries to brisk viewers, if `published` messages go to the rooms in turn.
     pub fn expected(&self, published: u64) -> u64 {
         let (each, rest) = (published / self.rooms as u64, published % self.rooms as u64);
         let brisk = (0..self.viewers).filter(|&number| self.pace(number) == Pace::Brisk);

@@ -1,4 +1,4 @@
-//! Publishes by HTTP: a POST a message, pipelined over a few connections.
+//! Publishes by HTTP: one POST per message, pipelined over a few connections.
 
 use anyhow::{Context, bail, ensure};
 use futures_util::future::try_join_all;
@@ -16,13 +16,14 @@ use super::{
     trust::Trust,
 };
 
-/// Bytes of answers read at a time.
+/// Size of the buffer that answers are read into, in bytes.
 const BUFFER: usize = 16 << 10;
 
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// Connections to a server that takes messages. Messages of one room keep to one of them.
+/// Connections to a server that accepts messages by POST. All messages of a room use the same
+/// connection, so that their order is kept.
 pub struct Posts {
     connections: Vec<Connection>,
     url: Url,
@@ -37,7 +38,10 @@ struct Connection {
 }
 
 impl Posts {
-    /// Connects so many times to a URL whose path names the {room}.
+    /// Opens `connections` connections to `url`, whose path contains `{room}`.
+    ///
+    /// # Errors
+    /// If the path has no `{room}`, or a connection cannot be established.
     pub async fn connect(
         url: Url,
         connections: usize,
@@ -64,11 +68,17 @@ impl Posts {
         };
         let connecting = (0..connections).map(|_| connect());
         let connections =
-            try_join_all(connecting).await.with_context(|| format!("no connection to {url}"))?;
+            try_join_all(connecting).await.with_context(|| format!("cannot connect to {url}"))?;
         Ok(Self { connections, url, token })
     }
 
-    /// Posts messages, and waits until each has been answered.
+    /// POSTs messages, and waits until each has been answered.
+    ///
+    /// # Errors
+    /// If an answer's status is not 2xx, or a connection closes.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: requests may be sent in part.
     pub async fn publish(&mut self, messages: &[Message]) -> anyhow::Result<()> {
         let count = self.connections.len();
         for Message { room, channel, payload } in messages {
@@ -89,11 +99,11 @@ impl Posts {
 }
 
 impl Connection {
-    /// Sends what waits and reads as many answers.
+    /// Sends the pending requests and reads their answers, both at the same time.
     async fn exchange(&mut self) -> anyhow::Result<()> {
         let Self { io, requests, expected, answers } = self;
         let (mut from, mut to) = split(io);
-        let sending = async { to.write_all(requests).await.context("a POST was cut off") };
+        let sending = async { to.write_all(requests).await.context("a POST could not be sent") };
         let reading = async {
             let mut buffer = [0; BUFFER];
             while *expected > 0 {
@@ -108,7 +118,7 @@ impl Connection {
                 }
                 if *expected > 0 {
                     let read = from.read(&mut buffer).await.context("a POST was not answered")?;
-                    ensure!(read > 0, "the server closed a connection that publishes");
+                    ensure!(read > 0, "the server closed a connection before it answered a POST");
                     answers.extend_from_slice(&buffer[..read]);
                 }
             }

@@ -1,4 +1,4 @@
-//! Publishes numbered messages, at a rate or flat out, for a time or a count.
+//! Publishes numbered messages, at a rate or as fast as possible, for a time or a count.
 
 use std::{
     sync::{
@@ -13,9 +13,9 @@ use tokio::time::sleep;
 
 use super::{plan::Plan, posts::Posts, stamp::Stamp};
 
-/// Messages that are under way at the same time at most.
+/// Maximum number of messages published at the same time.
 const BATCH: u64 = 512;
-/// Timers are no finer than this.
+/// Pause when no message is due; the resolution of tokio's timers.
 const TICK: Duration = Duration::from_millis(1);
 
 /// A message to publish.
@@ -24,11 +24,11 @@ pub struct Message {
     pub room: u32,
     /// The room's name.
     pub channel: String,
-    /// Stamped.
+    /// The payload, which starts with a [`Stamp`].
     pub payload: Vec<u8>,
 }
 
-/// Who takes what is published.
+/// Where messages are published.
 pub enum Door {
     /// Redis, by PUBLISH.
     Redis(Publisher),
@@ -48,52 +48,55 @@ impl Door {
     }
 }
 
-/// When there is enough.
+/// When to stop publishing.
 #[derive(Clone, Copy, Debug)]
 pub enum End {
-    /// So many messages.
+    /// After this many messages.
     Count(u64),
-    /// After so long.
+    /// After this time.
     After(Duration),
 }
 
 /// What has been published.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Published {
-    /// Messages, in all rooms together.
+    /// Number of messages, in all rooms together.
     pub count: u64,
-    /// When the first one was, by the run's clock.
+    /// When publishing started, as a time since the start of the benchmark.
     pub from: Duration,
-    /// How long it took.
+    /// How long publishing took.
     pub took: Duration,
 }
 
-/// What is to be published.
+/// What to publish, where, and at which rate.
 pub struct Publishing {
-    /// Where.
+    /// Where to publish.
     pub door: Door,
-    /// Messages a second in all rooms together; `None` = flat out.
+    /// Messages per second in all rooms together; `None` = as many as possible.
     pub rate: Option<f64>,
-    /// Until when.
+    /// When to stop.
     pub end: End,
-    /// In which rooms, and how much of it.
+    /// The rooms, and the size of a message.
     pub plan: Arc<Plan>,
-    /// The run's clock.
+    /// The start of the benchmark.
     pub clock: Instant,
-    /// How many messages have been published.
+    /// Counter of published messages, which the progress bar shows.
     pub published: Arc<AtomicU64>,
 }
 
 impl Publishing {
-    /// Publishes to the rooms in turn, each room's messages numbered from 0, to the end. Returns
+    /// Publishes to the rooms in turn until [`End`], each room's messages numbered from 0. Returns
     /// how long that took.
+    ///
+    /// # Errors
+    /// If a message cannot be published.
     pub async fn run(mut self) -> anyhow::Result<Duration> {
         let begun = Instant::now();
         let mut sent = 0;
         let mut batch = Vec::new();
         loop {
             let elapsed = begun.elapsed();
-            // The first at once, the others when they are due: a rate's last one just before the end.
+            // The first message is due at once, so at a rate the last one is due before the end.
             let due = |at: Duration| match self.rate {
                 Some(rate) => (at.as_secs_f64() * rate).floor() as u64 + 1,
                 None => u64::MAX,

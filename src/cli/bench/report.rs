@@ -1,4 +1,4 @@
-//! What a benchmark has found, as a table or as JSON; and before that, how far it is.
+//! The result of a benchmark, as a table or as JSON, and its progress bar.
 
 use std::{
     fmt,
@@ -17,57 +17,57 @@ use super::{
     tally::Tally,
 };
 
-/// On a terminal, how far it is; elsewhere nothing.
+/// The progress bar; invisible unless the output is a terminal.
 pub struct Bar(ProgressBar);
 
 impl Bar {
-    /// So many viewers are going to join.
+    /// A bar for the joins of this many viewers.
     pub fn new(viewers: u64) -> Self {
         let style = ProgressStyle::with_template("{msg:9} {wide_bar} {human_pos} of {human_len}");
         let bar = ProgressBar::new(viewers).with_message("joined");
         Self(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
     }
 
-    /// So many have joined.
+    /// Shows how many viewers have joined.
     pub fn joined(&self, count: u64) {
         self.0.set_position(count);
     }
 
-    /// Messages have come, of so many.
+    /// Shows how many of the expected messages have been delivered.
     pub fn delivered(&self, progress: &Progress, expected: u64) {
         self.0.set_message("delivered");
         self.0.set_length(expected);
         self.0.set_position(progress.delivered.load(Relaxed));
     }
 
-    /// Makes room for the result.
+    /// Removes the bar, so that the report can be printed.
     pub fn clear(&self) {
         self.0.finish_and_clear();
     }
 }
 
-/// What a benchmark has found.
+/// The result of a benchmark. [`Display`](fmt::Display) formats it as a table.
 pub struct Report {
-    /// Who was to connect where.
+    /// The plan that was followed.
     pub plan: Arc<Plan>,
-    /// How long it took until all had joined.
+    /// How long it took until all viewers had joined.
     pub connecting: Duration,
     /// What was published.
     pub published: Published,
-    /// What came.
+    /// What the viewers received.
     pub outcome: Outcome,
-    /// What the server took.
+    /// The usage of the server's processes.
     pub server: Server,
 }
 
 impl Report {
-    /// Whether each message came once and in order, and nobody who read all was cut off.
+    /// Whether each message arrived once and in order, and no brisk viewer was cut off.
     pub fn is_clean(&self) -> bool {
         let Tally { delivered, reordered, doubled, wrong, closed } = self.outcome.brisk;
         delivered == self.expected() && reordered + doubled + wrong + closed == 0
     }
 
-    /// Everything, in seconds, milliseconds, microseconds and bytes as the names say.
+    /// The result as JSON. Times have their unit in the name; `size` and `rss_…` are in bytes.
     pub fn json(&self) -> Value {
         let Tally { delivered, reordered, doubled, wrong, closed } = self.outcome.brisk;
         let ms = |quantile| self.outcome.latency.value_at_quantile(quantile) as f64 / 1000.0;
@@ -116,7 +116,7 @@ impl Report {
         self.expected().saturating_sub(self.outcome.brisk.delivered)
     }
 
-    /// From the first publish to the last delivery.
+    /// Seconds from the first publish to the last delivery.
     fn seconds(&self) -> f64 {
         self.outcome.latest.saturating_sub(self.published.from).as_secs_f64()
     }
@@ -133,7 +133,7 @@ impl Report {
         per_second(self.outcome.brisk.delivered as f64, self.seconds())
     }
 
-    /// What the server took, its µs of CPU a delivery, and its bytes a connection.
+    /// The server's cost, its CPU time per delivery in µs, and its memory per connection in bytes.
     fn server_cost(&self) -> Option<(Cost, f64, f64)> {
         let cost = self.server.cost()?;
         let Outcome { brisk, hindered, .. } = &self.outcome;
@@ -196,8 +196,8 @@ impl Report {
         if delivered == 0 {
             writeln!(
                 f,
-                "Nothing came: does the server watch the place that is published to (REDISHOST), \
-                 and its channels (REDIS_CHANNELS)?"
+                "No message arrived: check that the server subscribes to the same Redis \
+                 (REDISHOST) and to these channels (REDIS_CHANNELS)"
             )?;
         }
         Ok(())

@@ -1,13 +1,14 @@
-//! What the server's processes take while they serve, as Linux counts it.
+//! CPU time and memory of the server's processes, from Linux's `/proc`.
 
 use std::time::Duration;
 
 use anyhow::Context;
 
-/// Of CPU time, as it is told; the same on every machine that matters.
+/// Unit of CPU time in `/proc`: Linux reports it in 1/100 s on all common platforms.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The processes of one server, and what was seen of them; none are looked at if none are named.
+/// The processes of one server, and their usage at three moments. Without processes, nothing is
+/// measured.
 pub struct Server {
     pids: Vec<u32>,
     before: Usage,
@@ -15,47 +16,56 @@ pub struct Server {
     after: Usage,
 }
 
-/// What processes have taken.
+/// Usage of one or more processes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Usage {
-    /// In the kernel and outside.
+    /// User and system time.
     cpu: Duration,
-    /// Bytes in memory.
+    /// Resident memory in bytes.
     rss: u64,
 }
 
-/// What there is to tell about a server.
+/// What the benchmark cost the server.
 pub struct Cost {
-    /// CPU time from the first message to the end.
+    /// CPU time from before the first message to the end.
     pub cpu: Duration,
-    /// Bytes in memory before anybody connected.
+    /// Resident bytes before any viewer connected.
     pub rss_before: u64,
-    /// While all were connected and nothing had been published.
+    /// Resident bytes when all viewers had joined and nothing had been published.
     pub rss_idle: u64,
-    /// At the end.
+    /// Resident bytes at the end, with all viewers still connected.
     pub rss_after: u64,
 }
 
 impl Server {
-    /// Looks for the first time, before anybody connects.
+    /// Takes the first measurement, before any viewer connects.
+    ///
+    /// # Errors
+    /// If a process does not exist, or the system is not Linux.
     pub fn watch(pids: &[u32]) -> anyhow::Result<Self> {
         let before = Usage::of(pids)?;
         Ok(Self { pids: pids.to_vec(), before, idle: before, after: before })
     }
 
-    /// Everybody is connected, and messages will come.
+    /// Takes the second measurement, when all viewers have joined and before the first message.
+    ///
+    /// # Errors
+    /// If a process has ended.
     pub fn begin(&mut self) -> anyhow::Result<()> {
         self.idle = Usage::of(&self.pids)?;
         Ok(())
     }
 
-    /// All is over, and everybody still connected.
+    /// Takes the last measurement, after the last delivery and before viewers disconnect.
+    ///
+    /// # Errors
+    /// If a process has ended.
     pub fn end(&mut self) -> anyhow::Result<()> {
         self.after = Usage::of(&self.pids)?;
         Ok(())
     }
 
-    /// What was seen, if anything was looked at.
+    /// The cost, if there are processes to measure.
     pub fn cost(&self) -> Option<Cost> {
         (!self.pids.is_empty()).then(|| Cost {
             cpu: self.after.cpu.saturating_sub(self.idle.cpu),
@@ -70,7 +80,7 @@ impl Usage {
     fn of(pids: &[u32]) -> anyhow::Result<Self> {
         pids.iter().try_fold(Self::default(), |sum, &pid| {
             let one = Self::of_one(pid).with_context(|| {
-                format!("no process {pid} can be looked at: check --pid (on Linux alone)")
+                format!("cannot read the usage of process {pid}: check --pid (works on Linux only)")
             })?;
             Ok(Self { cpu: sum.cpu + one.cpu, rss: sum.rss + one.rss })
         })
@@ -79,8 +89,8 @@ impl Usage {
     fn of_one(pid: u32) -> Option<Self> {
         let read = |file| std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
         let (stat, status) = (read("stat")?, read("status")?);
-        // The name before the last `)` may hold anything; utime and stime are the twelfth and the
-        // thirteenth after it.
+        // The process name before the last `)` may contain any characters; utime and stime are the
+        // twelfth and thirteenth fields after it.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
         let mut ticks = || fields.next()?.parse::<u32>().ok();
         let cpu = TICK * (ticks()? + ticks()?);
@@ -95,10 +105,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_takes_something_and_one_that_is_not_there_is_told() {
-        let usage = Usage::of(&[std::process::id()]).expect("it is there");
+    fn usage_is_read_and_a_missing_process_is_an_error() {
+        let usage = Usage::of(&[std::process::id()]).expect("this process exists");
         assert!(usage.rss > 1 << 20);
-        let error = Server::watch(&[u32::MAX]).err().expect("not there").to_string();
+        let error = Server::watch(&[u32::MAX]).err().expect("no such process").to_string();
         assert!(error.contains("--pid"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! What the benchmark publishes: which run, which room, which number, and when, in fixed columns.
+//! The payload of a benchmark's message: run, room, number and time in fixed columns.
 
 use std::io::Write;
 
@@ -7,21 +7,22 @@ const LENGTH: usize = 8 + 1 + 8 + 1 + 8 + 1 + 12 + 1;
 /// Payloads are at least this long.
 pub const MIN_SIZE: usize = LENGTH;
 
-/// What a payload says about itself.
+/// The fields at the start of a payload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stamp {
-    /// Other benchmarks' messages are none of ours.
+    /// The benchmark's number; viewers ignore messages of other benchmarks.
     pub run: u32,
-    /// Rooms are counted from 0.
+    /// The room's number, from 0.
     pub room: u32,
-    /// A room's messages are counted from 0.
+    /// The message's number within its room, from 0.
     pub number: u32,
-    /// When it was published, in µs of the run's clock.
+    /// When it was published, in µs since the start of the benchmark.
     pub at: u64,
 }
 
 impl Stamp {
-    /// A payload of `size` bytes, none of which JSON would escape.
+    /// A payload of `size` bytes, but at least [`MIN_SIZE`]. JSON escapes none of them, so the
+    /// payload looks the same inside a Socket.IO packet.
     pub fn payload(&self, size: usize) -> Vec<u8> {
         let Self { run, room, number, at } = self;
         let mut payload = Vec::with_capacity(size);
@@ -31,7 +32,7 @@ impl Stamp {
         payload
     }
 
-    /// Reads a payload's beginning; `None` if it is none of ours.
+    /// Parses the start of a payload; `None` if it is not a stamp.
     pub fn read(payload: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(payload.get(..LENGTH)?).ok()?;
         let column = |from: usize, length: usize| {
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_stamped_is_read() {
+    fn a_stamp_round_trips() {
         let stamp = Stamp { run: u32::MAX, room: 7, number: 123_456, at: 86_400_000_000 };
         let payload = stamp.payload(64);
         assert_eq!(payload.len(), 64);
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_publish_is_no_stamp() {
+    fn other_payloads_are_no_stamps() {
         let foreign = "00000000,00000000.00000000.000000000000.";
         for other in ["", "hello", &"x".repeat(64), foreign, &"ü".repeat(40)] {
             assert_eq!(Stamp::read(other.as_bytes()), None, "{other}");

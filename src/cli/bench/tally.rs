@@ -1,29 +1,30 @@
-//! What a viewer has of its room: every number once and in order, or what else.
+//! Counts lost, doubled and reordered messages by the numbers that a viewer receives.
 
 use std::ops::Range;
 
-/// The numbers that have come to one viewer.
+/// The numbers that one viewer has received.
 #[derive(Debug, Default)]
 pub struct Sequence {
-    /// The lowest number that has neither come nor been passed over.
+    /// The highest received number plus 1.
     next: u32,
-    /// What was passed over, ascending. It costs memory only where something is wrong.
+    /// Ranges below `next` that have not been received, ascending. Empty unless messages are lost
+    /// or reordered.
     missing: Vec<Range<u32>>,
 }
 
-/// What a number that comes is.
+/// How a received number relates to those before it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arrival {
-    /// New, and after all that came before.
+    /// New, and higher than all numbers before.
     InOrder,
-    /// New, but after one that was published later.
+    /// New, but received after a higher number.
     Late,
-    /// It has come already.
+    /// Received before.
     Double,
 }
 
 impl Sequence {
-    /// A number comes.
+    /// Records a received number.
     pub fn take(&mut self, number: u32) -> Arrival {
         if number >= self.next {
             if number > self.next {
@@ -45,18 +46,18 @@ impl Sequence {
     }
 }
 
-/// What came to many viewers.
+/// Counts of what many viewers received.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tally {
-    /// Messages that came for the first time.
+    /// Messages received for the first time.
     pub delivered: u64,
-    /// Of these, how many came after one that was published later.
+    /// Of these, messages received after one that was published later.
     pub reordered: u64,
-    /// Messages that came again.
+    /// Messages received again.
     pub doubled: u64,
     /// Messages of other rooms, and damaged ones.
     pub wrong: u64,
-    /// Viewers whose connection the server ended.
+    /// Viewers whose connection the server closed.
     pub closed: u64,
 }
 
@@ -73,7 +74,7 @@ impl Tally {
         }
     }
 
-    /// Adds others' counts.
+    /// Adds the counts of another tally.
     pub fn add(&mut self, other: Self) {
         self.delivered += other.delivered;
         self.reordered += other.reordered;
@@ -93,19 +94,19 @@ mod tests {
     }
 
     #[test]
-    fn each_once_and_in_order() {
+    fn ascending_numbers_are_in_order() {
         assert_eq!(arrivals(0..4), [InOrder; 4]);
     }
 
     #[test]
-    fn what_is_passed_over_does_not_count_as_delivered() {
+    fn skipped_numbers_do_not_count_as_delivered() {
         let mut tally = Tally::default();
         arrivals([0, 1, 5, 6]).into_iter().for_each(|arrival| tally.count(arrival));
         assert_eq!(tally, Tally { delivered: 4, ..Tally::default() });
     }
 
     #[test]
-    fn a_double_is_told_from_a_late_one() {
+    fn doubled_and_late_numbers_are_distinguished() {
         assert_eq!(arrivals([0, 0, 2, 1, 1, 2]), [InOrder, Double, InOrder, Late, Double, Double]);
         assert_eq!(
             arrivals([9, 4, 4, 3, 5, 0, 8, 9]),
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn any_order_of_any_numbers_is_counted_right() {
+    fn random_sequences_are_counted_correctly() {
         use rand::{RngExt, SeedableRng, rngs::StdRng};
         let mut random = StdRng::seed_from_u64(7);
         for _ in 0..200 {

@@ -1,4 +1,4 @@
-//! Which certificates the viewers trust: those that browsers trust, one more root, or any.
+//! The certificates that viewers trust: those that browsers trust, one more root, or any.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -11,19 +11,22 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
 
-/// Whom to trust when a URL is https:// or wss://.
+/// The trusted certificates, if a URL is https:// or wss://.
 #[derive(Args)]
 pub struct Trust {
     /// Trust any certificate
     #[arg(long)]
     insecure: bool,
-    /// Trust this root too, PEM
+    /// PEM file of a root certificate to trust in addition
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     ca: Option<PathBuf>,
 }
 
 impl Trust {
-    /// A client's side of TLS.
+    /// The TLS configuration of a client.
+    ///
+    /// # Errors
+    /// If the file of `--ca` cannot be read or has no valid certificate.
     pub fn config(&self) -> anyhow::Result<Arc<ClientConfig>> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone());
@@ -34,7 +37,7 @@ impl Trust {
         }
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         if let Some(file) = &self.ca {
-            let wrong = || format!("--ca {}: no certificate in PEM text", file.display());
+            let wrong = || format!("--ca {}: name a file of PEM certificates", file.display());
             for certificate in CertificateDer::pem_file_iter(file).with_context(wrong)? {
                 roots.add(certificate.with_context(wrong)?).with_context(wrong)?;
             }
@@ -43,7 +46,7 @@ impl Trust {
     }
 }
 
-/// Takes any certificate whose key the server has.
+/// Accepts any certificate, as long as the server proves that it has the private key.
 #[derive(Debug)]
 struct Any(Arc<CryptoProvider>);
 

@@ -1,18 +1,18 @@
-//! What flags of the benchmark mean: counts, rates, times.
+//! Parses the values of the benchmark's flags: counts, rates, times, sizes.
 
 use std::{fmt, time::Duration};
 
 use super::stamp::MIN_SIZE;
 
-/// A message has to fit into a thread's buffer, and into what servers take.
+/// Maximum size of a message in bytes: it has to fit into a thread's buffer and a server's limits.
 const MAX_SIZE: usize = 256 << 10;
 
-/// So many a second, or as many as possible.
+/// A number per second, or as many as possible.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate(f64);
 
 impl Rate {
-    /// `None` is flat out.
+    /// The number per second; `None` = as many as possible.
     pub fn per_second(self) -> Option<f64> {
         (self.0 > 0.0).then_some(self.0)
     }
@@ -22,51 +22,51 @@ impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.per_second() {
             Some(rate) => write!(f, "{rate} a second"),
-            None => f.write_str("flat out"),
+            None => f.write_str("as many as possible"),
         }
     }
 }
 
-/// Bytes a second, written in bits.
+/// Bytes per second, given in bits per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bandwidth(u64);
 
 impl Bandwidth {
-    /// Bytes a second.
+    /// Bytes per second.
     pub fn bytes(self) -> u64 {
         self.0
     }
 }
 
-/// A whole number from 1.
+/// Parses a whole number, 1 or more.
 pub fn count(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|&count| count > 0);
-    count.ok_or_else(|| "write a whole number from 1".to_owned())
+    count.ok_or_else(|| "write a whole number, 1 or more".to_owned())
 }
 
-/// `200`, or `max`; 0 means the same.
+/// Parses a rate: `200`, `0.5` or `max`; `0` means the same as `max`.
 pub fn rate(text: &str) -> Result<Rate, String> {
     if text == "max" {
         return Ok(Rate(0.0));
     }
     let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate >= 0.0);
-    rate.map(Rate).ok_or_else(|| "write a number a second, or max".to_owned())
+    rate.map(Rate).ok_or_else(|| "write a number per second, or max".to_owned())
 }
 
-/// `10s`, `500ms`; a bare number is seconds.
+/// Parses a time: `10s`, `500ms`; a number without unit is seconds.
 pub fn time(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()));
     let time = seconds.or_else(|| humantime::parse_duration(text).ok());
     time.ok_or_else(|| "write a time with its unit, e.g. 10s".to_owned())
 }
 
-/// Bytes that hold a stamp.
+/// Parses a message's size in bytes, large enough for a [`Stamp`](super::stamp::Stamp).
 pub fn size(text: &str) -> Result<usize, String> {
     let size = text.parse().ok().filter(|size| (MIN_SIZE..=MAX_SIZE).contains(size));
     size.ok_or_else(|| format!("write a number of bytes from {MIN_SIZE} to {MAX_SIZE}"))
 }
 
-/// `56kbit`.
+/// Parses a bandwidth, such as `56kbit` or `1Mbit`; at least 8 bit per second.
 pub fn bandwidth(text: &str) -> Result<Bandwidth, String> {
     let lower = text.to_ascii_lowercase();
     let units = [("kbit", 1e3), ("mbit", 1e6), ("bit", 1.0)];
@@ -74,7 +74,7 @@ pub fn bandwidth(text: &str) -> Result<Bandwidth, String> {
         Some(lower.strip_suffix(unit)?.trim().parse::<f64>().ok()? * factor)
     });
     let bytes = bits.filter(|bits| bits.is_finite() && *bits >= 8.0).map(|bits| bits / 8.0);
-    let wrong = || "write bits a second with their unit, e.g. 56kbit or 1Mbit".to_owned();
+    let wrong = || "write bits per second with their unit, e.g. 56kbit or 1Mbit".to_owned();
     bytes.map(|bytes| Bandwidth(bytes as u64)).ok_or_else(wrong)
 }
 
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_are_read() {
+    fn units_are_parsed() {
         assert_eq!(bandwidth("56kbit").map(Bandwidth::bytes), Ok(7000));
         assert_eq!(bandwidth("1Mbit").map(Bandwidth::bytes), Ok(125_000));
         assert_eq!(bandwidth("8bit").map(Bandwidth::bytes), Ok(1));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_values_are_refused() {
         for text in ["", "0", "-1", "x"] {
             assert!(count(text).is_err(), "{text}");
             assert!(size(text).is_err(), "{text}");

@@ -1,4 +1,4 @@
-//! One viewer: enters its room, answers heartbeats, and counts what comes.
+//! One viewer: joins its room, answers heartbeats, and counts the messages it receives.
 
 use anyhow::{bail, ensure};
 use mio::net::TcpStream;
@@ -15,17 +15,17 @@ use super::{
     worker::Desk,
 };
 
-/// How a message begins and ends with Socket.IO.
+/// Prefix and suffix of a Socket.IO message event around its payload.
 const MESSAGE: (&[u8], &[u8]) = (br#"42["message",""#, br#""]"#);
 
 /// How fast a viewer reads once it has joined.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// All that comes, at once.
+    /// Reads everything at once.
     Brisk,
-    /// So many bytes whenever it is given leave.
+    /// Reads a limited number of bytes per interval, see [`Viewer::give_leave`].
     Slow,
-    /// Nothing any more.
+    /// Reads nothing.
     Stalled,
 }
 
@@ -35,30 +35,34 @@ enum Phase {
     Over,
 }
 
-/// A viewer.
+/// A viewer, driven by its worker thread.
+///
+/// It is created with a connection that is being established, then joins its room
+/// ([`Entrance`]), and then counts messages until the server closes the connection or the benchmark
+/// ends.
 pub struct Viewer {
     line: Line,
     phase: Phase,
-    /// How fast it reads.
+    /// How fast it reads, once it has joined.
     pub pace: Pace,
     room: u32,
     sequence: Sequence,
-    /// The beginning of a frame whose end has not come.
+    /// The start of an incomplete frame or HTTP answer.
     begun: Vec<u8>,
     unsent: Vec<u8>,
-    /// Bytes that it may read now.
+    /// Bytes that it may read now; `usize::MAX` = unlimited.
     leave: usize,
 }
 
 impl Viewer {
-    /// A viewer that has begun to connect.
+    /// A viewer whose connection is being established.
     pub fn new(line: Line, plan: &Plan, pace: Pace, room: u32) -> Self {
         let (sequence, begun, mut unsent) = Default::default();
         let phase = Phase::Entering(Entrance::begin(plan, room, &mut unsent));
         Self { line, phase, pace, room, sequence, begun, unsent, leave: usize::MAX }
     }
 
-    /// Goes on with a new connection.
+    /// Continues on a new connection, after [`Step::Reconnect`].
     pub fn reconnected(&mut self, line: Line, plan: &Plan) {
         self.line = line;
         if let Phase::Entering(entrance) = &mut self.phase {
@@ -66,7 +70,7 @@ impl Viewer {
         }
     }
 
-    /// What events are told of.
+    /// The socket to register for events.
     pub fn socket(&mut self) -> &mut TcpStream {
         self.line.socket()
     }
@@ -76,22 +80,22 @@ impl Viewer {
         matches!(self.phase, Phase::Over)
     }
 
-    /// Whether it is in its room.
+    /// Whether it has joined its room and its connection has not ended.
     pub fn is_watching(&self) -> bool {
         matches!(self.phase, Phase::Watching)
     }
 
-    /// Its connection has ended.
+    /// Marks its connection as ended.
     pub fn end(&mut self) {
         self.phase = Phase::Over;
     }
 
-    /// A slow one may read so many bytes now.
+    /// Allows a slow viewer to read `bytes` bytes; the unused rest of its last allowance expires.
     pub fn give_leave(&mut self, bytes: usize) {
         self.leave = bytes;
     }
 
-    /// Whether the server has ended the connection of a viewer that did not read all.
+    /// Reads and discards what has arrived. Returns whether the server has closed the connection.
     pub fn is_cut(&mut self, buffer: &mut [u8]) -> bool {
         loop {
             match self.line.read(buffer) {
@@ -102,13 +106,17 @@ impl Viewer {
         }
     }
 
-    /// Writes and reads what can be, and goes on as far as that allows. An error is the end.
+    /// Writes pending bytes, then reads and handles bytes until none is left or a step is to be
+    /// taken.
+    ///
+    /// # Errors
+    /// If the connection breaks or the server refuses a request; the viewer cannot continue.
     pub fn serve(&mut self, desk: &mut Desk) -> anyhow::Result<Step> {
         self.flush()?;
         loop {
             let kept = self.begun.len();
             let space = desk.buffer.len() - kept;
-            ensure!(space > 0, "the server sent a frame that is larger than all we publish");
+            ensure!(space > 0, "the server sent a frame larger than any published message");
             let asked = space.min(self.leave);
             if asked == 0 {
                 return Ok(Step::Wait);
@@ -119,7 +127,7 @@ impl Viewer {
             if self.leave != usize::MAX {
                 self.leave -= read;
             }
-            // Taken out for a moment: what it holds is counted at the same desk.
+            // The buffer is taken out while it is parsed, because counting needs all of `desk`.
             let mut buffer = std::mem::take(&mut desk.buffer);
             buffer[..kept].copy_from_slice(&self.begun);
             self.begun.clear();
@@ -136,7 +144,8 @@ impl Viewer {
         }
     }
 
-    /// Takes what came, and says how much of it was whole.
+    /// Handles the complete answers and frames in `bytes`. Returns how many bytes they had, and
+    /// what the worker thread has to do next.
     fn take(&mut self, bytes: &[u8], desk: &mut Desk) -> anyhow::Result<(usize, Step)> {
         let (mut rest, mut step) = (bytes, Step::Wait);
         if let Phase::Entering(entrance) = &mut self.phase
@@ -197,7 +206,7 @@ impl Viewer {
         Ok(Step::Wait)
     }
 
-    /// What comes to a room: only what this run has published counts.
+    /// Counts a message, if this benchmark has published it.
     fn message(&mut self, packet: &[u8], now: u64, desk: &mut Desk) {
         let payload = match desk.plan.target.protocol {
             Protocol::Websocket => Some(packet),

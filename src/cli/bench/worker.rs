@@ -1,4 +1,4 @@
-//! Viewers by the thousand, a share of them on each thread, with one read buffer a thread.
+//! A worker thread: runs its share of the viewers with one `mio` poll and one read buffer.
 
 use std::{
     io,
@@ -19,40 +19,42 @@ use super::{
     viewer::{Pace, Viewer},
 };
 
-/// How long a thread waits for events before it looks at everything else.
+/// Longest wait for events; then the thread checks new connections, slow viewers and the stop flag.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often slow viewers read.
 const SLOW_EVERY: Duration = Duration::from_millis(100);
-/// For what is still on its way to viewers that did not read.
+/// Time limit, after the end, for slow and stalled viewers to read what the kernels still hold.
 const HINDSIGHT: Duration = Duration::from_secs(2);
-/// Viewers of a thread that connect at the same time: fewer than any listener's backlog.
+/// Maximum number of a thread's viewers that connect at the same time: fewer than the backlog of
+/// any listener.
 const CONNECTING: usize = 64;
-/// For thousands of frames a read, and more than any payload.
+/// Size of the read buffer in bytes: thousands of small frames per read, and larger than any
+/// payload.
 const BUFFER: usize = 512 << 10;
 
-/// What a thread has for all its viewers.
+/// What the viewers of a thread share.
 pub struct Desk {
-    /// Who connects where.
+    /// The benchmark's plan.
     pub plan: Arc<Plan>,
-    /// What is read, before it is understood.
+    /// The read buffer.
     pub buffer: Vec<u8>,
     progress: Arc<Progress>,
     outcome: Outcome,
 }
 
 impl Desk {
-    /// The run's clock, in µs.
+    /// The time since the start of the benchmark, in µs.
     pub fn now(&self) -> u64 {
         self.progress.clock.elapsed().as_micros() as u64
     }
 
-    /// Where a viewer's messages are counted.
+    /// The tally for viewers of this pace.
     pub fn tally(&mut self, pace: Pace) -> &mut Tally {
         let Outcome { brisk, hindered, .. } = &mut self.outcome;
         if pace == Pace::Brisk { brisk } else { hindered }
     }
 
-    /// Counts a latency in µs.
+    /// Records a latency in µs, if the viewer is brisk.
     pub fn measure(&mut self, pace: Pace, latency: u64) {
         if pace == Pace::Brisk {
             self.outcome.latency.saturating_record(latency);
@@ -60,13 +62,16 @@ impl Desk {
     }
 }
 
-/// A thread's viewers.
+/// The viewers of one thread.
+///
+/// [`run`](Self::run) connects them, a limited number at a time, serves their events until the
+/// benchmark stops, and returns what they counted. An error stops all threads.
 pub struct WorkerThread {
     desk: Desk,
     progress: Arc<Progress>,
     poll: Poll,
-    /// The numbers of all, in the order in which they connect; the viewer of `numbers[n]` has
-    /// token n.
+    /// The numbers of this thread's viewers, in the order in which they connect. The viewer with
+    /// number `numbers[n]` has token `n`, and is at index `n` of `viewers`.
     numbers: Vec<usize>,
     viewers: Vec<Viewer>,
     joined: usize,
@@ -74,7 +79,10 @@ pub struct WorkerThread {
 }
 
 impl WorkerThread {
-    /// The share of one thread.
+    /// The viewers of thread number `thread`: every `plan.threads`th viewer.
+    ///
+    /// # Errors
+    /// If the poll or the histogram cannot be created.
     pub fn new(plan: Arc<Plan>, progress: Arc<Progress>, thread: usize) -> anyhow::Result<Self> {
         let numbers = (thread..plan.viewers).step_by(plan.threads).collect();
         let (buffer, outcome) = (vec![0; BUFFER], Outcome::new()?);
@@ -83,7 +91,7 @@ impl WorkerThread {
         Ok(Self { desk, progress, poll: Poll::new()?, numbers, viewers, joined, begun })
     }
 
-    /// Connects, and watches until told to stop.
+    /// Connects the viewers and counts their messages until [`Progress::stop`] is set.
     pub fn run(mut self) -> Outcome {
         if let Err(error) = self.watch() {
             self.progress.fail(error);
@@ -116,7 +124,7 @@ impl WorkerThread {
         Ok(())
     }
 
-    /// Tells the others what came since `before`.
+    /// Adds the deliveries and closes since `before` to the shared progress.
     fn tell(&mut self, before: Tally) {
         let outcome = &mut self.desk.outcome;
         let more = outcome.brisk.delivered - before.delivered;
@@ -127,7 +135,7 @@ impl WorkerThread {
         self.progress.closed.fetch_add(outcome.brisk.closed - before.closed, Relaxed);
     }
 
-    /// Begins as many connections as may be under way.
+    /// Starts new connections, as far as the connect rate and [`CONNECTING`] allow.
     fn connect(&mut self) -> anyhow::Result<()> {
         let plan = self.desk.plan.clone();
         let allowed = plan.connect_rate.map_or(usize::MAX, |rate| {
@@ -167,7 +175,7 @@ impl WorkerThread {
             Ok(Step::Joined) => {
                 self.joined += 1;
                 self.progress.joined.fetch_add(1, Relaxed);
-                // Messages may have come with the acknowledgement.
+                // Messages may have arrived in the same segment as the acknowledgement.
                 return self.serve(token);
             }
             Ok(Step::Reconnect) => {
@@ -198,8 +206,8 @@ impl WorkerThread {
         Ok(())
     }
 
-    /// Whether those who did not read all were cut off. They learn it behind all that the kernels
-    /// still hold for them, so they read that now.
+    /// Counts the slow and stalled viewers that the server has disconnected. A viewer sees the end
+    /// of its connection only after the bytes that the kernels still hold, so it reads them now.
     fn look_at_hindered(&mut self) {
         let begun = Instant::now();
         let is_hindered = |viewer: &&mut Viewer| viewer.pace != Pace::Brisk && viewer.is_watching();

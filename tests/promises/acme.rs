@@ -1,4 +1,4 @@
-//! Certificates by ACME, ordered from a real CA: Pebble, of Debian's package of that name.
+//! Certificates by ACME, ordered from a real CA: Pebble, from the Debian package `pebble`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,7 +26,7 @@ async fn first_certificate(challenge: &str) {
         "{answer}"
     );
     let names = certificate(&site).await["names"].clone();
-    // In the CA's order.
+    // The names are in the order that the CA chose.
     assert!(names == json!([HOST, "www.example.com"]) || names == json!(["www.example.com", HOST]));
     assert_eq!(ca.orders(), 1);
     assert_eq!(site.metric("roomcast_certificate_attempts_total{result=\"done\"}").await, 1);
@@ -49,7 +49,7 @@ async fn the_first_certificate_comes_by_http_01() {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn killed_and_started_again_it_serves_the_same_certificate_and_asks_nobody() {
+async fn a_killed_server_restarts_with_its_stored_certificate_and_sends_the_ca_no_request() {
     let ca = Ca::start("killed", Behaviour::default()).await;
     let mut process = Killed::start(&ca, &[]);
     until("a certificate", async || ca.connect().await.is_ok()).await;
@@ -67,14 +67,14 @@ async fn killed_and_started_again_it_serves_the_same_certificate_and_asks_nobody
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs pebble: tests/run"]
-async fn renewals_go_unnoticed_by_who_is_connected() {
+async fn renewals_do_not_disturb_connected_clients() {
     let ca = Ca::start("renewal", Behaviour { validity: 30, ..Behaviour::default() }).await;
     let site = site(&ca, |_| ()).await;
     let mut serials = vec![until_served(&site).await];
     let mut client = Client::upgrade(ca.connect().await.expect("TLS")).await;
     client.enter().await;
     client.join("device01").await;
-    // Read all the time: who does not answer heartbeats for 45 s is ended, whatever is renewed.
+    // Read all the time: a client that leaves heartbeats unanswered for 45 s is disconnected.
     let (told, mut arrived) = tokio::sync::mpsc::unbounded_channel();
     let viewer = tokio::spawn(async move { while told.send(client.message().await).is_ok() {} });
     let mut published = 0;
@@ -100,7 +100,7 @@ async fn renewals_go_unnoticed_by_who_is_connected() {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn without_a_ca_the_rest_works_and_the_reason_is_told() {
+async fn without_a_ca_everything_else_works_and_the_status_gives_the_reason() {
     let ca = Ca::start("down", Behaviour::default()).await;
     ca.answer(503, "down for today");
     let site = site(&ca, |_| ()).await;
@@ -110,7 +110,7 @@ async fn without_a_ca_the_rest_works_and_the_reason_is_told() {
     assert_eq!(request(site.addr, "GET", "/", "").await.0, 308);
     assert_eq!(site.get("/readyz").await.0, 200);
     assert_eq!(ca.orders(), 0);
-    // The pause is longer than a deadline of these tests, so the wish to wait is waited for twice.
+    // The back-off is longer than the deadline of one wait, so wait twice.
     ca.recover();
     for _ in 0..2 {
         let served = async { until_served(&site).await };
@@ -124,9 +124,9 @@ async fn without_a_ca_the_rest_works_and_the_reason_is_told() {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn what_the_ca_cannot_see_is_not_tried_again_after_a_restart() {
+async fn a_failed_validation_is_not_repeated_after_a_restart() {
     let ca = Ca::start("unseen", Behaviour::default()).await;
-    // HTTP-01 is looked for where nobody listens.
+    // The CA looks for the HTTP-01 challenge at a port where nothing listens.
     let blind = |settings: &mut Settings| {
         settings.acme_challenge = "http-01".into();
         settings.http_addr = "127.0.0.1:0".into();
@@ -144,9 +144,9 @@ async fn what_the_ca_cannot_see_is_not_tried_again_after_a_restart() {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn a_limit_of_the_ca_is_kept_over_a_restart() {
+async fn a_rate_limit_of_the_ca_is_respected_after_a_restart() {
     let ca = Ca::start("limited", Behaviour::default()).await;
-    // Named in the header alone.
+    // The answer names the time in its header only.
     ca.answer_at(NEW_ORDER, 429, vec![("retry-after", "86400".into())], "");
     let a_day = SystemTime::now() + Duration::from_secs(86_400);
     let first = site(&ca, |_| ()).await;
@@ -164,7 +164,7 @@ async fn a_limit_of_the_ca_is_kept_over_a_restart() {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn a_store_that_fails_serves_what_it_can_and_orders_nothing() {
+async fn a_damaged_store_serves_its_last_good_certificate_and_orders_nothing() {
     let ca = Ca::start("store", Behaviour::default()).await;
     let first = site(&ca, |_| ()).await;
     let serial = until_served(&first).await;
@@ -173,7 +173,7 @@ async fn a_store_that_fails_serves_what_it_can_and_orders_nothing() {
     first.until("it is over", async || first.is_over()).await;
     let (asked, stored) = (ca.requests(), ca.path("cert-"));
 
-    // A newer one that is damaged, and one that cannot be read.
+    // A newer record that is damaged, and one that cannot be read.
     let newer =
         |number: u8| stored.to_string_lossy().replace("-00000001", &format!("-0000000{number}"));
     std::fs::write(newer(2), "rotten\n# roomcast: whole\n").expect("written");
@@ -183,7 +183,7 @@ async fn a_store_that_fails_serves_what_it_can_and_orders_nothing() {
     second.stop();
     second.until("it is over", async || second.is_over()).await;
 
-    // Nothing but those: no certificate, and no order either.
+    // With only those two left, there is no certificate and no order.
     std::fs::remove_file(&stored).expect("was there");
     let third = site(&ca, |_| ()).await;
     until_told(&third, "CERT_DIR: ").await;
@@ -192,11 +192,11 @@ async fn a_store_that_fails_serves_what_it_can_and_orders_nothing() {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn who_has_mended_something_need_not_wait() {
+async fn sighup_retries_at_once() {
     let ca = Ca::start("again", Behaviour::default()).await;
     ca.answer(403, "not today");
     let process = Killed::start(&ca, &[]);
-    // The attempt, and after it what has become of it.
+    // One record when the attempt begins, and a second one with its result.
     until("an attempt", async || ca.stored("attempts-") == 2).await;
     ca.recover();
     process.hang_up();
@@ -207,9 +207,9 @@ async fn who_has_mended_something_need_not_wait() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn without_a_place_to_remember_it_nothing_is_ordered() {
+async fn nothing_is_ordered_if_cert_dir_is_not_writable() {
     let ca = Ca::start("forgetful", Behaviour::default()).await;
-    // Can be read, and takes no files, not even root's.
+    // A folder that can be read, and in which not even root can create files.
     let site = site(&ca, |settings| settings.cert_dir = Some("/proc/self/task".into())).await;
     until_told(&site, "CERT_DIR: cannot write").await;
     assert!(ca.connect().await.is_err(), "TLS is refused");

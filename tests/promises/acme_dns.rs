@@ -1,4 +1,4 @@
-//! Certificates by DNS-01: each provider, and what becomes of credentials and records.
+//! Certificates by DNS-01: each provider, wrong credentials, and the removal of TXT records.
 
 use std::{os::unix::fs::PermissionsExt, path::PathBuf};
 
@@ -10,7 +10,8 @@ use crate::{
     pebble::{Behaviour, Ca, HOST, until},
 };
 
-/// Orders by DNS-01 with a provider's settings, and holds what holds for all of them.
+/// Orders a certificate by DNS-01 with a provider's settings, and checks what all providers have in
+/// common: a valid chain, from one order.
 async fn ordered(ca: &Ca, change: impl FnOnce(&mut Settings)) {
     let site = site(ca, |settings| {
         settings.dns.acme_dns_resolvers = Some(ca.dns.to_string());
@@ -24,22 +25,22 @@ async fn ordered(ca: &Ca, change: impl FnOnce(&mut Settings)) {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn a_certificate_comes_by_cloudflare_with_a_token() {
+async fn cloudflare_with_a_token_gets_a_certificate() {
     let ca = Ca::start("token", Behaviour::default()).await;
     let provider = Provider::start(ca.names).await;
     ordered(&ca, |settings| {
         settings.dns.cloudflare_api_url = provider.cloudflare();
         settings.dns.cloudflare_dns_api_token = Some(TOKEN.into());
-        // A token wins.
+        // The token takes precedence over an e-mail address.
         settings.dns.cloudflare_email = Some("somebody@example.com".into());
     })
     .await;
-    assert_eq!(provider.records(), (2, 0), "one a host, all removed");
+    assert_eq!(provider.records(), (2, 0), "one record per host, all removed");
 }
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn a_wildcard_and_its_parent_share_a_name() {
+async fn a_wildcard_and_its_parent_share_one_record_name() {
     let ca = Ca::start("wildcard", Behaviour::default()).await;
     let provider = Provider::start(ca.names).await;
     ordered(&ca, |settings| {
@@ -54,7 +55,7 @@ async fn a_wildcard_and_its_parent_share_a_name() {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn a_certificate_comes_by_a_server_of_ones_own() {
+async fn httpreq_gets_a_certificate() {
     let ca = Ca::start("httpreq", Behaviour::default()).await;
     let provider = Provider::start(ca.names).await;
     ordered(&ca, |settings| {
@@ -66,7 +67,8 @@ async fn a_certificate_comes_by_a_server_of_ones_own() {
     assert_eq!(provider.records(), (2, 0));
 }
 
-/// A program that tells Pebble's name server, and takes down how it was called.
+/// A script for `EXEC_PATH` that publishes records at Pebble's name server and logs its arguments.
+/// Returns the paths of the script and of its log.
 fn program(ca: &Ca) -> (PathBuf, PathBuf) {
     let (path, calls) = (ca.folder.join("dns.sh"), ca.folder.join("calls"));
     let script = format!(
@@ -93,7 +95,7 @@ grep -q ' 200 ' <&3
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn a_certificate_comes_by_a_program() {
+async fn exec_path_gets_a_certificate() {
     let ca = Ca::start("exec", Behaviour::default()).await;
     let (path, calls) = program(&ca);
     ordered(&ca, |settings| settings.dns.exec_path = Some(path.to_string_lossy().into())).await;
@@ -109,7 +111,7 @@ async fn a_certificate_comes_by_a_program() {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn what_a_program_says_before_it_fails_is_told() {
+async fn the_error_output_of_a_failing_program_is_reported() {
     let ca = Ca::start("failing", Behaviour::default()).await;
     let (path, calls) = program(&ca);
     let script =
@@ -122,12 +124,12 @@ async fn what_a_program_says_before_it_fails_is_told() {
     let told = until_told(&site, "(validation)").await;
     assert!(told.contains("EXEC_PATH") && told.contains("no such zone"), "{told}");
     let calls = std::fs::read_to_string(calls).expect("it was called");
-    assert!(calls.contains("cleanup"), "what was made in part is removed: {calls}");
+    assert!(calls.contains("cleanup"), "a record that may be half made is removed: {calls}");
 }
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn a_wrong_token_never_reaches_the_ca_and_can_be_mended() {
+async fn a_wrong_token_stops_the_order_before_the_ca_and_can_be_corrected() {
     let ca = Ca::start("wrong-token", Behaviour::default()).await;
     let provider = Provider::start(ca.names).await;
     let file = ca.folder.join("token");
@@ -155,7 +157,7 @@ async fn a_wrong_token_never_reaches_the_ca_and_can_be_mended() {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn a_token_in_the_keys_place_is_recognized() {
+async fn a_token_set_as_the_api_key_is_recognized() {
     let ca = Ca::start("misplaced", Behaviour::default()).await;
     let provider = Provider::start(ca.names).await;
     let site = site(&ca, |settings| {
@@ -174,7 +176,7 @@ async fn a_token_in_the_keys_place_is_recognized() {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn a_record_that_nobody_sees_is_not_shown_to_the_ca_again_after_a_restart() {
+async fn a_record_that_stays_invisible_is_not_tried_again_after_a_restart() {
     let ca = Ca::start("unpublished", Behaviour::default()).await;
     let provider = Provider::start(ca.names).await;
     provider.mute();
@@ -187,7 +189,7 @@ async fn a_record_that_nobody_sees_is_not_shown_to_the_ca_again_after_a_restart(
     let first = site(&ca, settings).await;
     let told = until_told(&first, "(validation)").await;
     assert!(told.contains(&format!("the TXT record _acme-challenge.{HOST} is not at")), "{told}");
-    assert_eq!(provider.records(), (2, 0), "removed all the same");
+    assert_eq!(provider.records(), (2, 0), "both records are removed after the failure");
     first.stop();
     first.until("it is over", async || first.is_over()).await;
     let (asked, called) = (ca.requests(), provider.calls());
@@ -199,7 +201,7 @@ async fn a_record_that_nobody_sees_is_not_shown_to_the_ca_again_after_a_restart(
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn stopped_in_the_middle_it_removes_its_records() {
+async fn a_server_stopped_during_an_order_removes_its_records() {
     let ca = Ca::start("stopped", Behaviour::default()).await;
     let provider = Provider::start(ca.names).await;
     provider.mute();
@@ -216,8 +218,8 @@ async fn stopped_in_the_middle_it_removes_its_records() {
 }
 
 #[tokio::test]
-async fn the_doctor_knows_whether_the_provider_lets_us_in() {
-    // It looks at zones alone: no name server is told anything.
+async fn doctor_checks_the_credentials_of_the_provider() {
+    // `doctor` reads zones only and publishes no record, so no name server is needed.
     let provider = Provider::start(([127, 0, 0, 1], 9).into()).await;
     for (token, told) in [
         (TOKEN, "the provider shows example.com"),

@@ -1,4 +1,5 @@
-//! A CA that is away, slow or forgetful, and a store that fails: what is served, and what is asked.
+//! A CA that is down, slow or has lost its accounts, and a store that cannot be read: what the
+//! server serves, and which requests it sends.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,14 +14,14 @@ async fn end(site: &TestServer) {
     site.until("it is over", async || site.is_over()).await;
 }
 
-/// Lets the certificate in the store be due.
+/// Makes the stored certificate due for renewal.
 fn let_time_pass(ca: &Ca) {
     ca.rewrite("renewal-", |renewal| renewal["at"] = 0.into());
 }
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn a_ca_that_refuses_connections_is_asked_again_when_it_is_back() {
+async fn sighup_retries_a_ca_that_had_refused_connections() {
     let mut ca = Ca::start("refused", Behaviour::default()).await;
     ca.hang_up();
     let process = Killed::start(&ca, &[]);
@@ -35,7 +36,7 @@ async fn a_ca_that_refuses_connections_is_asked_again_when_it_is_back() {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn a_ca_that_is_away_when_it_is_time_leaves_the_certificate_in_use() {
+async fn a_failed_renewal_leaves_the_certificate_in_use() {
     let mut ca = Ca::start("away", Behaviour::default()).await;
     let first = site(&ca, |_| ()).await;
     let serial = until_served(&first).await;
@@ -53,7 +54,7 @@ async fn a_ca_that_is_away_when_it_is_time_leaves_the_certificate_in_use() {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn nothing_waits_for_a_ca_that_is_slow() {
+async fn a_slow_ca_does_not_delay_anything_else() {
     let ca = Ca::start("slow", Behaviour::default()).await;
     ca.hold(true);
     let site = site(&ca, |_| ()).await;
@@ -68,7 +69,7 @@ async fn nothing_waits_for_a_ca_that_is_slow() {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn a_ca_that_has_forgotten_the_account_gets_one_new_registration() {
+async fn an_account_that_the_ca_has_lost_is_registered_again_once() {
     let mut ca = Ca::start("forgotten", Behaviour::default()).await;
     let first = site(&ca, |_| ()).await;
     let serial = until_served(&first).await;
@@ -81,19 +82,19 @@ async fn a_ca_that_has_forgotten_the_account_gets_one_new_registration() {
     second
         .until("a newer certificate", async || certificate(&second).await["serial"] != *serial)
         .await;
-    // The order that it did not take, and the same again.
+    // The order that the CA rejected counts too, and is sent again.
     assert_eq!((ca.registrations(), ca.orders()), (2, 3));
     assert_eq!(ca.stored("account-"), 2);
 }
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn nonces_that_are_refused_are_fetched_anew() {
+async fn rejected_nonces_are_replaced() {
     let behaviour = Behaviour { refused_nonces: 20, ..Behaviour::default() };
     let ca = Ca::start("nonces", behaviour).await;
     let process = Killed::start(&ca, &[]);
     until("a certificate", async || {
-        // Three in a row, which one order in ten meets, end it.
+        // Three rejected nonces in a row, as about one order in ten meets, end an attempt.
         if ca.stored("attempts-") == 2 && ca.read("attempts-").contains("nonce") {
             process.hang_up();
         }
@@ -105,14 +106,14 @@ async fn nonces_that_are_refused_are_fetched_anew() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn a_store_that_reads_with_eio_is_no_empty_store() {
+async fn a_store_that_fails_with_eio_is_not_taken_for_an_empty_one() {
     let ca = Ca::start("eio", Behaviour::default()).await;
     let first = site(&ca, |_| ()).await;
     let serial = until_served(&first).await;
     first.until("it is stored", async || ca.stored("renewal-") == 1).await;
     end(&first).await;
     let asked = ca.requests();
-    // The memory at address 0 is there for nobody: to read it is EIO, for root too.
+    // Address 0 is mapped in no process: reading it is EIO, for root too.
     let newest = ca.path("cert-");
     let broken = newest.to_string_lossy().replace("-00000001", "-00000002");
     std::os::unix::fs::symlink("/proc/self/mem", broken).expect("linked");
@@ -127,7 +128,7 @@ async fn a_store_that_reads_with_eio_is_no_empty_store() {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn a_ca_that_is_away_for_a_time_it_names_is_left_alone_over_a_restart() {
+async fn retry_after_of_an_unavailable_ca_is_respected_after_a_restart() {
     let ca = Ca::start("named", Behaviour::default()).await;
     let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(86_400));
     ca.answer_at(NEW_ORDER, 503, vec![("retry-after", date)], "");

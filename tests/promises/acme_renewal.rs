@@ -1,4 +1,4 @@
-//! When a certificate is renewed: as the CA suggests, over restarts too.
+//! The time of a renewal: as the CA suggests (ACME renewal information), across restarts too.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use crate::{
 
 const DAY: u64 = 24 * 3600;
 
-/// When that is, once it is known, in seconds since the Unix epoch.
+/// The time of the next attempt in seconds since the Unix epoch, once `/status` has it.
 async fn next_attempt(site: &TestServer) -> Option<u64> {
     let told = certificate(site).await["next_attempt"].as_str().map(str::to_owned)?;
     let at = humantime::parse_rfc3339(&told).expect("a time");
@@ -24,7 +24,7 @@ async fn end(site: &TestServer) {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn the_window_that_the_ca_suggests_is_used_and_asked_for_again() {
+async fn the_renewal_window_of_the_ca_is_used_and_refreshed() {
     let ca = Ca::start("window", Behaviour::default()).await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     let window = now + 10 * DAY..=now + 11 * DAY;
@@ -37,7 +37,7 @@ async fn the_window_that_the_ca_suggests_is_used_and_asked_for_again() {
     let next = next_attempt(&first).await;
     end(&first).await;
 
-    // Asked an hour ago at most, the CA is left alone.
+    // The suggestion is less than an hour old, so the restarted server does not ask the CA.
     let asked = ca.requests();
     let second = site(&ca, |_| ()).await;
     assert_eq!(until_served(&second).await, serial);
@@ -45,7 +45,7 @@ async fn the_window_that_the_ca_suggests_is_used_and_asked_for_again() {
     assert_eq!(ca.requests(), asked);
     end(&second).await;
 
-    // An hour later, it wants the certificate to be replaced at once.
+    // An hour later, the CA suggests to replace the certificate at once.
     ca.rewrite("renewal-", |renewal| renewal["ask_at"] = 0.into());
     ca.suggest(now - 2 * DAY, now - DAY);
     let third = site(&ca, |_| ()).await;
@@ -62,7 +62,7 @@ async fn the_window_that_the_ca_suggests_is_used_and_asked_for_again() {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn a_ca_that_does_not_want_a_replacement_named_gets_an_order_like_any_other() {
+async fn a_ca_that_rejects_replaces_gets_an_order_without_it() {
     let ca = Ca::start("replaced", Behaviour::default()).await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     ca.suggest(now + DAY, now + 2 * DAY);

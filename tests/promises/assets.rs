@@ -1,4 +1,4 @@
-//! `ASSETS=dir`: the folder's own files, and none besides.
+//! `ASSETS=dir`: the server serves the files inside the folder, and no others.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::{TestServer, request};
 
-/// A folder for one test, gone with this value.
+/// A temporary folder for one test, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -37,7 +37,7 @@ impl Drop for Folder {
 }
 
 #[tokio::test]
-async fn a_folder_serves_its_files_and_neither_hidden_ones_nor_others() {
+async fn a_folder_serves_its_files_but_no_hidden_ones_and_none_outside_it() {
     let folder = Folder::new();
     for name in ["index.html", "a.b/c d.txt", "sub/index.html", "é.txt", "..data.txt"] {
         folder.write(&format!("page/{name}"));
@@ -47,7 +47,7 @@ async fn a_folder_serves_its_files_and_neither_hidden_ones_nor_others() {
     }
     let secret = folder.write("secret.txt");
     folder.write("outside/index.html");
-    // As Kubernetes mounts a ConfigMap: links that stay inside.
+    // Symbolic links that stay inside the folder, as Kubernetes mounts a ConfigMap.
     folder.write("page/..2026_11_26/mounted.txt");
     folder.link("page/..data", "..2026_11_26");
     folder.link("page/mounted.txt", "..data/mounted.txt");
@@ -55,7 +55,7 @@ async fn a_folder_serves_its_files_and_neither_hidden_ones_nor_others() {
     folder.link("page/out", "../outside");
     folder.link("page/dangling", "/nowhere");
     folder.link("page/empty/index.html", "../../secret.txt");
-    // The folder itself may be a link, which a new version is put behind.
+    // The folder itself may be a symbolic link that a deployment switches to a new version.
     folder.link("current", "page");
     let site = TestServer::start_with(|settings| {
         settings.assets = Some(folder.0.join("current").to_string_lossy().into());
@@ -74,7 +74,7 @@ async fn a_folder_serves_its_files_and_neither_hidden_ones_nor_others() {
         let expected = format!("this is page/{name}");
         assert_eq!((status, &body[..]), (200, expected.as_bytes()), "{path}");
     }
-    assert_eq!(request(site.addr, "GET", "/sub", "").await.0, 307, "to its page");
+    assert_eq!(request(site.addr, "GET", "/sub", "").await.0, 307, "redirected to its page");
     for path in [
         "/.env",
         "/%2eenv",

@@ -1,4 +1,5 @@
-//! With tokens: who has none sees nothing, and who has one sees what it says, for as long as it says.
+//! Authorization by JWT: a client joins nothing without a token, and with one only the rooms that
+//! it lists, until it expires.
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ fn token(rooms: &[&str], publish: &[&str], seconds: u64) -> String {
     sign(&tokens, &Claims { rooms, publish, ttl: Duration::from_secs(seconds) }).expect("signed")
 }
 
-/// Enters the namespace; the answer to it.
+/// Connects to the namespace with this `auth` payload; returns the client and the server's answer.
 async fn enter(site: &TestServer, auth: Value) -> (Client, String) {
     let mut client = Client::open(TcpSocket::new_v4().expect("a socket"), site).await;
     assert!(client.packet().await.starts_with("0{"), "Engine.IO opens");
@@ -41,7 +42,7 @@ async fn enter_with(site: &TestServer, token: &str) -> Client {
 }
 
 #[tokio::test]
-async fn nobody_enters_without_a_good_token() {
+async fn a_client_without_a_valid_token_cannot_connect_to_the_namespace() {
     let site = start().await;
     for (auth, told) in [
         (json!({}), "a token is needed"),
@@ -54,7 +55,7 @@ async fn nobody_enters_without_a_good_token() {
         let (mut client, answer) = enter(&site, auth.clone()).await;
         assert!(answer.starts_with("44{\"message\":\""), "{auth}: {answer}");
         assert!(answer.contains(told), "{auth}: {answer}");
-        // It may try again on the same session.
+        // The client may try again on the same session.
         let good = json!({ "token": token(&["*"], &[], 60) });
         client.send(&format!("40{good}")).await;
         assert!(client.packet().await.starts_with("40{"));
@@ -64,7 +65,7 @@ async fn nobody_enters_without_a_good_token() {
 }
 
 #[tokio::test]
-async fn a_room_that_is_not_allowed_is_refused_and_the_socket_stays() {
+async fn joining_a_forbidden_room_is_refused_and_the_socket_stays() {
     let site = start().await;
     let mut viewer = enter_with(&site, &token(&["device:*"], &[], 600)).await;
     site.publish("device:1", "one").await;
@@ -88,10 +89,10 @@ async fn a_room_that_is_not_allowed_is_refused_and_the_socket_stays() {
 }
 
 #[tokio::test]
-async fn a_token_is_renewed_in_place_and_what_it_no_longer_allows_is_left() {
+async fn renewing_a_token_leaves_the_rooms_that_it_no_longer_allows() {
     let site = start().await;
     let mut viewer = enter_with(&site, &token(&["*"], &[], 30)).await;
-    // It ends within a minute, so that this comes at once.
+    // The token expires within a minute, so the notice comes at once.
     let notice = viewer.event().await;
     assert_eq!((&notice[0], &notice[1]["code"]), (&json!("error"), &json!("expiring")));
     for room in ["device:1", "device:2", "other"] {
@@ -113,13 +114,13 @@ async fn a_token_is_renewed_in_place_and_what_it_no_longer_allows_is_left() {
         let answer = viewer.ask(json!(["auth", argument])).await;
         assert_eq!(answer["error"]["code"], code, "{answer}");
     }
-    // A bad one takes nothing away.
+    // A rejected token leaves the rooms as they were.
     site.publish("device:1", "still").await;
     assert_eq!(viewer.message().await, "still");
 }
 
 #[tokio::test]
-async fn an_expired_token_ends_the_socket_and_its_rooms() {
+async fn an_expired_token_disconnects_the_socket_and_leaves_its_rooms() {
     let site = start().await;
     let mut viewer = enter_with(&site, &token(&["*"], &[], 5)).await;
     assert_eq!(viewer.event().await[1]["code"], "expiring");
@@ -134,7 +135,7 @@ async fn an_expired_token_ends_the_socket_and_its_rooms() {
 }
 
 #[tokio::test]
-async fn events_and_publishing_obey_the_token_too() {
+async fn tokens_also_restrict_event_streams_and_publishing() {
     let site = start().await;
     let good = token(&["device:*"], &["device:*"], 600);
     let status = async |method: &str, path: String, body: &str| {
@@ -149,9 +150,9 @@ async fn events_and_publishing_obey_the_token_too() {
         let text = String::from_utf8_lossy(&text).into_owned();
         assert!(got == expected && text.contains(told), "{path}: {got} {text}");
     }
-    // Publishing takes the token from the header alone.
+    // Publishing accepts the token in the Authorization header only.
     assert_eq!(status("POST", format!("/publish/device:1?token={good}"), "x").await.0, 401);
-    // It lasts as long as its token.
+    // The stream ends when its token expires.
     let short = token(&["device:*"], &[], 1);
     let (got, text) = status("GET", format!("/events/device:1?token={short}"), "").await;
     let text = String::from_utf8_lossy(&text).into_owned();

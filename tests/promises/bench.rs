@@ -1,4 +1,4 @@
-//! `roomcast bench` is an instrument: what goes wrong must show, and what does not must not.
+//! `roomcast bench` is an instrument: it must report each fault of a server, and invent none.
 
 use std::{net::SocketAddr, process::Stdio, sync::Arc};
 
@@ -24,7 +24,7 @@ use crate::{
     tls::{Files, make},
 };
 
-/// Runs the program to its end: whether it is content, what it prints, what it complains of.
+/// Runs `roomcast bench` to its end: whether its exit code is 0, its stdout and its stderr.
 async fn bench(args: &[&str], redis: Option<&TestServer>) -> (bool, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
     command.env_clear().arg("bench").args(args).stdin(Stdio::null()).kill_on_drop(true);
@@ -42,14 +42,14 @@ fn counts(json: &str) -> [u64; 7] {
         .map(|name| found[name].as_u64().expect("a count"))
 }
 
-/// A server that takes POSTs and hands them to WebSockets, but not as it should.
+/// A server that delivers what is posted to it over WebSockets, with an injected fault.
 struct Doctored {
     posts: SocketAddr,
     viewers: SocketAddr,
 }
 
-/// What becomes of the messages: those to hand on now that one more has come, and with the last
-/// one, whether to go on.
+/// The fault: for each posted message, which messages to deliver now. It may keep messages in
+/// `held` for later. An empty message closes the WebSockets.
 type Doctor = fn(number: usize, message: Bytes, held: &mut Vec<Bytes>) -> Vec<Bytes>;
 
 impl Doctored {
@@ -72,7 +72,7 @@ impl Doctored {
                 loop {
                     tokio::select! {
                         message = messages.recv() => match message.expect("one that is not behind") {
-                            // Nothing in it: this is the end.
+                            // An empty message closes the WebSocket.
                             end if end.is_empty() => return,
                             message => viewer.send(Message::binary(message)).await.expect("sent"),
                         },
@@ -103,7 +103,8 @@ impl Doctored {
         }
     }
 
-    /// What is found when 20 messages are published to 3 viewers of one room.
+    /// The result of publishing 20 messages to 3 viewers of one room: whether the exit code is 0,
+    /// and the counts.
     async fn found(&self) -> (bool, [u64; 7]) {
         let url = format!("ws://{}/{{room}}", self.viewers);
         let publish = format!("http://{}/{{room}}", self.posts);
@@ -115,7 +116,7 @@ impl Doctored {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_right_is_reported_as_right() {
+async fn a_correct_server_is_reported_without_faults() {
     let server = Doctored::start(|_, message, _| vec![message]).await;
     assert_eq!(server.found().await, (true, [20, 60, 0, 0, 0, 0, 0]));
 }
@@ -129,7 +130,7 @@ async fn a_lost_message_is_reported() {
     assert_eq!(server.await.found().await, (false, [20, 57, 3, 0, 0, 0, 0]));
 }
 
-/// Nothing comes after it that would show that it is missing.
+/// No later message reveals this loss.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_last_message_is_reported() {
     let server = Doctored::start(|number, message, _| match number {
@@ -171,7 +172,7 @@ async fn a_damaged_message_is_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn viewers_that_are_cut_off_are_reported() {
+async fn closed_connections_are_reported() {
     let server = Doctored::start(|number, message, _| match number {
         4 => vec![Bytes::new()],
         5.. => vec![],
@@ -181,7 +182,7 @@ async fn viewers_that_are_cut_off_are_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_of_ours_loses_nothing_however_viewers_come() {
+async fn roomcast_loses_nothing_whichever_way_viewers_connect() {
     let site = TestServer::start().await;
     let url = format!("http://{}", site.addr);
     let load = ["--viewers", "60", "--rooms", "7", "--rate", "max", "--count", "700", "--json"];
@@ -193,7 +194,7 @@ async fn a_server_of_ours_loses_nothing_however_viewers_come() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn certificates_are_trusted_as_told_and_redirects_are_explained() {
+async fn the_configured_root_is_trusted_and_redirects_are_explained() {
     let files = Files::new("bench", &make(1, 2100));
     let site = files.site().await;
     let url = format!("https://{}", site.https.expect("HTTPS"));
@@ -212,10 +213,10 @@ async fn certificates_are_trusted_as_told_and_redirects_are_explained() {
     assert!(!clean && error.contains("http:// or https://"), "{error}");
 }
 
-/// Who does not read is not counted, and nobody else has to wait for it.
+/// Viewers that do not read are left out of the counts, and the run does not wait for them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn those_who_do_not_read_are_counted_apart() {
-    // More than may wait for a viewer, so slowly that nobody else can be taken for one.
+async fn viewers_that_do_not_read_are_counted_separately() {
+    // More than the backlog limit of a viewer, at a rate at which no other viewer falls behind.
     let site = TestServer::start_with(|settings| settings.slow_after = "19s".into()).await;
     let url = format!("http://{}", site.addr);
     let load = ["--viewers", "10", "--size", "65536", "--rate", "20", "--count", "110", "--json"];
@@ -227,7 +228,7 @@ async fn those_who_do_not_read_are_counted_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_server_is_told_with_what_to_do() {
+async fn a_full_server_is_reported_with_a_remedy() {
     let site = TestServer::start_with(|settings| settings.max_connections = Some("3".into())).await;
     let url = format!("http://{}", site.addr);
     let (clean, _, error) = bench(&[&url, "--viewers", "4", "--hold", "0s"], Some(&site)).await;
@@ -235,7 +236,7 @@ async fn a_full_server_is_told_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_told_with_what_to_do() {
+async fn an_unreachable_server_is_reported_with_a_remedy() {
     let (clean, _, error) = bench(&["http://127.0.0.1:1", "--hold", "0s"], None).await;
     assert!(!clean && error.contains("start it, or check the URL"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! A site whose certificate comes from Pebble, and what it tells about it.
+//! A server whose certificate comes from Pebble, and what `/status` reports about the certificate.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -29,14 +29,14 @@ pub async fn until_served(site: &TestServer) -> String {
     certificate(site).await["serial"].as_str().expect("a serial").to_owned()
 }
 
-/// The reason that is told, once it contains a text.
+/// Waits until the error in `/status` contains `text`, and returns it.
 pub async fn until_told(site: &TestServer, text: &str) -> String {
     let told = async || certificate(site).await["error"].as_str().unwrap_or_default().to_owned();
     site.until(text, async || told().await.contains(text)).await;
     told().await
 }
 
-/// A process that is killed when the test is over, however it ends.
+/// A server process that is killed on drop.
 pub struct Killed(pub Child);
 
 impl Killed {
@@ -53,7 +53,7 @@ impl Drop for Killed {
 }
 
 impl Killed {
-    /// The program itself, with these variables besides those that lead to the CA.
+    /// Starts the program with the variables that lead to the CA and `variables`.
     pub fn start(ca: &Ca, variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
         command.env_clear().envs(ca.variables()).envs(variables.iter().copied());
@@ -61,7 +61,7 @@ impl Killed {
         Self(command.stdout(Stdio::null()).spawn().expect("runs"))
     }
 
-    /// Tells it that something has been mended.
+    /// Sends SIGHUP: the server retries its order at once.
     pub fn hang_up(&self) {
         let hangup =
             Command::new("sh").args(["-c", &format!("kill -HUP {}", self.0.id())]).status();

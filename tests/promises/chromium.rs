@@ -1,4 +1,4 @@
-//! A real browser on HTTPS: Chromium with the stock client, from polling to WebSocket.
+//! A real browser on HTTPS: Chromium with the stock client upgrades from polling to WebSocket.
 
 use std::{path::Path, process::Stdio};
 
@@ -13,14 +13,14 @@ use crate::support::{LOOK_EVERY, TestServer, within};
 
 const PAGE: &str =
     "<!doctype html><script src=/socket.io/socket.io.js></script><script src=/told.js></script>";
-/// Says on the console over what a message came.
+/// Logs each message with its transport on the console.
 const SCRIPT: &str = "
 const socket = io()
 socket.on('connect', () => socket.emit('channel', 'device01'))
 socket.on('message', payload => console.log(`TOLD ${payload} over ${socket.io.engine.transport.name}`))
 ";
 
-/// Chromium trusts a certificate whose key has this hash.
+/// The hash of a certificate's public key, by which Chromium is configured to trust it.
 async fn hash_of_key(certificate: &Path) -> String {
     let script = format!(
         "openssl x509 -in '{}' -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64",
@@ -68,8 +68,8 @@ async fn a_browser_upgrades_to_a_websocket_over_tls_and_gets_messages() {
         .expect("chromium");
     let mut lines = BufReader::new(browser.stderr.take().expect("piped")).lines();
     let told = async {
-        // Messages are published until one has come over a WebSocket: the first ones may still be
-        // polled for.
+        // Publish until a message has come over a WebSocket: the first ones may still arrive by
+        // polling.
         let mut ticks = interval(LOOK_EVERY);
         loop {
             tokio::select! {

@@ -1,4 +1,4 @@
-//! Who wants fewer messages gets fewer, and always the newest in the end.
+//! Conflation (`maxRate`, `latest`): a client gets fewer messages, and always the newest one last.
 
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
@@ -10,7 +10,7 @@ fn number(event: &Value) -> u64 {
 }
 
 #[tokio::test]
-async fn at_a_maximal_rate_the_first_comes_at_once_and_the_newest_in_the_end() {
+async fn max_rate_sends_the_first_message_at_once_and_the_newest_last() {
     const MESSAGES: u64 = 200;
     let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
@@ -26,13 +26,13 @@ async fn at_a_maximal_rate_the_first_comes_at_once_and_the_newest_in_the_end() {
     }
     assert!(seen.len() < 20, "{seen:?}");
     assert!(seen.is_sorted());
-    // After a pause the next one is a first one again.
+    // After a pause the next message comes at once again.
     site.publish("device01", "201").await;
     assert_eq!(number(&client.event().await), 201);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_behind_gets_the_newest_alone_when_it_reads_again() {
+async fn latest_skips_to_the_newest_message_for_a_slow_client() {
     const MESSAGES: u64 = 2000;
     let site = TestServer::start_with(|settings| settings.slow_after = "19s".into()).await;
     let socket = TcpSocket::new_v4().expect("a socket");
@@ -53,7 +53,7 @@ async fn who_is_behind_gets_the_newest_alone_when_it_reads_again() {
 }
 
 #[tokio::test]
-async fn between_polls_only_the_newest_waits() {
+async fn latest_queues_only_the_newest_message_between_polls() {
     let site = TestServer::start().await;
     let client = Polling::connect(&site).await;
     assert_eq!(client.post(r#"42["channel","device01",{"latest":true}]"#).await, 200);

@@ -1,4 +1,4 @@
-//! A DNS provider of one's own: Cloudflare's API and lego's `httpreq`, before Pebble's name server.
+//! A fake DNS provider: Cloudflare's API and lego's `httpreq`, in front of Pebble's name server.
 
 use std::{
     convert::Infallible,
@@ -20,14 +20,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::request;
 
-/// What it takes for credentials.
+/// The credentials that the provider accepts.
 pub const TOKEN: &str = "a-token-that-may";
 pub const EMAIL: &str = "me@example.com";
 pub const KEY: &str = "0123456789abcdef";
-/// The one zone it has.
+/// The provider's only zone.
 const ZONE: &str = "example.com";
 
-/// A provider on a free port, gone with this value.
+/// A provider on a free port, stopped on drop.
 pub struct Provider {
     pub addr: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -38,14 +38,14 @@ pub struct Provider {
 struct State {
     calls: u64,
     made: u64,
-    /// Number, name and content.
+    /// Number, name and content of each record.
     records: Vec<(u64, String, String)>,
-    /// Records are taken, and never published.
+    /// Whether records are accepted without being published.
     mute: bool,
 }
 
 impl Provider {
-    /// Publishes at the name server that is told here.
+    /// Starts a provider that publishes at this name server.
     pub async fn start(names: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("bound");
@@ -63,7 +63,7 @@ impl Provider {
         format!("http://{}/httpreq/", self.addr)
     }
 
-    /// From now on, nothing is published.
+    /// Stops publishing; records are still accepted.
     pub fn mute(&self) {
         self.state.lock().expect("unpoisoned").mute = true;
     }
@@ -72,7 +72,7 @@ impl Provider {
         self.state.lock().expect("unpoisoned").calls
     }
 
-    /// How many records were made, and how many are left.
+    /// How many records were created, and how many exist now.
     pub fn records(&self) -> (u64, usize) {
         let state = self.state.lock().expect("unpoisoned");
         (state.made, state.records.len())
@@ -102,7 +102,7 @@ async fn serve(listener: TcpListener, names: SocketAddr, state: Arc<Mutex<State>
     }
 }
 
-/// The name server adds, and forgets a whole name.
+/// Replaces the records of a name: the name server can only add a value or clear the whole name.
 async fn publish(names: SocketAddr, state: &Mutex<State>, name: &str) {
     let values: Vec<_> = {
         let state = state.lock().expect("unpoisoned");
@@ -166,7 +166,7 @@ impl State {
                 (found.collect(), None)
             }
             ("DELETE", ["zones", "z1", "dns_records", id]) => {
-                // Its documentation shows no more than this.
+                // The body as Cloudflare's documentation shows it.
                 let changed = self.remove(|number, _, _| number.to_string() == *id);
                 return (200, json!({ "result": { "id": id } }), changed);
             }
@@ -176,7 +176,7 @@ impl State {
     }
 
     fn httpreq(&mut self, head: &http::request::Parts, action: &str, body: &Value) -> Answer {
-        // me:secret
+        // `me:secret` in Base64.
         if head.headers.get("authorization").is_none_or(|value| value != "Basic bWU6c2VjcmV0") {
             return (401, json!("who are you?"), None);
         }

@@ -1,4 +1,4 @@
-//! `roomcast doctor`: finds what is wrong, says what to do, and leaves everything as it was.
+//! `roomcast doctor`: finds faults, says what to do, and changes nothing.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use crate::{
     tls::{Files, HOST, Made, make},
 };
 
-/// What the program found, in its order.
+/// The findings, in the order of the output.
 #[derive(Debug)]
 struct Report {
     code: Option<i32>,
@@ -34,7 +34,7 @@ struct Finding {
     text: String,
 }
 
-/// Settings with which all is well, but for a Redis: ports that are free, no admin listener.
+/// Settings without a fault: free ports, no admin listener, the embedded broker.
 const FREE: [(&str, &str); 3] =
     [("HTTP_ADDR", "127.0.0.1:0"), ("ADMIN_ADDR", "off"), ("REDISHOST", "embedded:0")];
 
@@ -55,7 +55,7 @@ async fn examine(variables: &[(&str, &str)]) -> Report {
 }
 
 impl Report {
-    /// There is such a finding, of any verdict if none is named, and its text says something.
+    /// Asserts a finding for `setting` whose text contains `says`. An empty `verdict` matches any.
     fn expect(&self, verdict: &str, setting: &str, says: &str) -> &Self {
         let fits = |found: &Finding| {
             let verdict = [&found.verdict, ""].contains(&verdict);
@@ -65,7 +65,7 @@ impl Report {
         self
     }
 
-    /// So many are no `ok`, and the exit code says whether one of them failed.
+    /// Asserts that `count` findings are not `ok`, and that the exit code is 1 if one is `fail`.
     fn expect_bad(&self, count: usize) {
         let bad = self.findings.iter().filter(|found| found.verdict != "ok");
         assert_eq!(bad.count(), count, "{self:#?}");
@@ -74,7 +74,7 @@ impl Report {
     }
 }
 
-/// A folder for one test, gone with this value.
+/// A temporary folder for one test, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -100,7 +100,7 @@ impl Drop for Folder {
     }
 }
 
-/// All that is in a folder: files with their content, folders without.
+/// The content of a folder, recursively: files with their bytes, folders with `None`.
 fn listing(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -114,7 +114,7 @@ fn listing(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
 }
 
 #[tokio::test]
-async fn beside_a_server_that_runs_all_is_well() {
+async fn all_findings_are_ok_beside_a_running_server() {
     let files = Files::new("doctor-all", &make(1, 2100));
     let site = files.site().await;
     let addrs = [site.addr, site.https.expect("HTTPS"), site.admin].map(|addr| addr.to_string());
@@ -142,7 +142,7 @@ async fn beside_a_server_that_runs_all_is_well() {
         .expect("ok", "MAX_CONNECTIONS", "files may be open")
         .expect_bad(0);
 
-    // A line for each, for people.
+    // The readable output has one line per finding.
     let output = run(&[], &variables).await;
     let told = String::from_utf8(output.stdout).expect("UTF-8");
     assert_eq!(told.lines().count(), report.findings.len(), "{told}");
@@ -152,7 +152,7 @@ async fn beside_a_server_that_runs_all_is_well() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_away_or_silent_keeps_nothing_else_from_being_looked_at() {
+async fn a_redis_that_is_down_or_silent_does_not_stop_the_other_checks() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let silent = taken.local_addr().expect("bound").to_string();
     examine(&[("REDISHOST", "127.0.0.1:1")])
@@ -175,7 +175,7 @@ async fn a_port_that_is_in_use_is_named_with_its_setting() {
     let in_use = format!("{taken} is in use");
     examine(&[("HTTP_ADDR", &taken)]).await.expect("fail", "HTTP_ADDR", &in_use).expect_bad(1);
     drop(listener);
-    // Free, but not for two.
+    // The port is free, but two settings claim it.
     examine(&[("HTTP_ADDR", &taken), ("ADMIN_ADDR", &taken)])
         .await
         .expect("ok", "HTTP_ADDR", "is free")
@@ -184,7 +184,7 @@ async fn a_port_that_is_in_use_is_named_with_its_setting() {
 }
 
 #[tokio::test]
-async fn bad_settings_are_listed_like_the_rest() {
+async fn bad_settings_are_findings() {
     let bad = [("HTTP_ADDR", "nowhere"), ("GRACE", "never"), ("REDIS_PASSWORD", "hunter2")];
     let report = examine(&bad).await;
     report.expect("fail", "HTTP_ADDR", "`nowhere`").expect("fail", "GRACE", "`never`");
@@ -195,7 +195,7 @@ async fn bad_settings_are_listed_like_the_rest() {
 }
 
 #[tokio::test]
-async fn a_store_is_tried_and_left_as_it_was() {
+async fn checking_a_store_leaves_it_unchanged() {
     let folder = Folder::new("store");
     let made = make(7, 2100);
     fs::create_dir(folder.0.join("certs")).expect("made");
@@ -220,7 +220,7 @@ async fn a_store_is_tried_and_left_as_it_was() {
         examine(&own).await
     };
     let full = look("certs").await;
-    // Whether that is kept depends on where the tests run.
+    // Whether the folder survives a restart (`ok` or `warn`) depends on where the tests run.
     full.expect("", "CERT_DIR", "can be written")
         .expect("", "STATE_DIR", "can be written")
         .expect("warn", "CERT_DIR", "for rt.example.com, 127.0.0.1 by")
@@ -233,7 +233,7 @@ async fn a_store_is_tried_and_left_as_it_was() {
         "CERT_DIR",
         "no certificate for rt.example.com yet",
     );
-    // Not even root can write there.
+    // Not even root can create a folder there.
     for store in ["file", "file/certs"] {
         look(store).await.expect("fail", "CERT_DIR", "set CERT_DIR to a folder").expect(
             "fail",
@@ -251,7 +251,7 @@ async fn a_store_is_tried_and_left_as_it_was() {
 }
 
 #[tokio::test]
-async fn names_without_an_address_are_named() {
+async fn host_names_without_an_address_are_findings() {
     let folder = Folder::new("names");
     let store = folder.path("certs");
     examine(&[
@@ -266,7 +266,7 @@ async fn names_without_an_address_are_named() {
 }
 
 #[tokio::test]
-async fn certificates_of_ones_own_are_judged() {
+async fn certificate_files_are_checked() {
     let (good, old, other) = (make(1, 2100), make(2, 2021), make(3, 2100));
     let mismatch = Made { cert: good.cert.clone(), key: other.key };
     let cases = [
@@ -292,10 +292,10 @@ async fn certificates_of_ones_own_are_judged() {
     }
 }
 
-/// As on a share whose server is gone.
+/// A pipe without a writer blocks like a file on a network share whose server is gone.
 #[cfg(unix)]
 #[tokio::test]
-async fn a_file_that_hangs_holds_up_neither_the_rest_nor_the_end() {
+async fn a_file_that_blocks_delays_neither_the_other_checks_nor_the_exit() {
     let folder = Folder::new("hangs");
     let hangs = folder.path("pipe");
     let made = Command::new("mkfifo").arg(&hangs).status().await.expect("mkfifo");
@@ -309,7 +309,7 @@ async fn a_file_that_hangs_holds_up_neither_the_rest_nor_the_end() {
 
 #[tokio::test]
 #[ignore = "needs pebble: tests/run"]
-async fn a_ca_is_asked_for_its_directory_and_for_nothing_else() {
+async fn a_ca_is_asked_for_its_directory_only() {
     let ca = Ca::start("doctor", Behaviour::default()).await;
     let mut variables = ca.variables();
     let own = |variables: &[(&'static str, String)]| {
@@ -322,13 +322,13 @@ async fn a_ca_is_asked_for_its_directory_and_for_nothing_else() {
     own(&variables).await.expect("ok", "ACME_CA", "answers");
     assert_eq!((ca.requests(), ca.orders()), (1, 0));
     assert!(!ca.store().exists());
-    // What is not trusted is not asked at all.
+    // Without its root the CA is not trusted, and gets no request.
     variables.retain(|(name, _)| *name != "ACME_CA_ROOT");
     own(&variables).await.expect("fail", "ACME_CA", "check ACME_CA, ACME_CA_ROOT");
     assert_eq!(ca.requests(), 1);
 }
 
-/// The line of the banner that begins with this word, from the program with these settings.
+/// The line that begins with `word` in the banner of a server started with these settings.
 async fn banner(word: &str, variables: &[(&str, &str)]) -> String {
     let mut server = Command::new(env!("CARGO_BIN_EXE_roomcast"))
         .env_clear()
@@ -348,7 +348,7 @@ async fn banner(word: &str, variables: &[(&str, &str)]) -> String {
 }
 
 #[tokio::test]
-async fn who_may_watch_and_publish_is_told_as_the_server_tells_it() {
+async fn the_access_finding_equals_the_access_line_of_the_banner() {
     let [http] = free_ports();
     let (loopback, all) = (http.to_string(), format!(":{}", http.port()));
     let (here, everywhere) = (

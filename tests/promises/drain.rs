@@ -1,4 +1,4 @@
-//! The end: nothing that has arrived is lost, and nobody holds it up.
+//! Draining: the server delivers every message that has arrived, and no client delays its exit.
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -16,7 +16,7 @@ use tokio::{
 use crate::support::{Client, Polling, TestServer, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_has_arrived_is_delivered_before_the_end() {
+async fn messages_that_have_arrived_are_delivered_before_the_server_stops() {
     const MESSAGES: usize = 500;
     let site = TestServer::start().await;
     let mut clients = Vec::new();
@@ -39,7 +39,7 @@ async fn what_has_arrived_is_delivered_before_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_go_on_until_each_viewer_is_closed() {
+async fn messages_are_delivered_until_each_viewer_is_closed() {
     const VIEWERS: usize = 60;
     let site = TestServer::start().await;
     let mut viewers = Vec::new();
@@ -52,7 +52,7 @@ async fn messages_go_on_until_each_viewer_is_closed() {
         }));
     }
     site.stop();
-    // Each is published when the one before has reached the subscription, as long as there is one.
+    // Publish one message after the other, as long as each reaches the subscription.
     let publisher = tokio::spawn({
         let site = site.clone();
         async move {
@@ -68,18 +68,18 @@ async fn messages_go_on_until_each_viewer_is_closed() {
         let expected: Vec<_> = (0..messages.len()).map(|message| message.to_string()).collect();
         assert!(
             closed && messages == expected,
-            "no hole, no double, and a close after all of them"
+            "no message is missing or doubled, and the close comes last"
         );
         counts.push(messages.len());
     }
     within("the end of the source", publisher).await.expect("no panic");
     counts.sort_unstable();
-    assert!(counts[0] < counts[VIEWERS - 1] / 2, "one after the other: {counts:?}");
+    assert!(counts[0] < counts[VIEWERS - 1] / 2, "closed one after the other: {counts:?}");
     site.until("it is over", async || site.is_over()).await;
 }
 
 #[tokio::test]
-async fn followers_by_http_get_what_waits_for_them_before_the_end() {
+async fn event_streams_and_polling_clients_get_their_backlog_before_the_server_stops() {
     const MESSAGES: usize = 300;
     let site = TestServer::start().await;
     let mut sse = TcpStream::connect(site.addr).await.expect("connected");
@@ -97,13 +97,13 @@ async fn followers_by_http_get_what_waits_for_them_before_the_end() {
     let polled = polling.poll_until_the_end().await;
     for message in 0..MESSAGES {
         let expected = format!("message {message}.");
-        assert!(followed.contains(&expected), "by events: no {expected}");
-        assert!(polled.contains(&expected), "by polling: no {expected}");
+        assert!(followed.contains(&expected), "the event stream lacks {expected}");
+        assert!(polled.contains(&expected), "polling lacks {expected}");
     }
     site.until("it is over", async || site.is_over()).await;
 }
 
-/// A client that polls over one connection, which it keeps, and is between two polls.
+/// A polling client on one kept-alive connection, between two polls.
 struct KeptAlive {
     sender: SendRequest<Full<Bytes>>,
     path: String,
@@ -149,8 +149,8 @@ impl KeptAlive {
 }
 
 #[tokio::test]
-async fn while_it_drains_it_is_not_ready_and_says_so() {
-    // A request whose body never comes holds up the end until the grace is over.
+async fn a_draining_server_reports_that_it_is_not_ready() {
+    // A request whose body never comes delays the exit until the grace is over.
     let site = TestServer::start_with(|settings| settings.grace = "2s".into()).await;
     let mut stalled = Client::connect(&site).await;
     stalled.join("device01").await;
@@ -165,12 +165,12 @@ async fn while_it_drains_it_is_not_ready_and_says_so() {
     let (code, status) = site.get("/status").await;
     let status: Value = serde_json::from_str(&status).expect("JSON");
     let told = json!([status["draining"], status["ready"], status["redis"]["state"]]);
-    assert_eq!((code, told), (200, json!([true, false, "subscribed"])), "messages go on");
+    assert_eq!((code, told), (200, json!([true, false, "subscribed"])), "the subscription stays");
     site.until("it is over", async || site.is_over()).await;
 }
 
 #[tokio::test]
-async fn a_poll_that_waits_is_answered() {
+async fn a_pending_poll_is_answered() {
     let site = TestServer::start().await;
     let client = Polling::connect(&site).await;
     site.until_metric("roomcast_connections", 0).await;
@@ -182,7 +182,7 @@ async fn a_poll_that_waits_is_answered() {
 }
 
 #[tokio::test]
-async fn a_peer_that_stopped_reading_does_not_hold_up_the_end() {
+async fn a_client_that_stopped_reading_does_not_delay_the_exit() {
     let site = TestServer::start_with(|settings| settings.grace = "1s".into()).await;
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small window");
@@ -199,7 +199,7 @@ async fn a_peer_that_stopped_reading_does_not_hold_up_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_viewer_that_is_behind_gets_all_of_it_before_the_end() {
+async fn a_viewer_that_is_behind_gets_its_backlog_before_the_server_stops() {
     const MESSAGES: usize = 900;
     let site = TestServer::start_with(|settings| {
         settings.slow_after = "19s".into();
@@ -221,7 +221,7 @@ async fn a_viewer_that_is_behind_gets_all_of_it_before_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_short_grace_is_enough_for_many() {
+async fn a_short_grace_is_enough_for_2000_clients() {
     const CLIENTS: usize = 2000;
     let site = TestServer::start_with(|settings| settings.grace = "2s".into()).await;
     let mut clients = Vec::new();

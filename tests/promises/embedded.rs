@@ -1,4 +1,4 @@
-//! The development broker's promises, over TCP and with a stock client.
+//! What the development broker promises, tested over TCP and with a stock client.
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Generous: only a test that fails takes this long.
+/// Only a test that fails takes this long.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 async fn soon<T>(event: impl Future<Output = T>) -> T {
@@ -48,7 +48,7 @@ impl Drop for Server {
     }
 }
 
-/// A client that sees the bytes.
+/// A client that compares raw bytes.
 struct Raw(TcpStream);
 
 impl Raw {
@@ -56,12 +56,12 @@ impl Raw {
         soon(self.0.write_all(bytes.as_ref())).await.expect("written");
     }
 
-    /// Sends a command given as words.
+    /// Sends a command whose words are separated by spaces.
     async fn send(&mut self, command: &str) {
         self.write(request(command)).await;
     }
 
-    /// Reads so many bytes, or as many as come before the end.
+    /// Reads `size` bytes, or fewer if the server closes the connection before.
     async fn read(&mut self, size: usize) -> String {
         let mut bytes = Vec::with_capacity(size);
         let mut limited = (&mut self.0).take(size as u64);
@@ -82,7 +82,7 @@ impl Raw {
     /// Reads until the server closes.
     async fn rest(&mut self) -> String {
         let mut rest = Vec::new();
-        // A reset is an end as well: the server does not read what comes after a mistake.
+        // The server may also reset the connection: it does not read on after a protocol error.
         let _ = soon(self.0.read_to_end(&mut rest)).await;
         String::from_utf8_lossy(&rest).into_owned()
     }
@@ -107,7 +107,7 @@ fn list(mark: char, strings: &[&str], number: Option<usize>) -> String {
 }
 
 #[tokio::test]
-async fn resp2_subscriber_gets_what_redis_would_send() {
+async fn a_resp2_subscriber_gets_what_redis_would_send() {
     let server = Server::start().await;
     let (mut viewer, mut device) = (server.connect().await, server.connect().await);
     viewer.ask("SUBSCRIBE a b", &list('*', &["subscribe", "a"], Some(1))).await;
@@ -140,11 +140,11 @@ async fn resp2_subscriber_gets_what_redis_would_send() {
 }
 
 #[tokio::test]
-async fn resp3_subscriber_gets_pushes_and_may_do_anything() {
+async fn a_resp3_subscriber_gets_pushes_and_may_send_any_command() {
     let server = Server::start().await;
     let mut client = server.connect().await;
     client.send("HELLO 3 AUTH somebody secret SETNAME desk").await;
-    // A map's entries may come in any order.
+    // The entries of a map may come in any order.
     let entries = [
         bulk("server") + &bulk("redis"),
         bulk("version") + &bulk("7.2.0"),
@@ -177,7 +177,7 @@ async fn resp3_subscriber_gets_pushes_and_may_do_anything() {
 }
 
 #[tokio::test]
-async fn explains_mistakes_in_the_words_of_redis() {
+async fn errors_have_the_text_of_redis() {
     let server = Server::start().await;
     let mut client = server.connect().await;
     for (command, error) in [
@@ -198,7 +198,7 @@ async fn explains_mistakes_in_the_words_of_redis() {
 }
 
 #[tokio::test]
-async fn requests_may_come_in_any_pieces() {
+async fn requests_may_arrive_in_any_fragments() {
     let server = Server::start().await;
     let mut client = server.connect().await;
     for byte in request("ECHO piecemeal").bytes() {
@@ -214,7 +214,7 @@ async fn requests_may_come_in_any_pieces() {
 }
 
 #[tokio::test]
-async fn broken_and_hostile_frames_end_their_connection_only() {
+async fn malformed_and_hostile_frames_close_only_their_connection() {
     let server = Server::start().await;
     let mut bystander = server.connect().await;
     bystander.ask("PING", "+PONG\r\n").await;
@@ -231,10 +231,10 @@ async fn broken_and_hostile_frames_end_their_connection_only() {
         ("*1\r\n$4\r\nPINGPONG".to_owned(), "expected CRLF after a bulk string"),
     ] {
         let mut client = server.connect().await;
-        // The server may have closed before all of it is written.
+        // The server may close the connection before all of it is written.
         let _ = soon(client.0.write_all(frame.as_bytes())).await;
         let answer = client.rest().await;
-        // The reset that answers unread bytes can overtake the error.
+        // Unread bytes make the kernel send a reset, which can overtake the error.
         let told = format!("-ERR Protocol error: {reason}\r\n");
         assert!(answer == told || answer.is_empty() && frame.len() > 1_000, "{reason}: {answer:?}");
     }
@@ -242,7 +242,7 @@ async fn broken_and_hostile_frames_end_their_connection_only() {
 }
 
 #[tokio::test]
-async fn a_vanished_client_leaves_nothing() {
+async fn a_vanished_client_leaves_no_subscription() {
     let server = Server::start().await;
     let (mut viewer, mut device) = (server.connect().await, server.connect().await);
     viewer.ask("SUBSCRIBE a", &list('*', &["subscribe", "a"], Some(1))).await;
@@ -262,7 +262,7 @@ async fn a_vanished_client_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_subscriber_that_does_not_read_is_let_go_and_slows_nobody() {
+async fn a_subscriber_that_does_not_read_is_disconnected_without_delaying_others() {
     let server = Server::start().await;
     let (mut sleeper, mut viewer) = (server.connect().await, server.connect().await);
     sleeper.ask("SUBSCRIBE a", &list('*', &["subscribe", "a"], Some(1))).await;
@@ -281,8 +281,8 @@ async fn a_subscriber_that_does_not_read_is_let_go_and_slows_nobody() {
         }
     })
     .await;
-    // What the kernel held for it is still there; then comes the end, well before all was
-    // delivered.
+    // The client still reads what the kernel had buffered. The connection ends well before all
+    // messages were delivered.
     assert!(sleeper.rest().await.len() < 32 << 20);
 }
 
@@ -323,7 +323,7 @@ async fn kills_clients_by_type_and_id() {
 }
 
 #[tokio::test]
-async fn stops_when_told() {
+async fn stops_on_cancellation() {
     let mut server = Server::start().await;
     let mut client = server.connect().await;
     client.ask("PING", "+PONG\r\n").await;

@@ -1,4 +1,4 @@
-//! The same rooms as Server-Sent Events.
+//! Rooms over Server-Sent Events.
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -21,13 +21,13 @@ impl Curl {
         curl
     }
 
-    /// The next lines until an empty one, without the lengths of chunks.
+    /// The next lines until an empty one, without the lengths of HTTP chunks.
     async fn part(&mut self) -> String {
         let mut part = String::new();
         loop {
             let mut line = String::new();
             let read = within("a line", self.0.read_line(&mut line)).await.expect("text");
-            assert!(read > 0, "ended after {part}");
+            assert!(read > 0, "the stream ended after {part}");
             match line.trim_end() {
                 "" if !part.is_empty() => return part,
                 "" => {}
@@ -37,7 +37,7 @@ impl Curl {
         }
     }
 
-    /// The next event, without its id, and the id.
+    /// The next event without its `id` line, and the id.
     async fn event(&mut self) -> (String, String) {
         let part = self.part().await;
         let id = part.lines().find_map(|line| line.strip_prefix("id: ")).unwrap_or_default();
@@ -47,7 +47,7 @@ impl Curl {
 }
 
 #[tokio::test]
-async fn messages_come_as_events_and_what_was_missed_comes_once() {
+async fn messages_arrive_as_events_and_missed_ones_are_replayed_once() {
     let site = TestServer::start().await;
     let mut curl = Curl::get(&site, "/events/devices/01", "").await;
     let (joined, _) = curl.event().await;
@@ -75,7 +75,7 @@ async fn messages_come_as_events_and_what_was_missed_comes_once() {
 }
 
 #[tokio::test]
-async fn a_gap_is_told_and_the_end_is_orderly() {
+async fn a_gap_is_reported_and_the_stream_ends_in_order() {
     let site = TestServer::start().await;
     let mut curl = Curl::get(&site, "/events/device01", "").await;
     curl.event().await;
@@ -89,7 +89,7 @@ async fn a_gap_is_told_and_the_end_is_orderly() {
 }
 
 #[tokio::test]
-async fn an_outage_is_told_and_its_end_comes_before_the_gap() {
+async fn an_outage_is_reported_and_its_end_comes_before_the_gap() {
     let [addr] = free_ports();
     let redis = Redis::start(addr.port()).await;
     let site = TestServer::start_with(|settings| settings.redishost = Some(addr.to_string())).await;
@@ -108,7 +108,7 @@ async fn an_outage_is_told_and_its_end_comes_before_the_gap() {
         assert!(curl.event().await.0.starts_with("event: gap"));
     }
     drop((curl, late));
-    site.until("both are counted as gone", async || {
+    site.until("both streams are counted as closed", async || {
         let reasons = ["client", "transport_error"];
         let counts = reasons.map(async |reason| {
             site.metric(&format!("roomcast_closes_total{{reason=\"{reason}\"}}")).await
@@ -120,7 +120,7 @@ async fn an_outage_is_told_and_its_end_comes_before_the_gap() {
 }
 
 #[tokio::test]
-async fn a_wrong_request_is_explained() {
+async fn bad_requests_are_refused() {
     let site = TestServer::start().await;
     let long = format!("/events/{}", "x".repeat(257));
     for (path, status) in
@@ -131,11 +131,11 @@ async fn a_wrong_request_is_explained() {
 }
 
 #[tokio::test]
-async fn a_reader_that_stops_reading_is_ended_before_much_waits_for_it() {
+async fn a_client_that_stops_reading_is_disconnected_at_the_backlog_limit() {
     let site = TestServer::start_with(|settings| settings.slow_after = "19s".into()).await;
     let mut stalled = Curl::get(&site, "/events/device01", "").await;
     stalled.event().await;
-    // Far fewer than 4,096 events, and more than the kernel takes and 4 MiB may wait.
+    // Far fewer than 4,096 events, but more bytes than the kernel buffers plus the 4 MiB limit.
     let payload = "x".repeat(256 << 10);
     for _ in 0..100 {
         site.publish("device01", &payload).await;

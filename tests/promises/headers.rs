@@ -1,4 +1,4 @@
-//! What browsers are told with each answer.
+//! Security headers of all responses.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -7,7 +7,7 @@ use tokio::{
 
 use crate::support::{TestServer, within};
 
-/// The head of an answer, in small letters.
+/// The head of a response, in lower case.
 async fn head(site: &TestServer, path: &str) -> String {
     let mut stream = TcpStream::connect(site.addr).await.expect("connected");
     let asked = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
@@ -21,7 +21,7 @@ async fn head(site: &TestServer, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_answer_is_careful_and_none_says_who_wrote_it() {
+async fn every_response_has_security_headers_and_none_names_the_server() {
     let site = TestServer::start().await;
     let polling = "/socket.io/?EIO=4&transport=polling";
     let client = "/socket.io/socket.io.js";
@@ -38,7 +38,7 @@ async fn every_answer_is_careful_and_none_says_who_wrote_it() {
 }
 
 #[tokio::test]
-async fn nothing_runs_in_the_page_but_its_own_files() {
+async fn the_page_runs_only_its_own_scripts() {
     let site = TestServer::start().await;
     let head = head(&site, "/").await;
     let policy = head.split("\r\ncontent-security-policy: ").nth(1).expect("a policy");

@@ -1,4 +1,4 @@
-//! What was published before one came, and what one missed.
+//! History: messages published before a client joined, and messages that it missed.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use crate::support::{Client, TestServer};
 
 #[tokio::test]
-async fn who_joins_sees_the_last_messages_first() {
+async fn last_replays_the_newest_messages_first() {
     let site = TestServer::start_with(|settings| settings.history = "3".into()).await;
     for payload in ["a", "b", "c", "d"] {
         site.publish("device01", payload).await;
@@ -23,7 +23,7 @@ async fn who_joins_sees_the_last_messages_first() {
 }
 
 #[tokio::test]
-async fn what_one_missed_comes_exactly_once_or_one_is_told() {
+async fn missed_messages_are_replayed_exactly_once_or_recovery_is_denied() {
     let site = TestServer::start_with(|settings| settings.history = "5".into()).await;
     let mut client = Client::connect(&site).await;
     let answer = client.ask(json!(["channel", "device01", {"meta": true}])).await;
@@ -57,9 +57,9 @@ async fn what_one_missed_comes_exactly_once_or_one_is_told() {
     }
 }
 
-/// Everyone comes and goes at random moments while messages pour in, and asks for what was missed.
+/// Clients connect and disconnect at random moments under load, and join with `since`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn joins_while_messages_pour_in_leave_no_hole_and_no_double() {
+async fn joins_under_load_miss_and_double_nothing() {
     const VIEWERS: u64 = 20;
     const MESSAGES: usize = 2000;
     let site = TestServer::start_with(|settings| settings.history = "2000".into()).await;
@@ -74,11 +74,11 @@ async fn joins_while_messages_pour_in_leave_no_hole_and_no_double() {
     }
     let expected: Vec<_> = (1..=MESSAGES).collect();
     while let Some(seen) = viewers.join_next().await {
-        assert!(seen.expect("no panic") == expected, "a hole, a double or another order");
+        assert!(seen.expect("no panic") == expected, "missing, doubled or reordered");
     }
 }
 
-/// Reads until the last message, and reconnects now and then.
+/// Reads until the last message, and reconnects after a random number of messages.
 async fn watch(site: &TestServer, mut random: StdRng, last: usize) -> Vec<usize> {
     let (mut seen, mut since) = (Vec::new(), Value::Null);
     while seen.last() != Some(&last) {
@@ -102,7 +102,7 @@ async fn watch(site: &TestServer, mut random: StdRng, last: usize) -> Vec<usize>
 }
 
 #[tokio::test]
-async fn a_lost_source_is_told_and_nothing_is_claimed_across_it() {
+async fn a_lost_source_sends_a_gap_and_begins_a_new_epoch() {
     let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     let before = client.ask(json!(["channel", "device01", {"meta": true}])).await;
@@ -119,18 +119,18 @@ async fn a_lost_source_is_told_and_nothing_is_claimed_across_it() {
     assert_ne!(after["epoch"], before["epoch"]);
     site.publish("device01", "after").await;
     assert_eq!(client.event().await[2]["offset"], 1);
-    assert_eq!(plain.event().await, json!(["message", "after"]), "no gap without meta");
+    assert_eq!(plain.event().await, json!(["message", "after"]), "clients without meta get no gap");
     assert_eq!(site.metric("roomcast_source_reconnects_total").await, 1);
 }
 
 #[tokio::test]
-async fn live_channels_are_told_watched_or_not_and_probes_are_not() {
+async fn channels_lists_live_channels_without_members_and_no_probes() {
     let site = TestServer::start().await;
     for (channel, payload) in [("device01", "21.5"), ("device02", "x"), ("alarm", "!")] {
         site.publish(channel, payload).await;
     }
-    // The first probe comes after 3 s of silence, and must not show.
-    site.until("probed", async || {
+    // The server sends its first probe after 3 s without messages. The list must not show it.
+    site.until("a probe has come back", async || {
         !site.get("/metrics").await.1.contains("round_trip_seconds 0.0\n")
     })
     .await;

@@ -1,7 +1,7 @@
-//! Peers that mean harm: the one viewer who does not misses nothing, and nothing is left of them.
+//! Hostile clients: a well-behaved viewer misses nothing, and the attack leaves nothing behind.
 //!
-//! The server is a process of its own here, as it is run: its memory and its files can be measured,
-//! and a panic anywhere in it shows.
+//! The server runs in its own process, so that the tests can measure its memory and open files, and
+//! notice a panic anywhere in it.
 
 mod frames;
 mod heads;
@@ -21,20 +21,21 @@ use tokio::{
 
 use crate::support::{Client, LOOK_EVERY, Process, TestServer, within};
 
-/// More than the server's own patience with anybody, which is 45 s at most.
+/// Longer than the longest time-out of the server, 45 s.
 const DEADLINE: Duration = Duration::from_secs(90);
-/// How often the witness is sent something.
+/// How often a message for the witness is published.
 const PUBLISH_EVERY: Duration = Duration::from_millis(10);
-/// What the allocator may keep of memory that is free again, in kB.
+/// How much freed memory the allocator may keep, in kB.
 const KEPT: u64 = 96 << 10;
-/// Files that come and go by themselves: the probe of the source has connections of its own.
+/// Open files that vary without an attack: probes of the source use connections of their own.
 const FILES: usize = 8;
 
-/// A server under attack, and a viewer who must notice nothing of it.
+/// A server under attack, and the witness: a viewer that must not notice the attack. `end` checks
+/// that the witness got every message, and that gauges, open files and memory are back.
 struct Attack {
     site: Arc<TestServer>,
     process: Process,
-    /// Before the attack.
+    /// Open files, and resident memory in kB, before the attack.
     files: usize,
     memory: u64,
     publishing: JoinHandle<()>,
@@ -72,13 +73,13 @@ impl Attack {
         Self { site, process, files, memory, publishing, over, witness }
     }
 
-    /// The attack is over: nothing may be left of it.
+    /// Ends the attack, and asserts that nothing is left of it.
     async fn end(self) {
         let Self { site, process, files, memory, publishing, over, witness } = self;
         over.send(()).expect("it goes on");
         let witness = within("all messages", witness).await.expect("a witness that is fine");
         publishing.await.expect("published");
-        // It stays, and answers its heartbeats.
+        // The witness stays connected, and answers its heartbeats.
         let witness = tokio::spawn(witness.stay());
         let gauges = [
             ("roomcast_connections", 1),
@@ -113,7 +114,7 @@ async fn until(site: &TestServer, what: &str, mut condition: impl AsyncFnMut() -
 }
 
 impl Process {
-    /// Open files.
+    /// The number of open files.
     fn files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("a process").count()
     }
@@ -126,16 +127,16 @@ impl Process {
     }
 }
 
-/// Everything that comes until the server ends the connection.
+/// Reads until the server closes or resets the connection.
 async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
     let read = stream.read_to_end(&mut rest);
-    // A reset is an end too.
+    // A reset counts as an end.
     let _ = timeout(DEADLINE, read).await.expect("the server ends the connection");
     rest
 }
 
-/// A WebSocket of Engine.IO 4 whose frames are written by hand.
+/// Connects a WebSocket (Engine.IO 4) on which tests write raw frames.
 async fn websocket(site: &TestServer) -> TcpStream {
     let mut stream = TcpStream::connect(site.addr).await.expect("connected");
     let head = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: localhost\r\n\
@@ -148,7 +149,7 @@ async fn websocket(site: &TestServer) -> TcpStream {
     stream
 }
 
-/// A frame as a client sends it: its first byte, and masked bytes.
+/// A client's frame: `first` is its first byte (FIN and opcode); the payload is masked.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [1, 2, 3, 4];
     let mut frame = vec![first];

@@ -1,4 +1,4 @@
-//! Under which host names a server answers: DNS rebinding, `HOSTS`, and proxies.
+//! The host names under which a server answers: DNS rebinding, `HOSTS`, and proxies.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -45,7 +45,7 @@ const PUBLIC: [&str; 8] = [
 ];
 const ADMIN: [&str; 4] = ["GET /livez", "GET /readyz", "GET /status", "GET /metrics"];
 
-/// The whole answer to a request with this head, which ends after it.
+/// The whole response to a request with this head, on a connection that closes after it.
 async fn ask(addr: SocketAddr, head: &str) -> String {
     let mut stream = TcpStream::connect(addr).await.expect("connected");
     let head = format!("{head}\r\nconnection: close\r\n\r\n");
@@ -55,7 +55,7 @@ async fn ask(addr: SocketAddr, head: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// The first line of the answer to a request under a name of our own.
+/// The status line of the response to a request for the host `localhost`.
 async fn status_line(addr: SocketAddr, request: &str) -> String {
     let stream = TcpStream::connect(addr).await.expect("connected");
     let mut stream = BufReader::new(stream);
@@ -74,7 +74,7 @@ fn is_refused(answer: &str) -> bool {
     answer.starts_with("HTTP/1.1 421 ")
 }
 
-/// A server that all interfaces reach, with a Redis that is not its own.
+/// A server that listens on all interfaces, with an external Redis.
 async fn start_open(change: impl FnOnce(&mut Settings)) -> (std::sync::Arc<TestServer>, Redis) {
     let [redis] = free_ports();
     let source = Redis::start(redis.port()).await;
@@ -93,7 +93,7 @@ fn local(addr: SocketAddr) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn a_foreign_name_that_leads_here_reads_nothing() {
+async fn requests_for_a_foreign_host_are_refused() {
     let site =
         TestServer::start_with(|settings| settings.publish_token = Some("token".into())).await;
     let listeners = [(site.addr, &PUBLIC[..]), (site.admin, &ADMIN)];
@@ -125,7 +125,7 @@ async fn a_foreign_name_that_leads_here_reads_nothing() {
 }
 
 #[tokio::test]
-async fn every_name_in_a_request_counts_and_none_is_needed() {
+async fn every_host_name_in_a_request_is_checked_and_none_is_required() {
     let site = TestServer::start().await;
     for head in [
         "GET http://evil.example/livez HTTP/1.1\r\nhost: localhost",
@@ -164,7 +164,7 @@ async fn hosts_adds_names() {
 }
 
 #[tokio::test]
-async fn elsewhere_every_name_is_answered_until_hosts_is_set() {
+async fn with_all_interfaces_and_an_external_redis_any_host_is_answered_unless_hosts_is_set() {
     let (site, _redis) = start_open(|_| ()).await;
     for host in OWN.iter().chain(&FOREIGN) {
         assert!(!is_refused(&ask_under(local(site.addr), "GET /livez", host).await), "{host}");
@@ -173,7 +173,7 @@ async fn elsewhere_every_name_is_answered_until_hosts_is_set() {
     let (site, _redis) = start_open(|settings| settings.hosts = Some("app.example".into())).await;
     for addr in [site.addr, site.admin].map(local) {
         assert!(is_refused(&ask_under(addr, "GET /livez", "evil.example").await));
-        // What probes and Prometheus ask for: an address.
+        // Probes and Prometheus send an IP address as the host.
         for host in ["app.example", "10.1.2.3:8081", "localhost"] {
             let answer = ask_under(addr, "GET /livez", host).await;
             assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
@@ -186,13 +186,13 @@ async fn each_listener_has_its_own_rule() {
     let (site, _redis) = start_open(|settings| settings.admin_addr = "127.0.0.1:0".into()).await;
     assert!(!is_refused(&ask_under(local(site.addr), "GET /livez", "evil.example").await));
     assert!(is_refused(&ask_under(site.admin, "GET /status", "evil.example").await));
-    // The embedded broker is for this machine, whoever reaches the page.
+    // With the embedded broker the rule holds on all interfaces too.
     let site = TestServer::start_with(|settings| settings.http_addr = "0.0.0.0:0".into()).await;
     assert!(is_refused(&ask_under(local(site.addr), "GET /", "evil.example").await));
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_says_which_name_was_asked_for() {
+async fn the_forwarded_host_of_a_trusted_proxy_is_checked() {
     let site = TestServer::start_with(|settings| {
         settings.hosts = Some("app.example".into());
         settings.trusted_proxies = Some("127.0.0.1".into());
@@ -204,7 +204,7 @@ async fn a_trusted_proxy_says_which_name_was_asked_for() {
         ("upstream", "app.example", true),
         ("127.0.0.1:8080", "evil.example", false),
         ("127.0.0.1:8080", "app.example, evil.example", false),
-        // A page can send this header as well.
+        // A script in a page can set `x-forwarded-host` too, so `host` must be allowed as well.
         ("evil.example", "app.example", false),
         ("evil.example:8080", "localhost", false),
     ] {

@@ -1,4 +1,4 @@
-//! What is too much is refused with words.
+//! Limits: what exceeds one is refused, and the answer names the setting or the reason.
 
 use roomcast::config::Settings;
 use serde_json::json;
@@ -11,7 +11,7 @@ use tokio::{
 use crate::support::{Client, Polling, TestServer, request, within};
 
 #[tokio::test]
-async fn a_connection_too_many_is_answered_503() {
+async fn a_connection_over_the_limit_is_answered_503() {
     let site = TestServer::start_with(|settings| settings.max_connections = Some("2".into())).await;
     let first = Client::connect(&site).await;
     let _second = Client::connect(&site).await;
@@ -40,7 +40,7 @@ async fn a_burst_of_connections_does_not_get_past_the_limit() {
 }
 
 #[tokio::test]
-async fn polling_sessions_are_bounded_also_over_one_connection() {
+async fn polling_sessions_count_as_connections() {
     let site = TestServer::start_with(|settings| settings.max_connections = Some("3".into())).await;
     let path = "/socket.io/?EIO=4&transport=polling";
     for _ in 0..3 {
@@ -52,7 +52,7 @@ async fn polling_sessions_are_bounded_also_over_one_connection() {
 }
 
 #[tokio::test]
-async fn an_address_has_as_many_connections_as_it_may() {
+async fn connections_per_address_are_limited() {
     let change = |settings: &mut Settings| settings.max_connections_per_address = Some("2".into());
     let site = TestServer::start_with(change).await;
     let first = Client::connect(&site).await;
@@ -62,10 +62,10 @@ async fn an_address_has_as_many_connections_as_it_may() {
     assert!(String::from_utf8_lossy(&text).contains("MAX_CONNECTIONS_PER_ADDRESS"));
     assert_eq!(site.metric("roomcast_refusals_total{reason=\"address\"}").await, 1);
     drop(first);
-    site.until("a seat again", async || request(site.addr, "GET", "/", "").await.0 == 200).await;
+    site.until("a free permit", async || request(site.addr, "GET", "/", "").await.0 == 200).await;
 }
 
-/// The status of a request that came through a proxy on this machine, and its connection.
+/// Sends a request as a proxy on this machine would; returns the status and the open connection.
 async fn forwarded(site: &TestServer, client: &str, path: &str, more: &str) -> (String, TcpStream) {
     let mut stream = TcpStream::connect(site.addr).await.expect("connected");
     let head = format!(
@@ -78,7 +78,7 @@ async fn forwarded(site: &TestServer, client: &str, path: &str, more: &str) -> (
 }
 
 #[tokio::test]
-async fn behind_a_trusted_proxy_each_client_is_counted_and_nobody_else_can_claim_to_be_one() {
+async fn clients_behind_a_trusted_proxy_are_counted_by_the_forwarded_address() {
     const WEBSOCKET: &str = "connection: upgrade\r\nupgrade: websocket\r\n\
         sec-websocket-version: 13\r\nsec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n";
     let site = TestServer::start_with(|settings| {
@@ -95,10 +95,10 @@ async fn behind_a_trusted_proxy_each_client_is_counted_and_nobody_else_can_claim
     assert_eq!(forwarded(&site, "8.8.8.8, 9.9.9.9", "/", "").await.0, "429");
     assert_eq!(forwarded(&site, "9.9.9.8", "/", "").await.0, "200");
     drop(socket);
-    site.until("a seat again", async || forwarded(&site, "9.9.9.9", "/", "").await.0 == "200")
+    site.until("a free permit", async || forwarded(&site, "9.9.9.9", "/", "").await.0 == "200")
         .await;
 
-    // Nobody is trusted here: what a client says about itself counts for nothing.
+    // Without a trusted proxy, `x-forwarded-for` is ignored.
     let change = |settings: &mut Settings| settings.max_connections_per_address = Some("1".into());
     let site = TestServer::start_with(change).await;
     let _first = Client::connect(&site).await;
@@ -106,7 +106,7 @@ async fn behind_a_trusted_proxy_each_client_is_counted_and_nobody_else_can_claim
 }
 
 #[tokio::test]
-async fn a_socket_is_in_as_many_rooms_as_it_may() {
+async fn rooms_per_socket_are_limited() {
     let site = TestServer::start_with(|settings| settings.max_rooms = "2".into()).await;
     let mut client = Client::connect(&site).await;
     client.join("first").await;
@@ -119,7 +119,7 @@ async fn a_socket_is_in_as_many_rooms_as_it_may() {
 }
 
 #[tokio::test]
-async fn who_sends_events_too_fast_is_refused_and_who_goes_on_is_ended() {
+async fn events_over_the_rate_limit_are_refused_and_a_flood_disconnects() {
     let site = TestServer::start_with(|settings| {
         (settings.max_events, settings.max_rooms) = ("1".into(), "5".into());
     });
@@ -140,7 +140,7 @@ async fn who_sends_events_too_fast_is_refused_and_who_goes_on_is_ended() {
     assert_eq!((&event[0], &event[1]["code"]), (&json!("error"), &json!("too_fast")));
     assert!(site.metric("roomcast_refusals_total{reason=\"too_fast\"}").await >= 2);
     assert_eq!(site.metric("roomcast_sockets").await, 1);
-    // The server may end it before all is sent.
+    // The server may close the connection before all of it is sent.
     client.flood(r#"42["leave","device01"]"#, 1000).await;
     client.rest().await;
     site.until_metric("roomcast_closes_total{reason=\"too_fast\"}", 1).await;
@@ -168,7 +168,8 @@ async fn a_message_that_is_too_large_is_refused_over_both_transports() {
         format!(r#"42["channel","{}"]"#, "x".repeat(size - frame))
     };
     const MOST: usize = 64 << 10;
-    // One that is too large is answered so; one that is far too large is not even read.
+    // A packet over the limit is answered `too_large`. The body of one over twice the limit is not
+    // read to its end.
     let polling = Polling::connect(&site).await;
     assert_eq!(polling.post(&packet(MOST)).await, 200);
     assert!(polling.poll().await.1.contains("bad_room"));
@@ -192,7 +193,7 @@ async fn a_message_that_is_too_large_is_refused_over_both_transports() {
 }
 
 #[tokio::test]
-async fn polling_packets_of_version_3_are_read_and_those_that_lie_are_refused() {
+async fn engine_io_3_payloads_are_read_and_wrong_lengths_are_refused() {
     let site = TestServer::start().await;
     let path = "/socket.io/?EIO=3&transport=polling";
     let (_, open) = request(site.addr, "GET", path, "").await;
@@ -203,14 +204,14 @@ async fn polling_packets_of_version_3_are_read_and_those_that_lie_are_refused() 
     let body = format!("{}:{join}1:2", join.encode_utf16().count());
     assert_eq!(request(site.addr, "POST", &session, &body).await.0, 200);
     site.until_metric("roomcast_members", 1).await;
-    // The length ends inside a character: the engine itself would never come to an end with it.
+    // The length ends inside a character: engineioxide's own parser would loop forever.
     assert_eq!(request(site.addr, "POST", &session, "2:4\u{1f600}xyz").await.0, 400);
-    // The engine itself would need minutes for these.
+    // engineioxide's own parser would need minutes for this many packets.
     assert_eq!(request(site.addr, "POST", &session, &"1:2".repeat(300_000)).await.0, 413);
 }
 
 #[tokio::test]
-async fn requests_have_bounds() {
+async fn bodies_and_heads_of_requests_are_limited() {
     let site = TestServer::start().await;
     let path = "/socket.io/?EIO=4&transport=polling";
     let (_, open) = request(site.addr, "GET", path, "").await;
@@ -220,7 +221,7 @@ async fn requests_have_bounds() {
 
     let mut stream = TcpStream::connect(site.addr).await.expect("connected");
     let head = format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "x".repeat(64 << 10));
-    // The server may answer and close before all of it is sent.
+    // The server may answer and close the connection before all of it is sent.
     let _ = stream.write_all(head.as_bytes()).await;
     let mut answer = [0; 12];
     within("an answer", stream.read_exact(&mut answer)).await.expect("an answer");
@@ -228,7 +229,7 @@ async fn requests_have_bounds() {
 }
 
 #[tokio::test]
-async fn what_is_no_session_or_no_upgrade_is_refused() {
+async fn bad_engine_io_requests_are_refused() {
     let site = TestServer::start().await;
     for (path, status) in [
         ("/socket.io/", 400),

@@ -1,4 +1,4 @@
-//! Many clients at once, and none of them well-behaved.
+//! Many clients at once that connect, join, leave and reset at any moment.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
@@ -11,7 +11,7 @@ use tokio::{
 use crate::support::{Client, TestServer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_join_is_lost_that_comes_the_instant_a_client_is_connected() {
+async fn a_join_sent_right_after_connecting_is_not_lost() {
     const CLIENTS: usize = 2000;
     let site = TestServer::start().await;
     let mut joining = JoinSet::new();
@@ -34,14 +34,14 @@ async fn no_join_is_lost_that_comes_the_instant_a_client_is_connected() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_left_of_clients_that_go_at_any_moment() {
+async fn clients_that_disconnect_at_any_moment_leave_nothing_behind() {
     const CLIENTS: u64 = 4000;
     const AT_ONCE: usize = 64;
     let site = TestServer::start_with(|settings| settings.history = "0".into()).await;
     let mut running = JoinSet::new();
     for seed in 0..CLIENTS {
         if running.len() == AT_ONCE {
-            running.join_next().await.expect("one of many").expect("no panic");
+            running.join_next().await.expect("a running task").expect("no panic");
         }
         let (own, random) = (site.clone(), StdRng::seed_from_u64(seed));
         running.spawn(async move { come_and_go(&own, random).await });
@@ -64,20 +64,20 @@ async fn nothing_is_left_of_clients_that_go_at_any_moment() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_left_of_clients_that_reset_before_the_first_packet() {
+async fn clients_that_reset_before_the_first_packet_leave_nothing_behind() {
     const CLIENTS: usize = 1000;
     let site = TestServer::start().await;
     let mut running = JoinSet::new();
     for _ in 0..CLIENTS {
         let site = site.clone();
         running.spawn(async move {
-            // Engine.IO 3: the server connects such a client to the namespace by itself.
+            // With Engine.IO 3 the server connects the client to the namespace by itself.
             let mut stream = TcpStream::connect(site.addr).await.expect("connected");
             let head = "GET /socket.io/?EIO=3&transport=websocket HTTP/1.1\r\nhost: localhost\r\n\
                         connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
                         sec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n";
             stream.write_all(head.as_bytes()).await.expect("sent");
-            stream.set_zero_linger().expect("a reset instead of an end");
+            stream.set_zero_linger().expect("a reset instead of FIN");
         });
         if running.len() == 32 {
             running.join_next().await;
@@ -90,9 +90,9 @@ async fn nothing_is_left_of_clients_that_reset_before_the_first_packet() {
     site.until_metric("roomcast_sessions{transport=\"websocket\"}", 0).await;
 }
 
-/// A join with `since` after a leave, again and again, while messages pour in.
+/// A client leaves and joins with `since` again and again while messages are published.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leaving_and_coming_back_under_load_doubles_nothing_and_loses_nothing() {
+async fn leaving_and_rejoining_under_load_misses_and_doubles_nothing() {
     const CROWD: usize = 300;
     const ROUNDS: usize = 100;
     let site = TestServer::start_with(|settings| settings.history = "2000".into()).await;
@@ -121,7 +121,7 @@ async fn leaving_and_coming_back_under_load_doubles_nothing_and_loses_nothing() 
             position["offset"] = offset.into();
         }
         client.ask(json!(["leave", "device01"])).await;
-        // What came before the answer is ours, nothing comes after it.
+        // Messages that arrived before the answer count. None may arrive after it.
         for event in client.arrived() {
             position["offset"] = event[2]["offset"].clone();
         }
@@ -133,7 +133,7 @@ async fn leaving_and_coming_back_under_load_doubles_nothing_and_loses_nothing() 
     site.stop();
 }
 
-/// Goes, politely or not, after any step.
+/// Connects, and drops the connection after a random number of steps, with or without a close.
 async fn come_and_go(site: &TestServer, mut random: StdRng) {
     let steps = random.random_range(0..6);
     let mut client = Client::open(TcpSocket::new_v4().expect("a socket"), site).await;
@@ -141,7 +141,8 @@ async fn come_and_go(site: &TestServer, mut random: StdRng) {
         match step {
             0 => drop(client.packet().await),
             1 => client.send("40").await,
-            // May come before the server has connected us: then it has to end us, no more.
+            // Without this read the join may reach the server before it has answered CONNECT. Then
+            // the server only has to end the connection.
             2 if random.random() => drop(client.packet().await),
             2 => {}
             3 => {

@@ -1,7 +1,7 @@
-//! What Roomcast promises, each told by a test against a real server on a free port.
+//! What Roomcast promises: each promise is tested against a real server on a free port.
 //!
-//! Rust alone is enough: messages come through the embedded broker, over TCP like any Redis'.
-//! Tests wait for events, with a deadline that is only reached when something is wrong.
+//! These tests need only Rust: the embedded broker publishes, over TCP like any Redis.
+//! Tests wait for events, with a deadline that only a failure reaches.
 
 mod acme;
 mod acme_dns;

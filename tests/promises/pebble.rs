@@ -1,4 +1,5 @@
-//! A CA of one's own: Pebble, its DNS, and a proxy before it that counts and refuses.
+//! A CA for tests: Pebble, its DNS server, and a proxy in front that counts requests and injects
+//! faults.
 
 use std::{
     convert::Infallible,
@@ -42,22 +43,22 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::support::{LOOK_EVERY, free_ports, within};
 
 pub const HOST: &str = "rt.example.com";
-/// All names of the certificate.
+/// All host names of the certificate.
 const HOSTS: &str = "rt.example.com,www.example.com";
-/// Where Pebble says where all else is, takes orders and registers accounts.
+/// Pebble's paths: the directory, new orders and new accounts.
 const DIRECTORY: &str = "/dir";
 pub const NEW_ORDER: &str = "/order-plz";
 const NEW_ACCOUNT: &str = "/sign-me-up";
-/// Where the proxy says when to renew.
+/// The proxy's path for ACME renewal information.
 const RENEWAL: &str = "/renewal/";
 const LOCAL: &str = "127.0.0.1";
 const WHOLE: &[u8] = b"whole\n";
 
-/// How Pebble and the proxy before it behave.
+/// How Pebble behaves.
 pub struct Behaviour {
-    /// Seconds that certificates hold.
+    /// Validity of certificates in seconds.
     pub validity: u64,
-    /// How many of a hundred nonces are refused.
+    /// Percentage of nonces that are rejected.
     pub refused_nonces: u8,
 }
 
@@ -67,29 +68,29 @@ impl Default for Behaviour {
     }
 }
 
-/// What the proxy does with requests.
+/// What the proxy does instead of passing requests on.
 #[derive(Clone, Default)]
 pub struct Fault {
     /// Answers this instead of asking Pebble.
     pub answer: Option<Answer>,
-    /// Suggests when to renew, which Pebble 2.4 does not: from when to when, since the Unix epoch.
+    /// The renewal window that the proxy suggests, because Pebble 2.4 suggests none: start and end,
+    /// in seconds since the Unix epoch.
     pub suggestion: Option<(u64, u64)>,
-    /// Refuses orders that replace a certificate.
+    /// Rejects orders that name a certificate to replace.
     pub no_replacements: bool,
 }
 
-/// Instead of Pebble's.
+/// An answer in place of Pebble's.
 #[derive(Clone)]
 pub struct Answer {
-    /// What it answers so; all, if empty.
+    /// The path to answer this way; all paths if empty.
     pub path: &'static str,
     pub status: u16,
-    /// Its headers and its body.
     pub headers: Vec<(&'static str, String)>,
     pub body: &'static str,
 }
 
-/// Pebble behind the proxy, both on free ports of this machine, gone with this value.
+/// Pebble behind the proxy, both on free ports of this machine, stopped on drop.
 pub struct Ca {
     pub folder: PathBuf,
     pebble: Command,
@@ -97,10 +98,10 @@ pub struct Ca {
     forward: Arc<Forward>,
     proxy: SocketAddr,
     management: SocketAddr,
-    /// The name server that the CA asks, and where it is told what to answer.
+    /// The name server that the CA asks, and its management interface.
     pub dns: SocketAddr,
     pub names: SocketAddr,
-    /// Where the CA looks for the host.
+    /// The addresses at which the CA validates challenges: HTTP-01, and below TLS-ALPN-01.
     http: SocketAddr,
     https: SocketAddr,
     listening: Option<DropGuard>,
@@ -188,15 +189,15 @@ impl Ca {
         ca
     }
 
-    /// Refuses connections from now on.
+    /// Refuses connections until `pick_up`.
     pub fn hang_up(&mut self) {
         self.listening = None;
     }
 
-    /// Takes connections again.
+    /// Accepts connections again.
     pub async fn pick_up(&mut self) {
         let proxy = self.proxy;
-        // The listener before goes away with its task.
+        // The previous listener frees the port when its task ends.
         let listener = within("the port", async {
             loop {
                 match TcpListener::bind(proxy).await {
@@ -211,12 +212,12 @@ impl Ca {
         self.listening = Some(stop.drop_guard());
     }
 
-    /// Lets all requests wait, or no more.
+    /// Holds back the answers to all requests, or releases them.
     pub fn hold(&self, held: bool) {
         self.forward.held.send_replace(held);
     }
 
-    /// Ends Pebble and starts it again: it remembers nothing, and has another root.
+    /// Restarts Pebble: all accounts and orders are lost, and it has a new root.
     pub async fn forget(&mut self) {
         let _ = self.children[1].kill();
         let _ = self.children[1].wait();
@@ -235,7 +236,7 @@ impl Ca {
         settings.cert_dir = path("certs");
     }
 
-    /// The same as environment variables.
+    /// The settings as environment variables.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let mut settings = Settings::default();
         self.settings(&mut settings);
@@ -253,18 +254,18 @@ impl Ca {
         self.folder.join("certs")
     }
 
-    /// How many whole records of a kind the store has.
+    /// The number of whole records of a kind in the store.
     pub fn stored(&self, kind: &str) -> usize {
         self.records(kind).len()
     }
 
-    /// The newest of them.
+    /// The text of the newest whole record of a kind.
     pub fn read(&self, kind: &str) -> String {
-        // It may have given way to a newer one.
+        // A newer record may have replaced it meanwhile.
         std::fs::read_to_string(self.path(kind)).unwrap_or_default()
     }
 
-    /// Where that is.
+    /// The path of the newest whole record of a kind.
     pub fn path(&self, kind: &str) -> PathBuf {
         self.records(kind).into_iter().max().expect("a record")
     }
@@ -272,7 +273,7 @@ impl Ca {
     fn records(&self, kind: &str) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.store()).into_iter().flatten().flatten();
         let of_kind = |entry: &DirEntry| entry.file_name().to_string_lossy().starts_with(kind);
-        // The last line of a record says that it is whole.
+        // The last line of a record marks it as whole.
         let whole = |path: &PathBuf| std::fs::read(path).is_ok_and(|all| all.ends_with(WHOLE));
         entries.filter(of_kind).map(|entry| entry.path()).filter(whole).collect()
     }
@@ -289,28 +290,28 @@ impl Ca {
         self.forward.counts.registrations.load(Ordering::SeqCst)
     }
 
-    /// The certificates that it was asked about, and those that orders replace.
+    /// The certificates whose renewal information was requested, and those that orders replace.
     pub fn renewals(&self) -> (Vec<String>, Vec<String>) {
         let of = |names: &Mutex<Vec<String>>| names.lock().expect("unpoisoned").clone();
         (of(&self.forward.asked), of(&self.forward.replaced))
     }
 
-    /// Suggests to renew within a time.
+    /// Suggests a renewal window, in seconds since the Unix epoch.
     pub fn suggest(&self, from: u64, to: u64) {
         self.forward.fault.lock().expect("unpoisoned").suggestion = Some((from, to));
     }
 
-    /// Takes no orders that replace a certificate.
+    /// Rejects orders that name a certificate to replace.
     pub fn refuse_replacements(&self) {
         self.forward.fault.lock().expect("unpoisoned").no_replacements = true;
     }
 
-    /// Answers everything so.
+    /// Answers all requests with this.
     pub fn answer(&self, status: u16, body: &'static str) {
         self.answer_at("", status, vec![], body);
     }
 
-    /// Answers one path so.
+    /// Answers requests for one path with this.
     pub fn answer_at(
         &self,
         path: &'static str,
@@ -322,7 +323,7 @@ impl Ca {
         self.forward.fault.lock().expect("unpoisoned").answer = answer;
     }
 
-    /// Asks Pebble again.
+    /// Passes requests on to Pebble again.
     pub fn recover(&self) {
         self.forward.fault.lock().expect("unpoisoned").answer = None;
     }
@@ -337,7 +338,7 @@ impl Ca {
         std::fs::write(newest, format!("{record}\n{whole}")).expect("written");
     }
 
-    /// The serial number that a handshake shows.
+    /// The serial number of the certificate that a handshake presents.
     pub async fn serial(&self) -> String {
         let stream = self.connect().await.expect("TLS");
         let chain = stream.get_ref().1.peer_certificates().expect("a certificate");
@@ -345,7 +346,7 @@ impl Ca {
         format!("{:x}", leaf.serial)
     }
 
-    /// A TLS connection to the host that trusts what Pebble has issued.
+    /// A TLS connection to the host that trusts only Pebble's root.
     pub async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.management).await?;
         let name = ServerName::try_from(LOCAL).expect("an address");
@@ -376,7 +377,7 @@ impl Drop for Ca {
     }
 }
 
-/// Waits until a condition holds that nobody tells about.
+/// Polls a condition until it holds.
 pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     let mut looks = interval(LOOK_EVERY);
     within(what, async {
@@ -389,7 +390,7 @@ pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
 
 struct Forward {
     pebble: SocketAddr,
-    /// The proxy's own.
+    /// The proxy's URL.
     url: String,
     acceptor: TlsAcceptor,
     connector: TlsConnector,
@@ -475,7 +476,7 @@ impl Forward {
     }
 }
 
-/// The certificate that an order says it replaces.
+/// The certificate that an order names in `replaces`.
 fn replaces(signed: &[u8]) -> Option<String> {
     let signed: Value = serde_json::from_slice(signed).ok()?;
     let order = BASE64_URL_SAFE_NO_PAD.decode(signed["payload"].as_str()?).ok()?;
@@ -493,7 +494,7 @@ async fn ask(
     (head, body.collect().await.expect("a body").to_bytes())
 }
 
-/// A root, and a certificate for what runs on this machine.
+/// Creates a root and a certificate for the proxy and Pebble on this machine.
 fn certificates(folder: &Path) -> (TlsAcceptor, TlsConnector) {
     let root_key = KeyPair::generate().expect("a key");
     let mut root = CertificateParams::new([]).expect("names");

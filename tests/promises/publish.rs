@@ -1,4 +1,4 @@
-//! Publishing over HTTP: what comes in here comes out of the rooms, whole, in order, or not at all.
+//! Publishing over HTTP: a message reaches its room unchanged and in order, or is refused.
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -47,7 +47,7 @@ async fn start() -> std::sync::Arc<TestServer> {
 }
 
 #[tokio::test]
-async fn what_is_posted_comes_to_the_room_byte_for_byte() {
+async fn a_posted_payload_reaches_the_room_unchanged() {
     let site = start().await;
     let mut viewer = Client::connect(&site).await;
     viewer.join("device/01 ü").await;
@@ -79,7 +79,7 @@ async fn a_thousand_messages_of_one_connection_stay_in_order() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_answered_with_what_to_do() {
+async fn bad_requests_are_refused_with_a_reason() {
     let site = start().await;
     let mut device = Device::connect(&site).await;
     let long = format!("/publish/{}", "x".repeat(257));
@@ -107,7 +107,7 @@ async fn what_is_wrong_is_answered_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn without_anybody_who_may_publish_there_is_no_such_path() {
+async fn without_a_token_setting_the_path_is_404() {
     let site = TestServer::start().await;
     for token in ["", "x"] {
         assert_eq!(Device::connect(&site).await.post("/publish/a", token, "x").await.0, 404);
@@ -115,7 +115,7 @@ async fn without_anybody_who_may_publish_there_is_no_such_path() {
 }
 
 #[tokio::test]
-async fn a_payload_over_the_bound_comes_from_neither_side_and_its_room_says_so() {
+async fn a_payload_over_the_limit_is_refused_from_http_and_becomes_a_gap_from_redis() {
     let site = TestServer::start_with(|settings| {
         settings.publish_token = Some("token".into());
         settings.max_payload = "1kB".into();
@@ -135,7 +135,7 @@ async fn a_payload_over_the_bound_comes_from_neither_side_and_its_room_says_so()
     assert_eq!((&first[0], &first[2]["offset"]), (&json!("message"), &json!(1)));
     assert_eq!(first[2]["epoch"], meta["epoch"]);
 
-    // Redis itself has no such bound.
+    // Redis accepts payloads over this limit.
     site.publish("large", &larger).await;
     site.publish("large", "after").await;
     site.publish("other", "untouched").await;
@@ -149,14 +149,14 @@ async fn a_payload_over_the_bound_comes_from_neither_side_and_its_room_says_so()
     assert_ne!(after[2]["epoch"], meta["epoch"]);
     assert_eq!(viewer.event().await[1], "untouched");
     assert_eq!(site.metric("roomcast_drops_total{reason=\"too_large\"}").await, 1);
-    // Whoever asks for what came after the first one hears that it is not all there.
+    // A join with `since` from before the dropped message is not a recovery.
     let since = json!({ "since": { "epoch": first[2]["epoch"], "offset": 1 } });
     let answer: Value = Client::connect(&site).await.ask(json!(["channel", "large", since])).await;
     assert_eq!(answer["recovered"], false, "{answer}");
 }
 
 #[tokio::test]
-async fn a_redis_that_is_away_is_told_at_once_and_one_that_is_back_is_used() {
+async fn publishing_fails_at_once_without_redis_and_works_when_it_is_back() {
     let [addr] = free_ports();
     let site = TestServer::start_without_redis(|settings| {
         settings.redishost = Some(addr.to_string());
@@ -175,21 +175,21 @@ async fn a_redis_that_is_away_is_told_at_once_and_one_that_is_back_is_used() {
     let redis = Redis::start(addr.port()).await;
     let mut viewer = Client::connect(&site).await;
     viewer.join("a").await;
-    site.until("it is taken", async || device.post("/publish/a", "token", "back").await.0 == 202)
+    site.until("accepted", async || device.post("/publish/a", "token", "back").await.0 == 202)
         .await;
     site.until("subscribed", async || site.get("/readyz").await.0 == 200).await;
     assert_eq!(device.post("/publish/a", "token", "for all").await.0, 202);
-    // What was refused has not been published.
+    // Refused messages have not been published.
     let mut heard = viewer.message().await;
     while heard == "back" {
         heard = viewer.message().await;
     }
     assert_eq!(heard, "for all");
 
-    // Lost again, with a connection that was in use; and back again, without one that is lost.
+    // An outage also fails a post over a connection that was in use. Afterwards posts work again.
     redis.stop().await;
     assert_eq!(device.post("/publish/a", "token", "lost").await.0, 503);
     let _redis = Redis::start(addr.port()).await;
-    site.until("it is taken", async || device.post("/publish/a", "token", "again").await.0 == 202)
+    site.until("accepted", async || device.post("/publish/a", "token", "again").await.0 == 202)
         .await;
 }

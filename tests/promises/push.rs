@@ -1,4 +1,5 @@
-//! Messages go past the engine, between its own frames: nobody may be able to tell.
+//! Roomcast writes messages to the socket itself, between the frames that engineioxide writes.
+//! Clients must not notice a difference.
 
 mod bytes;
 mod flood;

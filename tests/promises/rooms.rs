@@ -1,11 +1,11 @@
-//! Joining, leaving, and what members get.
+//! Joining and leaving rooms, and what members receive.
 
 use serde_json::{Value, json};
 
 use crate::support::{Client, TestServer};
 
 #[tokio::test]
-async fn a_member_gets_what_is_published_on_its_channel_and_nothing_else() {
+async fn a_member_gets_the_messages_of_its_channel_only() {
     let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     let answer = client.join("device01").await;
@@ -29,7 +29,7 @@ async fn payloads_arrive_unchanged() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_text_come_as_an_attachment() {
+async fn payloads_that_are_not_utf_8_arrive_as_attachments() {
     let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     client.join("device01").await;
@@ -39,7 +39,7 @@ async fn bytes_that_are_no_text_come_as_an_attachment() {
 }
 
 #[tokio::test]
-async fn meta_tells_each_messages_place() {
+async fn meta_adds_the_position_to_each_message() {
     let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     let answer = client.ask(json!(["channel", "device01", {"meta": true}])).await;
@@ -52,14 +52,14 @@ async fn meta_tells_each_messages_place() {
         assert_eq!(place["offset"], offset);
         assert!(place["at"].as_u64().is_some_and(|at| at > 1_700_000_000_000), "{place}");
     }
-    // Joining again without it goes on where the room is.
+    // Joining again without `meta` continues at the offset of the room.
     assert_eq!(client.join("device01").await["offset"], 3);
     site.publish("device01", "y").await;
     assert_eq!(client.event().await, json!(["message", "y"]));
 }
 
 #[tokio::test]
-async fn who_has_left_gets_nothing_more() {
+async fn a_client_that_has_left_gets_no_more_messages() {
     let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     client.join("device01").await;
@@ -75,7 +75,7 @@ async fn who_has_left_gets_nothing_more() {
 }
 
 #[tokio::test]
-async fn a_wrong_request_is_explained_and_the_socket_stays() {
+async fn bad_requests_are_explained_and_the_socket_stays() {
     let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     let cases = [
@@ -127,7 +127,7 @@ async fn a_socket_is_in_256_rooms_at_most() {
 }
 
 #[tokio::test]
-async fn hello_is_for_the_others_and_only_if_it_is_wanted() {
+async fn hello_goes_to_the_other_members_if_the_setting_is_on() {
     for hello in [true, false] {
         let site = TestServer::start_with(|settings| settings.hello = hello.to_string()).await;
         let (mut first, mut second) = (Client::connect(&site).await, Client::connect(&site).await);
@@ -160,7 +160,7 @@ async fn overlapping_patterns_deliver_once() {
 }
 
 #[tokio::test]
-async fn a_channel_that_can_be_no_room_reaches_nobody_and_is_counted() {
+async fn messages_on_channels_that_cannot_be_rooms_are_dropped_and_counted() {
     let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     client.join("?").await;
@@ -176,11 +176,11 @@ async fn a_channel_that_can_be_no_room_reaches_nobody_and_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_left_of_clients_that_leave_twice_and_come_back() {
+async fn clients_that_disconnect_twice_and_reconnect_leave_nothing_behind() {
     let site = TestServer::start().await;
     for _ in 0..100 {
         let mut client = Client::connect(&site).await;
-        // The engine may end it before all is sent.
+        // The server may close the connection before all of it is sent.
         for packet in ["41", "41", "40", r#"42["channel","device01"]"#, "1"] {
             client.flood(packet, 1).await;
         }
@@ -191,7 +191,7 @@ async fn nothing_is_left_of_clients_that_leave_twice_and_come_back() {
 }
 
 #[tokio::test]
-async fn a_client_may_leave_the_namespace_and_come_back_over_the_same_session() {
+async fn a_client_can_leave_the_namespace_and_reconnect_on_the_same_session() {
     let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     client.join("device01").await;

@@ -1,4 +1,4 @@
-//! The program's help, its errors, and what the README says about both.
+//! The help of the program, its errors about settings, and the table of settings in the README.
 
 use std::process::{Command, Output};
 
@@ -12,7 +12,7 @@ fn roomcast(args: &[&str], variables: &[(&str, &str)]) -> Output {
 }
 
 #[test]
-fn every_bad_setting_is_named_at_once_and_nothing_starts() {
+fn all_bad_settings_are_reported_together_and_nothing_starts() {
     let bad = [("HTTP_ADDR", "nowhere"), ("SLOW_AFTER", "1h"), ("REDIS_PASSWORD_FILE", "/nowhere")];
     let output = roomcast(&["--grace", "never"], &bad);
     let told = String::from_utf8_lossy(&output.stderr);
@@ -24,7 +24,7 @@ fn every_bad_setting_is_named_at_once_and_nothing_starts() {
 }
 
 #[test]
-fn a_flag_that_does_not_exist_is_answered_with_one_that_does() {
+fn an_unknown_flag_is_answered_with_a_similar_one() {
     let output = roomcast(&["--htp-addr", ":1"], &[]);
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
@@ -32,7 +32,7 @@ fn a_flag_that_does_not_exist_is_answered_with_one_that_does() {
 }
 
 #[test]
-fn a_taken_port_is_one_line_that_names_the_setting() {
+fn a_port_in_use_is_reported_in_one_line_with_its_setting() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = taken.local_addr().expect("bound").to_string();
     for name in ["HTTP_ADDR", "ADMIN_ADDR"] {
@@ -46,7 +46,7 @@ fn a_taken_port_is_one_line_that_names_the_setting() {
     }
 }
 
-/// The README's table has a row for each variable of the help, with the same default.
+/// The README's table has a row for each variable in the help, with the same default.
 #[test]
 fn the_readme_lists_every_setting() {
     let help = roomcast(&["--help"], &[("COLUMNS", "200")]);
@@ -70,7 +70,7 @@ fn the_readme_lists_every_setting() {
         let name = row.trim_start_matches("| `").split('`').next().unwrap_or_default();
         !name.is_empty() && name.chars().all(|char| char.is_ascii_uppercase() || char == '_')
     });
-    assert_eq!(settings.count(), listed, "the README's table has rows for settings that are gone");
+    assert_eq!(settings.count(), listed, "the README's table has rows for unknown settings");
 }
 
 /// The names of all variables, and their flags.
@@ -83,7 +83,7 @@ fn settings() -> Vec<(String, String)> {
     command.get_arguments().filter_map(name).collect()
 }
 
-/// Any value may be a URL with a password in it, if only by mistake.
+/// Any value may contain a URL with a password, by mistake.
 #[test]
 fn neither_help_nor_errors_show_credentials() {
     let value = "https://user:sesame@host.example/x y";
@@ -97,19 +97,19 @@ fn neither_help_nor_errors_show_credentials() {
         assert!(!told.contains("sesame"), "{args:?}: {told}");
     }
     for (name, flag) in &names {
-        // The health check looks at all settings, and does nothing where one is wrong.
+        // The health check validates all settings, and stops if one is wrong.
         let output = roomcast(&["healthcheck", flag, value], &[("ADMIN_ADDR", "127.0.0.1:1")]);
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(!told.contains("sesame"), "{name}: {told}");
     }
 }
 
-/// Settings with which the program ends at once, with exit code 1, unless it is refused before.
+/// Settings with which the program fails at once, with exit code 1, unless a setting is refused.
 const SHORT: [(&str, &str); 3] =
     [("HTTP_ADDR", "127.0.0.1:0"), ("ADMIN_ADDR", "off"), ("REDISHOST", "127.0.0.1:1")];
 
 #[test]
-fn a_misspelt_setting_is_named_and_one_that_restricts_access_refuses_the_start() {
+fn misspelt_settings_are_warned_about_and_fatal_if_they_restrict_access() {
     let publish = |variables: &[(&str, &str)]| {
         let output = roomcast(&["publish", "a", "b"], &[&SHORT[..], variables].concat());
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -130,9 +130,9 @@ fn a_misspelt_setting_is_named_and_one_that_restricts_access_refuses_the_start()
 }
 
 #[test]
-fn foreign_variables_are_not_spoken_of() {
+fn variables_of_other_programs_are_ignored() {
     let foreign = [
-        // Of machines, shells and languages.
+        // Machines, shells and languages.
         ("PATH", "/usr/bin"),
         ("HOME", "/root"),
         ("HOST", "box"),
@@ -150,7 +150,7 @@ fn foreign_variables_are_not_spoken_of() {
         ("STATIC_DIR", "/srv"),
         ("NODE_ENV", "production"),
         ("RUST_LOG", "info"),
-        // Of clouds, registries and pipelines.
+        // Clouds, registries and pipelines.
         ("GITHUB_TOKEN", "x"),
         ("CI_JOB_TOKEN", "x"),
         ("NPM_TOKEN", "x"),
@@ -161,13 +161,13 @@ fn foreign_variables_are_not_spoken_of() {
         ("AZURE_CLIENT_SECRET", "x"),
         ("CLOUDFLARE_API_TOKEN", "x"),
         ("CF_ZONE_ID", "x"),
-        // Of lego, which some of our settings are named after, and those that mean the same.
+        // lego, which gave some settings their names, and its aliases of those settings.
         ("CF_API_KEY", "x"),
         ("CF_API_EMAIL", "x"),
         ("EXEC_PROPAGATION_TIMEOUT", "60"),
         ("LEGO_EMAIL", "a@b.example"),
         ("ACME_DNS_STORAGE_PATH", "/x"),
-        // Of other programs with Redis and JWTs.
+        // Other programs with Redis and JWTs.
         ("REDIS_DB", "0"),
         ("REDIS_PORT", "6379"),
         ("REDIS_TLS", "true"),

@@ -1,5 +1,5 @@
-//! Files on a share that does not answer hold nothing up for ever. A pipe without a writer behaves like
-//! one: whoever opens it waits.
+//! Files on a network share that does not answer do not block the server for ever. A pipe without a
+//! writer behaves like such a file: opening it blocks.
 #![cfg(unix)]
 
 use std::{fs, path::PathBuf, process::Stdio};
@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::support::{Client, TestServer, within};
 
-/// A folder with a pipe in it, which is gone when the test is over.
+/// A temporary folder with a pipe, removed on drop.
 struct Share {
     folder: PathBuf,
     pipe: PathBuf,
@@ -33,7 +33,7 @@ impl Drop for Share {
 }
 
 #[tokio::test]
-async fn a_secret_or_a_certificate_that_cannot_be_read_is_named() {
+async fn a_secret_or_certificate_that_blocks_is_reported_with_its_setting() {
     let share = Share::new("settings").await;
     let pipe = share.pipe.to_str().expect("UTF-8");
     let refused = async |settings: &[(&str, &str)]| {
@@ -58,7 +58,7 @@ async fn a_secret_or_a_certificate_that_cannot_be_read_is_named() {
 }
 
 #[tokio::test]
-async fn a_history_that_cannot_be_read_does_not_hold_up_the_start_nor_the_end() {
+async fn a_history_that_blocks_delays_neither_start_nor_exit() {
     let share = Share::new("state").await;
     let folder = share.folder.display().to_string();
     let (site, process) = TestServer::start_process(&[("STATE_DIR", &folder)]).await;

@@ -1,4 +1,4 @@
-//! Signals: an orderly end is told in the log, SIGHUP has files read again and ends nothing.
+//! Signals: SIGTERM drains and logs each step, SIGHUP reads files again and closes nothing.
 #![cfg(unix)]
 
 use std::{fs, path::PathBuf};
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::support::{Client, TestServer};
 
-/// A file that is gone when the test is over.
+/// A temporary file, removed on drop.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -36,8 +36,8 @@ impl Drop for Scratch {
     }
 }
 
-/// What stands in a log, in this order.
-fn assert_told(log: &str, texts: &[&str]) {
+/// Asserts that the log contains these texts in this order.
+fn assert_logged(log: &str, texts: &[&str]) {
     let mut rest = log;
     for text in texts {
         let Some((_, after)) = rest.split_once(text) else { panic!("no `{text}` in {log}") };
@@ -46,7 +46,7 @@ fn assert_told(log: &str, texts: &[&str]) {
 }
 
 #[tokio::test]
-async fn an_orderly_end_is_told_step_by_step() {
+async fn sigterm_logs_each_step_of_the_shutdown() {
     let (site, process) = TestServer::start_process(&[]).await;
     let mut viewers = [Client::connect(&site).await, Client::connect(&site).await];
     process.signal("TERM").await;
@@ -58,13 +58,13 @@ async fn an_orderly_end_is_told_step_by_step() {
     let (code, log) = process.end().await;
     assert_eq!(code, Some(0), "{log}");
     let told = ["SIGTERM received", "draining 2 connections", "2 connections closed in", "stopped"];
-    assert_told(&log, &told);
+    assert_logged(&log, &told);
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_at_once() {
+async fn a_second_signal_ends_the_process_at_once() {
     let (site, process) = TestServer::start_process(&[("GRACE", "10m")]).await;
-    // A request whose body never comes holds up the end.
+    // A request whose body never comes delays the exit.
     let stalled = TcpStream::connect(site.addr).await.expect("connected");
     let head = b"POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n";
     stalled.writable().await.expect("writable");
@@ -75,18 +75,18 @@ async fn a_second_signal_ends_at_once() {
     process.signal("INT").await;
     let (code, log) = process.end().await;
     assert_eq!(code, Some(1), "{log}");
-    assert_told(
+    assert_logged(
         &log,
         &["SIGTERM received", "draining 1 connections", "SIGINT received, the second"],
     );
 }
 
 #[tokio::test]
-async fn a_hangup_without_anything_to_read_is_one_line() {
+async fn sighup_without_files_logs_one_line() {
     let (site, process) = TestServer::start_process(&[]).await;
     let mut viewer = Client::connect(&site).await;
     process.signal("HUP").await;
-    // What comes afterwards shows that it lives on.
+    // A message delivered afterwards shows that the server still runs.
     viewer.join("device01").await;
     site.publish("device01", "still here").await;
     assert_eq!(viewer.message().await, "still here");
@@ -96,11 +96,11 @@ async fn a_hangup_without_anything_to_read_is_one_line() {
     let (code, log) = process.end().await;
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(log.matches("SIGHUP").count(), 1, "{log}");
-    assert_told(&log, &["SIGHUP received: no certificate and no token is read from a file"]);
+    assert_logged(&log, &["SIGHUP received: no certificate and no token is read from a file"]);
 }
 
 #[tokio::test]
-async fn a_hangup_takes_new_tokens_into_use_and_keeps_the_old_ones_if_they_are_unusable() {
+async fn sighup_loads_new_tokens_and_keeps_the_old_ones_if_the_file_is_unreadable() {
     let file = Scratch::new("tokens", "old\n");
     let (site, process) = TestServer::start_process(&[("PUBLISH_TOKEN_FILE", file.path())]).await;
     let publish = async |token: &str| {
@@ -122,7 +122,7 @@ async fn a_hangup_takes_new_tokens_into_use_and_keeps_the_old_ones_if_they_are_u
     process.told("what was read before stays in use").await;
     assert_eq!(publish("new").await, 202);
     let log = process.stop().await;
-    assert_told(
+    assert_logged(
         &log,
         &["PUBLISH_TOKEN_FILE read again: changed", "PUBLISH_TOKEN_FILE: cannot read"],
     );

@@ -1,14 +1,14 @@
-//! Viewers that do not take what is theirs harm nobody else.
+//! Slow viewers: their backlog is limited, and other viewers are not affected.
 
 use serde_json::json;
 use tokio::{net::TcpSocket, task::JoinSet};
 
 use crate::support::{Client, Polling, TestServer, within};
 
-/// More than the kernel takes for who does not read, less than may wait for a viewer (4 MiB).
+/// More than the kernel buffers for a stalled client, less than a viewer's backlog limit (4 MiB).
 const MESSAGES: usize = 30;
 
-/// A client that the kernel takes little for.
+/// A client with a small receive buffer, which reads nothing unless the test does.
 async fn stalled(site: &TestServer) -> Client {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small window");
@@ -16,7 +16,7 @@ async fn stalled(site: &TestServer) -> Client {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_viewer_that_stops_reading_is_ended_and_the_others_miss_nothing() {
+async fn a_viewer_that_stops_reading_is_disconnected_and_others_miss_nothing() {
     const OTHERS: usize = 49;
     const SLOW: &str = "roomcast_closes_total{reason=\"slow\"}";
     let site = TestServer::start_with(|settings| settings.slow_after = "1s".into()).await;
@@ -45,10 +45,10 @@ async fn a_viewer_that_stops_reading_is_ended_and_the_others_miss_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_too_much_waits_for_all_the_furthest_behind_goes_first_and_nobody_else() {
+async fn over_the_total_backlog_limit_only_the_largest_backlog_is_evicted() {
     const TOTAL: u64 = 8 << 20;
-    const WAITS: &str = "roomcast_backlog_bytes";
-    const ENDED: &str = "roomcast_closes_total{reason=\"backlog\"}";
+    const BACKLOG: &str = "roomcast_backlog_bytes";
+    const EVICTED: &str = "roomcast_closes_total{reason=\"backlog\"}";
     let site = TestServer::start_with(|settings| {
         settings.backlog_total = Some("8MiB".into());
         settings.slow_after = "19s".into();
@@ -64,30 +64,30 @@ async fn when_too_much_waits_for_all_the_furthest_behind_goes_first_and_nobody_e
         slow.push(client);
     }
     let payload = "x".repeat(64 << 10);
-    // The first falls behind by far, but by less than one may; then all of them do.
+    // The first client falls far behind, within its own limit. Then all three do.
     for _ in 0..16 {
         site.publish("own0", &payload).await;
     }
-    site.until("the first is behind", async || site.metric(WAITS).await > 1 << 19).await;
+    site.until("the first is behind", async || site.metric(BACKLOG).await > 1 << 19).await;
     let mut seen = 0;
-    while site.metric(ENDED).await == 0 {
+    while site.metric(EVICTED).await == 0 {
         site.publish("all", format!("{seen}{payload}")).await;
         assert!(good.message().await.starts_with(&format!("{seen}x")));
         seen += 1;
-        assert!(site.metric(WAITS).await <= TOTAL);
+        assert!(site.metric(BACKLOG).await <= TOTAL);
     }
     assert_eq!(site.metric("roomcast_closes_total{reason=\"queue_full\"}").await, 0);
     site.until_metric("roomcast_connections", 3).await;
-    // It was the first: nobody is in its room any more.
+    // The first client was evicted: its own room has no member any more.
     site.until_metric("roomcast_members", 5).await;
     drop(slow);
-    site.until_metric(WAITS, 0).await;
+    site.until_metric(BACKLOG, 0).await;
     site.publish("all", "still there").await;
     assert_eq!(good.message().await, "still there");
 }
 
 #[tokio::test]
-async fn what_was_taken_waits_no_more_whatever_its_kind() {
+async fn messages_of_every_kind_leave_the_backlog_once_read() {
     let site = TestServer::start().await;
     let mut client = Client::connect(&site).await;
     client.join("plain").await;
@@ -109,7 +109,7 @@ async fn what_was_taken_waits_no_more_whatever_its_kind() {
 }
 
 #[tokio::test]
-async fn who_asks_without_reading_is_ended() {
+async fn a_client_that_sends_requests_without_reading_answers_is_disconnected() {
     let site = TestServer::start_with(|settings| settings.slow_after = "19s".into()).await;
     for number in 0..500 {
         site.publish(&format!("{number}{}", "r".repeat(200)), "x".repeat(200)).await;
@@ -119,11 +119,11 @@ async fn who_asks_without_reading_is_ended() {
         let answer = Client::connect(&site).await.ask(json!(["channels"])).await;
         answer["channels"].as_array().map(Vec::len)
     };
-    site.until("all are known", async || known().await == Some(500)).await;
-    // Each answer has a quarter of a megabyte; these may wait.
+    site.until("all channels are listed", async || known().await == Some(500)).await;
+    // Each answer is a quarter of a megabyte; twelve of them are within the limit.
     stalled.flood(r#"420["channels"]"#, 12).await;
     let mut before = 0;
-    site.until("it takes no more", async || {
+    site.until("the kernel buffers no more", async || {
         let waiting = site.metric("roomcast_backlog_bytes").await;
         std::mem::replace(&mut before, waiting) == waiting && waiting > 0
     })
@@ -134,7 +134,7 @@ async fn who_asks_without_reading_is_ended() {
 }
 
 #[tokio::test]
-async fn a_polling_viewer_that_is_ended_leaves_nothing_waiting() {
+async fn a_disconnected_polling_viewer_leaves_no_backlog() {
     let site = TestServer::start_with(|settings| settings.slow_after = "19s".into()).await;
     let client = Polling::connect(&site).await;
     assert_eq!(client.post(r#"42["channel","device01"]"#).await, 200);
@@ -145,18 +145,18 @@ async fn a_polling_viewer_that_is_ended_leaves_nothing_waiting() {
     }
     site.until_metric("roomcast_closes_total{reason=\"queue_full\"}", 1).await;
     site.until_metric("roomcast_backlog_bytes", 0).await;
-    // The engine does not wait for its heartbeat, either.
+    // The session ends at once, without waiting for a heartbeat.
     site.until_metric("roomcast_sessions{transport=\"polling\"}", 0).await;
 }
 
 #[tokio::test]
-async fn a_viewer_with_a_full_queue_is_ended() {
+async fn a_viewer_with_a_full_queue_is_disconnected() {
     let site = TestServer::start_with(|settings| settings.slow_after = "19s".into()).await;
     let mut stalled = stalled(&site).await;
     stalled.join("device01").await;
     let payload = "x".repeat(4096);
     let ended = async || site.metric("roomcast_closes_total{reason=\"queue_full\"}").await == 1;
-    within("ended", async {
+    within("the viewer is disconnected", async {
         while !ended().await {
             for _ in 0..100 {
                 site.publish("device01", &payload).await;
@@ -169,7 +169,7 @@ async fn a_viewer_with_a_full_queue_is_ended() {
 }
 
 #[tokio::test]
-async fn a_polling_viewer_that_no_longer_polls_is_ended_and_told_to_begin_again() {
+async fn a_viewer_that_stops_polling_loses_its_session() {
     const MORE_THAN_FIT: usize = 5000;
     let site = TestServer::start().await;
     let client = Polling::connect(&site).await;
@@ -187,14 +187,14 @@ async fn a_polling_viewer_that_no_longer_polls_is_ended_and_told_to_begin_again(
 }
 
 #[tokio::test]
-async fn bytes_that_wait_are_bounded_also_where_nobody_polls() {
-    const ROOM_FOR: u64 = 4 << 20;
+async fn the_backlog_of_a_polling_viewer_is_limited() {
+    const LIMIT: u64 = 4 << 20;
     let site = TestServer::start_with(|settings| settings.slow_after = "19s".into()).await;
     let client = Polling::connect(&site).await;
     assert_eq!(client.post(r#"42["channel","device01"]"#).await, 200);
     site.until_metric("roomcast_members", 1).await;
     let payload = "x".repeat(256 << 10);
-    for _ in 0..=ROOM_FOR / payload.len() as u64 {
+    for _ in 0..=LIMIT / payload.len() as u64 {
         site.publish("device01", &payload).await;
     }
     site.until_metric("roomcast_closes_total{reason=\"queue_full\"}", 1).await;
@@ -202,13 +202,13 @@ async fn bytes_that_wait_are_bounded_also_where_nobody_polls() {
 }
 
 #[tokio::test]
-async fn a_polling_viewer_that_takes_what_waits_is_not_ended_however_much_it_was_in_all() {
+async fn a_polling_viewer_that_keeps_up_may_receive_more_than_the_backlog_limit() {
     const MESSAGES: u64 = 24;
     let site = TestServer::start().await;
     let client = Polling::connect(&site).await;
     assert_eq!(client.post(r#"42["channel","device01"]"#).await, 200);
     site.until_metric("roomcast_members", 1).await;
-    // 6 MiB, each message between two polls, where 4 MiB may wait.
+    // 6 MiB in total, one message per poll; the backlog limit is 4 MiB.
     let payload = "x".repeat(256 << 10);
     for number in 1..=MESSAGES {
         site.publish("device01", &payload).await;

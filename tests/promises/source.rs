@@ -1,10 +1,10 @@
-//! Outages of the source: viewers are told, and metrics and log say what happened.
+//! Outages of the source: the events that viewers get, and the metrics.
 
 use serde_json::{Value, json};
 
 use crate::support::{Client, Polling, Redis, TestServer, free_ports, request};
 
-/// A server whose Redis can go away, and a viewer that has joined with `meta`.
+/// A server with an external Redis, the port of that Redis, and the Redis itself.
 async fn start() -> (std::sync::Arc<TestServer>, u16, Redis) {
     let [addr] = free_ports();
     let redis = Redis::start(addr.port()).await;
@@ -21,14 +21,14 @@ async fn with_meta(site: &TestServer, rooms: &[&str]) -> Client {
     client
 }
 
-/// The signal of an event `source`.
+/// The content of an event `source`: `up` and `since`.
 fn signal(event: &Value) -> (bool, u64) {
     assert_eq!(event[0], "source", "{event}");
     (event[1]["up"].as_bool().expect("up"), event[1]["since"].as_u64().expect("a time"))
 }
 
 #[tokio::test]
-async fn an_outage_is_told_once_a_socket_and_its_end_comes_before_the_gap() {
+async fn each_socket_gets_one_event_per_outage_and_its_end_before_the_gap() {
     let (site, port, redis) = start().await;
     let mut in_two_rooms = with_meta(&site, &["one", "two"]).await;
     let mut plain = Client::connect(&site).await;
@@ -42,7 +42,7 @@ async fn an_outage_is_told_once_a_socket_and_its_end_comes_before_the_gap() {
     assert!(!up);
     let told = polling.poll().await.1;
     assert!(told.contains(&format!(r#"42["source",{{"up":false,"since":{away}}}]"#)), "{told}");
-    // Who joins meanwhile is told after the answer, once.
+    // A client that joins during the outage gets the event once, after the answer.
     let mut late = with_meta(&site, &["one"]).await;
     assert_eq!(signal(&late.event().await), (false, away));
     late.ask(json!(["channel", "two", {"meta": true}])).await;
@@ -61,10 +61,10 @@ async fn an_outage_is_told_once_a_socket_and_its_end_comes_before_the_gap() {
     assert!(up.is_some() && up < gap, "{told}");
     site.publish("one", "again").await;
     assert_eq!(in_two_rooms.event().await[0], "message");
-    assert_eq!(plain.event().await, json!(["message", "again"]), "nothing else without meta");
+    assert_eq!(plain.event().await, json!(["message", "again"]), "only messages without meta");
     let mut new = with_meta(&site, &["one"]).await;
     site.publish("one", "still").await;
-    assert_eq!(new.event().await[0], "message", "an outage that is over is not told");
+    assert_eq!(new.event().await[0], "message", "no event about a past outage");
 }
 
 #[tokio::test]
@@ -114,11 +114,11 @@ async fn the_queue_is_reported_by_lane() {
     for name in ["messages", "messages_max", "bytes", "bytes_max", "dropped"] {
         assert_eq!(status["queue"][name], sum(name), "{name}");
     }
-    assert!(lanes.iter().all(|lane| lane["ok"] == true), "too large is not too much: {status}");
+    assert!(lanes.iter().all(|lane| lane["ok"] == true), "one drop is no overload: {status}");
 }
 
 #[tokio::test]
-async fn every_end_is_counted_under_one_reason() {
+async fn every_close_is_counted_under_one_reason() {
     let site = TestServer::start().await;
     let closes = async || {
         let (_, text) = site.get("/metrics").await;
@@ -134,42 +134,42 @@ async fn every_end_is_counted_under_one_reason() {
     let ends = async |expected: &[&str]| {
         site.until(&format!("{expected:?}"), async || closes().await == expected).await;
     };
-    // In order.
+    // A close packet.
     let mut client = Client::connect(&site).await;
     client.send("1").await;
     client.rest().await;
     ends(&["client 1"]).await;
-    // It leaves the namespace, and its connection ends without a word: once.
+    // Leaving the namespace, then a dropped connection, counts once.
     let mut client = Client::connect(&site).await;
     client.send("41").await;
     site.until_metric("roomcast_sockets", 0).await;
     drop(client);
     ends(&["client 2"]).await;
-    // Without a word.
+    // A dropped connection.
     drop(Client::connect(&site).await);
     ends(&["client 2", "transport_error 1"]).await;
-    // By polling.
+    // A close packet by polling.
     let polling = Polling::connect(&site).await;
     assert_eq!(polling.post("1").await, 200);
     ends(&["client 3", "transport_error 1"]).await;
-    // What is no packet.
+    // A malformed packet.
     let mut client = Client::connect(&site).await;
     client.send("x").await;
     client.rest().await;
     ends(&["bad_packet 1", "client 3", "transport_error 1"]).await;
-    // Before it was in the namespace.
+    // A drop before CONNECT.
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     drop(Client::open(socket, &site).await);
     ends(&["bad_packet 1", "client 3", "not_connected 1", "transport_error 1"]).await;
-    // A page is no session.
+    // A request for the page is no session, and counts nothing.
     assert_eq!(request(site.addr, "GET", "/", "").await.0, 200);
     ends(&["bad_packet 1", "client 3", "not_connected 1", "transport_error 1"]).await;
 }
 
 #[tokio::test]
-async fn a_viewer_that_is_closed_in_order_at_the_stop_is_counted_so() {
+async fn an_orderly_close_at_shutdown_is_counted_as_stop() {
     let site = TestServer::start().await;
-    // A request whose head never ends holds up the end, so that the metrics can be looked at.
+    // A request whose head never ends delays the exit, so that the metrics can still be read.
     let stalled = tokio::net::TcpStream::connect(site.addr).await.expect("connected");
     stalled.writable().await.expect("writable");
     stalled.try_write(b"GET / HTTP/1.1\r\n").expect("sent");

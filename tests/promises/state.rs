@@ -1,4 +1,4 @@
-//! STATE_DIR: a restart leaves no blank page, and claims nothing.
+//! `STATE_DIR`: a restarted server replays the history of the previous run, and claims no recovery.
 
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, TestServer};
 
-/// A folder that is gone when the test is over.
+/// The path of a temporary folder, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -62,7 +62,7 @@ async fn last(site: &TestServer) -> Value {
 }
 
 #[tokio::test]
-async fn what_was_kept_is_there_again_but_no_recovery_is_claimed() {
+async fn history_survives_a_restart_without_claiming_recovery() {
     let folder = Folder::new("restart");
     let site = folder.site().await;
     let mut client = Client::connect(&site).await;
@@ -97,7 +97,7 @@ async fn what_was_kept_is_there_again_but_no_recovery_is_claimed() {
     assert_eq!(client.attachment().await.as_ref(), [0xff, 0]);
 }
 
-/// The only line of a log that is about a record.
+/// The text of the only warning in a log.
 fn told(log: &str) -> String {
     let lines: Vec<Value> =
         log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -108,7 +108,7 @@ fn told(log: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_used_is_told_and_costs_no_more_than_the_history() {
+async fn an_unusable_record_is_logged_and_costs_only_the_history() {
     let message = json!({"epoch": "e", "offset": 1, "at": 4_000_000_000_000u64, "payload": "YQ=="});
     let line = json!({"room": "device01", "messages": [message]});
     let head = |format: u32| json!({"format": format, "instance": "x", "time": 1});
@@ -142,7 +142,7 @@ async fn a_record_that_cannot_be_used_is_told_and_costs_no_more_than_the_history
 }
 
 #[tokio::test]
-async fn a_record_that_was_not_finished_leaves_the_one_before_it() {
+async fn an_unfinished_record_leaves_the_previous_one_in_use() {
     let folder = Folder::new("unfinished");
     let site = folder.site().await;
     published(&site, "a").await;
@@ -167,13 +167,13 @@ async fn a_record_is_used_once() {
     process.end().await;
 
     let (site, process) = TestServer::start_process(&[("STATE_DIR", &state_dir)]).await;
-    assert_eq!(last(&site).await, json!([]), "the past before a crash is not the present");
+    assert_eq!(last(&site).await, json!([]), "no history after a crash");
     process.told("the run before this one").await;
     process.stop().await;
 }
 
 #[tokio::test]
-async fn a_record_says_who_has_written_it_and_when() {
+async fn a_record_names_its_instance_and_time() {
     let folder = Folder::new("head");
     let site = folder.site().await;
     published(&site, "a").await;
@@ -192,7 +192,7 @@ async fn a_record_says_who_has_written_it_and_when() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_folder_that_takes_no_records_is_told_at_the_start() {
+async fn a_folder_that_is_not_writable_is_reported_at_the_start() {
     let site = TestServer::start_with(|settings| settings.state_dir = Some("/proc".into())).await;
     let (code, status) = site.get("/status").await;
     let status: Value = serde_json::from_str(&status).expect("JSON");
@@ -201,11 +201,11 @@ async fn a_folder_that_takes_no_records_is_told_at_the_start() {
     assert!(error.contains("/proc/history-"), "{error}");
     assert_eq!(site.metric("roomcast_state_ok").await, 0);
     assert_eq!(site.metric("roomcast_state_writes_total{result=\"failed\"}").await, 1);
-    assert_eq!(site.get("/readyz").await.0, 200, "viewers are served all the same");
+    assert_eq!(site.get("/readyz").await.0, 200, "viewers are still served");
 }
 
 #[tokio::test]
-async fn what_has_become_too_old_meanwhile_is_forgotten() {
+async fn messages_older_than_the_limit_are_not_restored() {
     let folder = Folder::new("old");
     fs::create_dir_all(&folder.0).expect("a folder");
     let message = json!({"epoch": "e", "offset": 1, "at": 1, "payload": "YQ=="});
@@ -219,7 +219,7 @@ async fn what_has_become_too_old_meanwhile_is_forgotten() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_made_is_told_at_the_start() {
+async fn a_folder_that_cannot_be_created_is_an_error_at_the_start() {
     let folder = Folder::new("file");
     fs::write(&folder.0, "in its place").expect("written");
     let mut settings = Settings {

@@ -1,6 +1,6 @@
-//! Core tasks: if one of them fails, the process says so and ends.
+//! Supervision of core tasks: if one panics, the process logs it and exits with code 1.
 //!
-//! The fault that is injected is there in builds for tests alone.
+//! The injected panic exists in debug builds only.
 #![cfg(debug_assertions)]
 
 use std::fs;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::{Client, TestServer};
 
-/// Has a core task panic while a viewer is there, and looks at how the process ends.
+/// Makes a core task panic while a viewer is connected, and checks how the process ends.
 async fn fails(task: &str) {
     let name = format!("roomcast-fault-{}-{task}", std::process::id());
     let file = std::env::temp_dir().join(name);
@@ -22,7 +22,7 @@ async fn fails(task: &str) {
         ("STATE_DIR", &*state_dir),
     ];
     let (site, process) = TestServer::start_process(&settings).await;
-    // It does not answer the close of its WebSocket, which holds up the end.
+    // This viewer does not answer the close of its WebSocket, which would delay an orderly exit.
     let mut viewer = Client::connect(&site).await;
     viewer.join("device01").await;
     fs::write(&file, "").expect("written");

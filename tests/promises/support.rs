@@ -1,4 +1,4 @@
-//! A server of one's own, and a client that speaks Engine.IO 4 by hand.
+//! A server for one test, and clients of Engine.IO 4 that build their packets by hand.
 
 use std::{
     collections::VecDeque,
@@ -33,23 +33,23 @@ use tokio::{
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 use tokio_util::sync::CancellationToken;
 
-/// Only reached when something is wrong.
+/// The time limit of each wait; only a failure reaches it.
 pub const DEADLINE: Duration = Duration::from_secs(30);
-/// How often a condition is looked at that nobody tells about.
+/// How often a condition is polled.
 pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Waits for what must come.
+/// Waits for a future, and panics with `what` at the deadline.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }
 
-/// Ports for who is told theirs, and cannot tell us. They stay free until they are used:
-/// from 32768 on the kernel gives them to connections and to who asks for any.
+/// Free ports, for programs that must be given one. They are below 32768, because the kernel hands
+/// out those above for connections and for binds to port 0.
 pub fn free_ports<const COUNT: usize>() -> [SocketAddr; COUNT] {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     [(); COUNT].map(|()| {
         loop {
-            // Far from those of another run of these tests.
+            // Start far from the ports of another run of these tests.
             let first = std::process::id().wrapping_mul(499);
             let nth = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
             let addr = SocketAddr::from(([127, 0, 0, 1], 10_000 + (nth % 10_000) as u16));
@@ -65,7 +65,7 @@ pub struct TestServer {
     pub addr: SocketAddr,
     pub admin: SocketAddr,
     pub redis: RedisAddress,
-    /// Where HTTPS is, if it is served.
+    /// The address of the HTTPS listener, if there is one.
     pub https: Option<SocketAddr>,
     publisher: Mutex<Option<Publisher>>,
     stop: CancellationToken,
@@ -77,14 +77,14 @@ impl TestServer {
         Self::start_with(|_| ()).await
     }
 
-    /// Starts with settings changed, and waits until messages arrive.
+    /// Starts a server with changed settings, and waits until it is subscribed.
     pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Arc<Self> {
         let site = Self::start_without_redis(change).await;
         site.until("subscribed", async || site.get("/readyz").await.0 == 200).await;
         site
     }
 
-    /// Starts with settings changed; messages may or may not arrive.
+    /// Starts a server with changed settings, without waiting for the subscription.
     pub async fn start_without_redis(change: impl FnOnce(&mut Settings)) -> Arc<Self> {
         let mut settings = Settings {
             http_addr: "127.0.0.1:0".into(),
@@ -105,12 +105,12 @@ impl TestServer {
         Arc::new(Self { addr, admin, redis, https, publisher, stop, running })
     }
 
-    /// Starts the program itself, in a process of its own.
+    /// Starts the program in its own process.
     pub async fn start_process(settings: &[(&str, &str)]) -> (Arc<Self>, Process) {
         Self::start_process_by(&[], settings).await
     }
 
-    /// Starts it by another program, which gets its path as the last argument.
+    /// Starts the program through another one, which gets its path as the last argument.
     pub async fn start_process_by(by: &[&str], settings: &[(&str, &str)]) -> (Arc<Self>, Process) {
         let words = [by, &[env!("CARGO_BIN_EXE_roomcast")]].concat();
         let mut child = Command::new(words[0])
@@ -147,7 +147,7 @@ impl TestServer {
             if killed.run_until_cancelled(child.wait()).await.is_none() {
                 child.kill().await.expect("killed");
             }
-            // Not every test wants to know.
+            // Not every test waits for the exit code.
             let _ = tell.send(child.wait().await.expect("it has ended"));
         });
         let (publisher, https) = (Mutex::default(), None);
@@ -161,7 +161,7 @@ impl TestServer {
         self.try_publish(channel, payload).await.expect("published");
     }
 
-    /// Publishes, if the broker is there, and returns how many subscribers it counted.
+    /// Publishes, and returns how many subscribers the broker counted; fails without a broker.
     pub async fn try_publish(
         &self,
         channel: &str,
@@ -175,7 +175,7 @@ impl TestServer {
         publisher.publish(channel, payload.as_ref()).await
     }
 
-    /// Where the broker listens.
+    /// The address of the broker, unless it is a Unix socket.
     pub fn redis_addr(&self) -> Option<SocketAddr> {
         let Transport::Tcp { port, .. } = &self.redis.transport else { return None };
         Some(([127, 0, 0, 1], *port).into())
@@ -193,31 +193,31 @@ impl TestServer {
         command.query_async(&mut connection).await.expect("a number")
     }
 
-    /// Cuts the server's subscription.
+    /// Makes the broker close the server's subscription.
     pub async fn kill_subscription(&self) {
         assert_eq!(self.command(&[b"CLIENT", b"KILL", b"TYPE", b"pubsub"]).await, 1);
     }
 
-    /// GETs a path of the admin listener.
+    /// Sends a GET request to the admin listener.
     pub async fn get(&self, path: &str) -> (u16, String) {
         let (status, body) = request(self.admin, "GET", path, "").await;
         (status, String::from_utf8(body.to_vec()).expect("UTF-8"))
     }
 
-    /// One series of `/metrics`, by its full name.
+    /// The value of one series of `/metrics`, by its full name.
     pub async fn metric(&self, series: &str) -> u64 {
         let (_, text) = self.get("/metrics").await;
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no {series} in {text}")).parse().expect("a whole number")
     }
 
-    /// Waits until a series has a value.
+    /// Waits until a series has this value.
     pub async fn until_metric(&self, series: &str, value: u64) {
         self.until(&format!("{series} is {value}"), async || self.metric(series).await == value)
             .await;
     }
 
-    /// Waits until a condition holds that nobody tells about.
+    /// Polls a condition until it holds.
     pub async fn until(&self, what: &str, mut condition: impl AsyncFnMut() -> bool) {
         let mut looks = interval(LOOK_EVERY);
         within(what, async {
@@ -228,12 +228,12 @@ impl TestServer {
         .await;
     }
 
-    /// Asks the server to stop.
+    /// Begins the shutdown of the server.
     pub fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// Whether it has stopped.
+    /// Whether the server has stopped.
     pub fn is_over(&self) -> bool {
         self.running.is_finished()
     }
@@ -249,7 +249,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Sends it a signal, by its name.
+    /// Sends the process a signal, by name (`TERM`).
     pub async fn signal(&self, name: &str) {
         let mut kill = Command::new("kill");
         let sent =
@@ -257,20 +257,20 @@ impl Process {
         assert!(sent.success(), "no such process");
     }
 
-    /// Waits until its log says this.
+    /// Waits until the log contains this text.
     pub async fn told(&self, text: &str) {
         let mut lines = self.lines.clone();
         let told = within(text, lines.wait_for(|lines| lines.contains(text))).await;
         assert!(told.is_ok(), "no `{text}` in {}", self.lines.borrow().clone());
     }
 
-    /// Waits until it has ended by itself, and returns its exit code and what it has logged.
+    /// Waits until the process has exited by itself; returns its exit code and its log.
     pub async fn end(self) -> (Option<i32>, String) {
         let status = within("the end of the process", self.status).await.expect("a status");
         (status.code(), within("the end of its log", self.log).await.expect("a log"))
     }
 
-    /// Ends it, and returns what it has logged.
+    /// Kills the process, and returns its log.
     pub async fn stop(self) -> String {
         self.stop.cancel();
         within("the end of its log", self.log).await.expect("a log")
@@ -283,7 +283,7 @@ impl Drop for TestServer {
     }
 }
 
-/// A Redis of one's own, which can go away.
+/// An embedded broker beside the server, which a test can stop and start again.
 pub struct Redis {
     stop: CancellationToken,
     running: JoinHandle<()>,
@@ -303,7 +303,7 @@ impl Redis {
     }
 }
 
-/// One HTTP request on a connection of its own.
+/// Sends one HTTP request on a new connection; returns the status and the body.
 pub async fn request(addr: SocketAddr, method: &str, path: &str, body: &str) -> (u16, Bytes) {
     let stream = TcpStream::connect(addr).await.expect("connected");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
@@ -315,16 +315,16 @@ pub async fn request(addr: SocketAddr, method: &str, path: &str, body: &str) -> 
     (status, response.into_body().collect().await.expect("a body").to_bytes())
 }
 
-/// A Socket.IO client that polls.
+/// A Socket.IO client over polling.
 pub struct Polling {
     addr: SocketAddr,
-    /// With its sid.
+    /// The path of its requests, with its sid.
     pub path: String,
 }
 
 impl Polling {
-    /// Connects to the namespace, and answers the heartbeat that comes at once: the next poll
-    /// waits for a message.
+    /// Connects to the namespace, and answers the heartbeat that comes at once, so that the next
+    /// poll waits for a message.
     pub async fn connect(site: &TestServer) -> Self {
         let addr = site.addr;
         let path = "/socket.io/?EIO=4&transport=polling";
@@ -354,10 +354,10 @@ impl Polling {
 /// A Socket.IO client over a WebSocket.
 pub struct Client<S = TcpStream> {
     socket: WebSocketStream<S>,
-    /// Events that came while something else was awaited.
+    /// Events that arrived while the test waited for something else.
     events: VecDeque<Value>,
     asked: u64,
-    /// The server has ended the WebSocket in due form.
+    /// Whether the server has sent a close frame.
     pub closed: bool,
 }
 
@@ -367,14 +367,14 @@ impl Client {
         Self::connect_over(TcpSocket::new_v4().expect("a socket"), site).await
     }
 
-    /// Connects over a socket with options of its own.
+    /// Connects to the namespace over a socket whose options the test has set.
     pub async fn connect_over(socket: TcpSocket, site: &TestServer) -> Self {
         let mut client = Self::open(socket, site).await;
         client.enter().await;
         client
     }
 
-    /// The WebSocket alone.
+    /// Opens the WebSocket without connecting to the namespace.
     pub async fn open(socket: TcpSocket, site: &TestServer) -> Self {
         let stream = within("TCP", socket.connect(site.addr)).await.expect("connected");
         Self::upgrade(stream).await
@@ -382,7 +382,7 @@ impl Client {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// The WebSocket alone, over a stream that is there.
+    /// Opens the WebSocket over an existing stream.
     pub async fn upgrade(stream: S) -> Self {
         let url = "ws://localhost/socket.io/?EIO=4&transport=websocket";
         let (socket, _) = within("WebSocket", client_async(url, stream)).await.expect("upgraded");
@@ -400,7 +400,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         within("sent", self.socket.send(Message::text(packet))).await.expect("sent");
     }
 
-    /// Sends a packet again and again, as long as the server takes it.
+    /// Sends a packet `times` times, or until the server has closed the connection.
     pub async fn flood(&mut self, packet: &str, times: usize) {
         for _ in 0..times {
             if within("sent", self.socket.send(Message::text(packet))).await.is_err() {
@@ -409,7 +409,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// Emits an event without asking for an answer.
+    /// Emits an event without requesting an acknowledgement.
     pub async fn emit(&mut self, event: Value) {
         self.send(&format!("42{event}")).await;
     }
@@ -448,12 +448,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// The events that came while something else was awaited.
+    /// Takes the events that arrived while the test waited for something else.
     pub fn arrived(&mut self) -> Vec<Value> {
         self.events.drain(..).collect()
     }
 
-    /// The next event `message`'s payload.
+    /// The payload of the next event `message`.
     pub async fn message(&mut self) -> String {
         let event = self.event().await;
         assert_eq!(event[0], "message", "{event}");
@@ -468,12 +468,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// The next packet that is no heartbeat.
+    /// The next packet that is no heartbeat. Heartbeats are answered.
     pub async fn packet(&mut self) -> String {
         within("a packet", self.next()).await.expect("a packet before the end")
     }
 
-    /// Waits for the end, and returns the messages before it.
+    /// Reads until the connection ends, and returns the messages before that.
     pub async fn rest(&mut self) -> Vec<String> {
         within("the end", async {
             while let Some(packet) = self.next().await {
@@ -485,7 +485,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.events.drain(..).filter_map(payload).collect()
     }
 
-    /// Answers heartbeats for as long as the server likes.
+    /// Answers heartbeats until the connection ends.
     pub async fn stay(mut self) {
         while self.next().await.is_some() {}
     }
@@ -508,7 +508,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     fn keep(&mut self, packet: &str) {
-        // 45…- announces attachments, 1 is the engine's farewell.
+        // `45…-` announces attachments; `1` is the close packet of Engine.IO.
         if let Some(event) = packet.strip_prefix("42") {
             self.events.push_back(serde_json::from_str(event).expect("JSON"));
         }

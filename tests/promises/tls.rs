@@ -1,4 +1,4 @@
-//! HTTPS with files of one's own, and a client for it.
+//! HTTPS with certificate files, and a client for it.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -23,19 +23,19 @@ mod redirect;
 
 pub const HOST: &str = "rt.example.com";
 
-/// A folder with a certificate and its key.
+/// A temporary folder with a certificate and its key.
 pub struct Files {
     pub folder: PathBuf,
 }
 
-/// Two PEM texts.
+/// A certificate and its key in PEM.
 #[derive(Clone)]
 pub struct Made {
     pub cert: String,
     pub key: String,
 }
 
-/// A self-signed certificate; it stands for itself as a root.
+/// A self-signed certificate, valid from 2020 to the start of the year `until`. It is its own root.
 pub fn make(serial: u64, until: i32) -> Made {
     let mut params =
         CertificateParams::new([HOST.to_owned(), "127.0.0.1".to_owned()]).expect("names");
@@ -84,7 +84,7 @@ impl Drop for Files {
     }
 }
 
-/// A TLS connection that trusts one certificate.
+/// A TLS connection that trusts only this certificate.
 pub async fn connect(
     site: &TestServer,
     trusted: &Made,
@@ -93,7 +93,7 @@ pub async fn connect(
     connect_by(&connector(trusted, alpn), site).await
 }
 
-/// The same over a connection that is there.
+/// The same over an existing connection.
 pub async fn connect_over(stream: TcpStream, trusted: &Made) -> TlsStream<TcpStream> {
     let name = ServerName::try_from(HOST).expect("a name");
     within("a handshake", connector(trusted, &[]).connect(name, stream)).await.expect("TLS")
@@ -130,7 +130,7 @@ fn connector_of(
     TlsConnector::from(Arc::new(config))
 }
 
-/// One request whose answer's head and body are read to the end.
+/// Sends one request, and reads the response to its end.
 async fn ask<S>(mut stream: S, path: &str, host: &str) -> String
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -1,13 +1,13 @@
-//! WebSocket frames that are none.
+//! Malformed WebSocket frames.
 
 use tokio::{io::AsyncWriteExt, task::JoinSet};
 
 use super::{Attack, frame, rest, websocket};
 
-/// Each kind is sent by so many at once.
+/// How many clients send each kind at once.
 const TIMES: usize = 20;
 
-/// What no client may send, each by its name.
+/// Bytes that no client may send, each with a name.
 fn kinds() -> Vec<(&'static str, Vec<u8>)> {
     let unmasked = [&[0x81, 2][..], b"40"].concat();
     let endless =
@@ -43,14 +43,14 @@ fn kinds() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_that_are_none_end_their_connection_and_nothing_else() {
+async fn malformed_frames_close_only_their_connection() {
     let siege = Attack::begin(&[]).await;
     let mut sending = JoinSet::new();
     for (name, bytes) in kinds().into_iter().cycle().take(TIMES * kinds().len()) {
         let site = siege.site.clone();
         sending.spawn(async move {
             let mut stream = websocket(&site).await;
-            // The server may end it before all is sent.
+            // The server may close the connection before all of it is sent.
             let _ = stream.write_all(&[frame(0x81, b"40"), bytes].concat()).await;
             drop(rest(&mut stream).await);
             name

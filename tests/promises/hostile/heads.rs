@@ -1,10 +1,10 @@
-//! Requests whose heads are absurd.
+//! Requests with absurd heads.
 
 use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
 
 use super::{Attack, rest};
 
-/// Each kind is sent by so many at once.
+/// How many clients send each kind at once.
 const TIMES: usize = 20;
 
 fn heads() -> Vec<Vec<u8>> {
@@ -62,14 +62,14 @@ fn heads() -> Vec<Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn absurd_heads_are_refused_and_never_our_fault() {
+async fn absurd_heads_are_refused_and_never_answered_with_5xx() {
     let siege = Attack::begin(&[("TRUSTED_PROXIES", "127.0.0.1")]).await;
     let mut sending = JoinSet::new();
     for head in heads().into_iter().cycle().take(TIMES * heads().len()) {
         let site = siege.site.clone();
         sending.spawn(async move {
             let mut stream = TcpStream::connect(site.addr).await.expect("connected");
-            // The server may answer and close before all of it is sent.
+            // The server may answer and close the connection before all of it is sent.
             let _ = stream.write_all(&head).await;
             let _ = stream.shutdown().await;
             let answer = rest(&mut stream).await;

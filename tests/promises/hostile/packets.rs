@@ -1,4 +1,4 @@
-//! Packets of Engine.IO and Socket.IO that were changed at random, over both transports.
+//! Randomly mutated packets of Engine.IO and Socket.IO, over both transports.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 use super::Attack;
 use crate::support::{TestServer, request, within};
 
-/// In all, half of them over each transport.
+/// The number of packets; half of them go over each transport.
 const PACKETS: usize = 100_000;
-/// Clients of each transport.
+/// Clients per transport.
 const CLIENTS: usize = 8;
-/// Packets of one POST.
+/// Packets per POST.
 const AT_ONCE: usize = 50;
 
-/// What clients send when they mean well.
+/// Valid packets, which are mutated.
 const SEEDS: [&str; 18] = [
     "40",
     "40{\"token\":\"x\"}",
@@ -39,7 +39,7 @@ const SEEDS: [&str; 18] = [
     "bAP8=",
 ];
 
-/// A packet that is almost one.
+/// A valid packet with up to three random changes.
 fn mutated(random: &mut StdRng) -> Vec<u8> {
     let mut bytes = SEEDS[random.random_range(0..SEEDS.len())].as_bytes().to_vec();
     for _ in 0..random.random_range(0..4) {
@@ -60,7 +60,7 @@ async fn websocket(site: &TestServer, version: u32) -> WebSocketStream<TcpStream
     let stream = TcpStream::connect(site.addr).await.expect("connected");
     let url = format!("ws://localhost/socket.io/?EIO={version}&transport=websocket");
     let (mut socket, _) = within("an upgrade", client_async(url, stream)).await.expect("upgraded");
-    // It may be refused, or come too late: whatever.
+    // The server may refuse it or have closed the connection; both are fine.
     let _ = socket.send(Message::text("40")).await;
     socket
 }
@@ -87,7 +87,7 @@ async fn over_websockets(site: Arc<TestServer>, mut random: StdRng) {
     }
 }
 
-/// The path of a session that polls.
+/// Opens a polling session, and returns its path.
 async fn session(site: &TestServer, version: u32) -> String {
     let path = format!("/socket.io/?EIO={version}&transport=polling");
     let (_, open) = request(site.addr, "GET", &path, "").await;
@@ -123,13 +123,13 @@ async fn over_polling(site: Arc<TestServer>, mut random: StdRng) {
     close(&site, &path, version).await;
 }
 
-/// Nobody has to wait for its heartbeat.
+/// Closes a session at once, so that no time-out has to end it.
 async fn close(site: &TestServer, path: &str, version: u32) {
     request(site.addr, "POST", path, if version == 4 { "1" } else { "1:1" }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_thousand_mutated_packets_harm_nobody() {
+async fn a_hundred_thousand_mutated_packets_do_no_harm() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(rand::random);
     println!("SEED={seed}");

@@ -1,4 +1,4 @@
-//! More than anybody needs, as fast as it can be sent.
+//! Floods of packets, as fast as clients can send them.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -8,7 +8,7 @@ use tokio::{
 use super::{Attack, frame, rest, until, websocket};
 use crate::support::within;
 
-/// Sends a frame again and again, until the server has enough or all is sent.
+/// Five clients send a frame `times` times each, or until the server disconnects them.
 async fn flood(siege: &Attack, payload: fn(usize) -> String, first: u8, times: usize) {
     let mut flooding = JoinSet::new();
     for _ in 0..5 {
@@ -19,7 +19,7 @@ async fn flood(siege: &Attack, payload: fn(usize) -> String, first: u8, times: u
             let (mut told, mut part) = (Vec::new(), [0; 512]);
             while !told.windows(3).any(|three| three == b"40{") {
                 let size = within("the namespace", stream.read(&mut part)).await.expect("bytes");
-                assert_ne!(size, 0, "the server lets it in");
+                assert_ne!(size, 0, "the server accepts the CONNECT");
                 told.extend_from_slice(&part[..size]);
             }
             let (mut read, mut write) = stream.split();
@@ -42,16 +42,16 @@ async fn flood(siege: &Attack, payload: fn(usize) -> String, first: u8, times: u
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_joins_a_second_end_who_sends_them() {
-    // However slow this machine is: they are sent faster.
+async fn clients_that_flood_joins_are_disconnected() {
+    // Even a slow machine sends more than 10 events a second.
     let siege = Attack::begin(&[("MAX_EVENTS", "10")]).await;
     let join = |number: usize| format!(r#"42{number}["channel","room{number}"]"#);
     flood(&siege, join, 0x81, 10_000).await;
-    // Or because their own answers, which they read too late, have filled their queue.
+    // The reason may also be a full queue: answers that these clients read too late.
     let ended = async |reason: &str| {
         siege.site.metric(&format!("roomcast_closes_total{{reason=\"{reason}\"}}")).await
     };
-    until(&siege.site, "the ends of all", async || {
+    until(&siege.site, "all five are disconnected", async || {
         ended("too_fast").await + ended("queue_full").await == 5
     })
     .await;
@@ -59,7 +59,7 @@ async fn ten_thousand_joins_a_second_end_who_sends_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn floods_of_what_is_no_event_harm_nobody() {
+async fn floods_of_packets_that_are_no_events_do_no_harm() {
     let siege = Attack::begin(&[]).await;
     flood(&siege, |_| "3".to_owned(), 0x81, 20_000).await;
     flood(&siege, |_| "40".to_owned(), 0x81, 5_000).await;

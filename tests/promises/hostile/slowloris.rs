@@ -1,4 +1,4 @@
-//! Connections that are kept open by a byte now and then.
+//! Slowloris: connections that clients keep open by sending a byte now and then.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use tokio::{
 use super::{Attack, frame, rest, until, websocket};
 use crate::support::{Polling, TestServer};
 
-/// How often each sends its next byte: never slow enough for a timer between bytes.
+/// How often each client sends a byte: too often for a time-out between two bytes.
 const BYTE_EVERY: Duration = Duration::from_millis(500);
 
-/// Sends bytes one by one, for ever, until the server has enough.
+/// Sends these bytes one by one, in a loop, until the server closes the connection.
 async fn dribble(mut stream: TcpStream, bytes: Vec<u8>) {
     let (mut read, mut write) = stream.split();
     let sending = async {
@@ -35,7 +35,7 @@ async fn dribble(mut stream: TcpStream, bytes: Vec<u8>) {
             () = reading => {}
         }
     };
-    tokio::time::timeout(super::DEADLINE, both).await.expect("the server ends it");
+    tokio::time::timeout(super::DEADLINE, both).await.expect("the server closes the connection");
     drop(rest(&mut stream).await);
 }
 
@@ -46,7 +46,7 @@ async fn connected(site: &TestServer, first: &str) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn five_hundred_that_send_a_byte_at_a_time_are_ended() {
+async fn five_hundred_clients_that_send_a_byte_at_a_time_are_disconnected() {
     let siege = Attack::begin(&[]).await;
     let site = &siege.site;
     let session = Polling::connect(site).await;
@@ -67,7 +67,7 @@ async fn five_hundred_that_send_a_byte_at_a_time_are_ended() {
                 1 => (connected(&site, "").await, b"G".to_vec()),
                 2 => (connected(&site, &post).await, b"4".to_vec()),
                 3 => (connected(&site, &post.replace("POST", "GET")).await, b"4".to_vec()),
-                // One frame that never comes to its end, of a client that has not said who it is.
+                // A frame that never ends, from a client that has sent no CONNECT.
                 _ => (websocket(&site).await, frame(0x81, &[b'4'; 60_000])),
             };
             dribble(stream, bytes).await;
@@ -77,7 +77,7 @@ async fn five_hundred_that_send_a_byte_at_a_time_are_ended() {
     assert!(site.metric("roomcast_refusals_total{reason=\"head_time\"}").await >= 200);
     assert!(site.metric("roomcast_refusals_total{reason=\"body_time\"}").await >= 100);
     assert_eq!(session.post("1").await, 200);
-    // It has not answered its heartbeat.
+    // The silent polling client has not answered its heartbeat.
     let overdue = "roomcast_closes_total{reason=\"ping_timeout\"}";
     until(site, overdue, async || site.metric(overdue).await == 1).await;
     siege.end().await;

@@ -1,4 +1,4 @@
-//! Pushed frames are those that the engine writes, byte for byte.
+//! Pushed frames equal those that engineioxide writes, byte for byte.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use super::raw::{Frame, Raw};
 use crate::support::{Polling, TestServer};
 
-/// One of each kind, and all lengths around those at which a frame's head changes.
+/// Payloads of each kind, and of all lengths around those at which the head of a frame changes.
 fn payloads() -> Vec<Vec<u8>> {
     let text = |size: usize| "x".repeat(size).into_bytes();
     let lengths = (0..=126).chain(65_536 - 130..65_536 - 80).chain([65_519, 65_520, 70_000]);
@@ -22,9 +22,9 @@ fn payloads() -> Vec<Vec<u8>> {
     lengths.map(text).chain(binary).chain(odd).chain([fence]).collect()
 }
 
-/// The engine's side is a replay, which it writes itself.
+/// The frames of engineioxide come from a replay, which it writes itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_pushed_is_what_the_engine_would_write() {
+async fn pushed_frames_equal_those_of_engineioxide() {
     for version in [3, 4] {
         let site = TestServer::start_with(|settings| settings.history = "1000".into()).await;
         for meta in [false, true] {
@@ -44,7 +44,7 @@ async fn what_is_pushed_is_what_the_engine_would_write() {
                 let written = message(&mut late, payload, version).await;
                 assert!(written == pushed, "{version} {meta} {} bytes", payload.len());
             }
-            // The events are no events of ours.
+            // A client's event `fence` is not mistaken for the internal one.
             late.send(&[r#"42["fence"]"#, r#"427["fence"]"#]).await;
             assert!(late.packet().await.starts_with(r#"42["error",{"code":"unsupported""#));
             assert!(late.packet().await.starts_with(r#"437[{"ok":false"#));
@@ -54,7 +54,7 @@ async fn what_is_pushed_is_what_the_engine_would_write() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_polls_and_who_does_not_get_the_same_packets() {
+async fn polling_and_websocket_clients_get_the_same_packets() {
     let site = TestServer::start().await;
     let polling = Polling::connect(&site).await;
     let join = r#"42["channel","fence",{"meta":true}]"#;
@@ -83,7 +83,7 @@ async fn enter(site: &TestServer, version: u32) -> Raw<TcpStream> {
     Raw::enter(TcpStream::connect(site.addr).await.expect("connected"), version).await
 }
 
-/// A message's frames.
+/// Reads the frames of one message: one of text, or a header and its attachment.
 async fn message(raw: &mut Raw<TcpStream>, payload: &[u8], version: u32) -> Vec<Frame> {
     let first = raw.frame().await;
     let packet = first.text().to_owned();

@@ -1,4 +1,4 @@
-//! Order, whatever a viewer does while messages pour in.
+//! The order of answers and messages, whatever a viewer does under load.
 
 use std::sync::{
     Arc,
@@ -23,7 +23,7 @@ use crate::{
     tls::{Files, connect, make},
 };
 
-/// Messages for all rooms, in bursts, until it is told to stop.
+/// Publishes messages to all rooms, in bursts, until `end`.
 pub struct Flood {
     stop: Arc<AtomicBool>,
     running: JoinHandle<()>,
@@ -36,7 +36,7 @@ impl Flood {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let running = tokio::spawn(async move {
-            // A busy machine may need longer than the half second that is its default.
+            // A busy machine may need longer than the default of half a second.
             let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
             let connecting = client.get_multiplexed_async_connection_with_config(&config);
             let (mut connection, mut random) =
@@ -72,7 +72,7 @@ async fn site(files: Option<&Files>) -> Arc<TestServer> {
         settings.max_events = "1000000".into();
     })
     .await;
-    // A room without a past would be forgotten, and begin anew.
+    // A room without history is removed when its last member leaves, and begins a new epoch.
     for room in 0..ROOMS {
         site.publish(&name(room), "x").await;
     }
@@ -84,7 +84,8 @@ async fn tcp(site: &TestServer) -> TcpStream {
     TcpStream::connect(site.addr).await.expect("connected")
 }
 
-/// Joins, leaves, comes back, reads, all at random; in the end all rooms go on without a hole.
+/// Joins, leaves, rejoins and reads at random. At the end it joins all rooms and checks 1,000 more
+/// messages.
 async fn wander<S>(raw: &mut Raw<S>, ledger: &mut Ledger, random: &mut StdRng, rounds: usize)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -93,7 +94,7 @@ where
         let mut packets: Vec<_> =
             (0..random.random_range(1..4)).flat_map(|_| ledger.ask(Ledger::any(random))).collect();
         if random.random_ratio(1, 8) {
-            // Nothing may be asked before the namespace has answered.
+            // Last in the batch: no request may be sent before the CONNECT is answered.
             packets.extend(ledger.ask(Ask::Reenter));
         }
         raw.send(&packets).await;
@@ -101,9 +102,10 @@ where
         while !ledger.is_answered() {
             ledger.frame(&raw.frame().await);
         }
-        // The server is not done with an entry when it has answered it, but then it is.
+        // The server answers a CONNECT before it has processed it entirely. After one more answer
+        // it has.
         raw.send(&ledger.ask(Ask::Leave(0))).await;
-        // Not joined anywhere, it would wait in vain.
+        // Without membership no message would come.
         while !ledger.is_answered() {
             ledger.frame(&raw.frame().await);
         }
@@ -127,14 +129,14 @@ async fn answers_and_messages_keep_their_order() {
     let mut wandering = JoinSet::new();
     for seed in 0..3 {
         let io = tcp(&site).await;
-        wandering.spawn(async move { within("all of it", wander_on(io, seed)).await });
+        wandering.spawn(async move { within("the end of its rounds", wander_on(io, seed)).await });
     }
     wandering.join_all().await;
     flood.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn and_over_tls_too() {
+async fn answers_and_messages_keep_their_order_over_tls() {
     let made = make(1, 2100);
     let files = Files::new("flood", &made);
     let site = site(Some(&files)).await;
@@ -142,7 +144,7 @@ async fn and_over_tls_too() {
     let mut wandering = JoinSet::new();
     for seed in 10..12 {
         let io = connect(&site, &made, &[]).await.expect("TLS");
-        wandering.spawn(async move { within("all of it", wander_on(io, seed)).await });
+        wandering.spawn(async move { within("the end of its rounds", wander_on(io, seed)).await });
     }
     wandering.join_all().await;
     flood.end().await;
@@ -154,9 +156,10 @@ async fn wander_on(io: impl AsyncRead + AsyncWrite + Unpin, seed: u64) {
     wander(&mut raw, &mut ledger, &mut random, 150).await;
 }
 
-/// From polls to a WebSocket, with polls in flight; some leave the namespace at once.
+/// Sessions upgrade from polling to WebSocket with polls in flight. Some leave the namespace at
+/// once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upgrade_in_the_middle_changes_nothing() {
+async fn upgrades_under_load_keep_the_order() {
     const SESSIONS: u64 = 200;
     let site = site(None).await;
     let flood = Flood::begin(&site);
@@ -164,7 +167,7 @@ async fn an_upgrade_in_the_middle_changes_nothing() {
     for seed in 0..SESSIONS {
         if upgrading.len() == 3 {
             let one: Option<()> =
-                upgrading.join_next().await.expect("one of three").expect("no panic");
+                upgrading.join_next().await.expect("a running task").expect("no panic");
             upgraded += u64::from(one.is_some());
         }
         let site = site.clone();
@@ -178,7 +181,7 @@ async fn an_upgrade_in_the_middle_changes_nothing() {
     assert!(upgraded > SESSIONS / 2, "{upgraded}");
 }
 
-/// `None` if the session was ended: on a machine that does much else, polls may come too late.
+/// `None` if the server closed the session: on a busy machine, polls may come too late.
 async fn change_over(site: &TestServer, mut random: StdRng) -> Option<()> {
     let polling = Polling::connect(site).await;
     let mut ledger = Ledger::default();
@@ -226,7 +229,7 @@ async fn change_over(site: &TestServer, mut random: StdRng) -> Option<()> {
     Some(())
 }
 
-/// A poll's packets.
+/// Checks the packets of one poll.
 fn read(ledger: &mut Ledger, answer: &str) {
     for packet in answer.split('\x1e') {
         match packet {
@@ -237,9 +240,9 @@ fn read(ledger: &mut Ledger, answer: &str) {
     }
 }
 
-/// All in one write: requests, the upgrade, and what follows it.
+/// Requests, the upgrade and the first frames in one write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_http_ends_frames_begin() {
+async fn frames_in_the_same_segment_as_the_upgrade_are_read() {
     let site = site(None).await;
     let flood = Flood::begin(&site);
     for round in 0..120 {
@@ -284,10 +287,10 @@ async fn where_http_ends_frames_begin() {
         while !ledger.is_answered() || ledger.messages < until {
             ledger.frame(&raw.frame().await);
         }
-        // Whoever closes is told so, and nothing after that.
+        // A client that closes gets a close frame back, and nothing after it.
         raw.write(&frame(CLOSE, &[])).await;
-        while raw.next().await.expect("a farewell").kind() != CLOSE {}
-        assert!(raw.next().await.is_none(), "something after the end");
+        while raw.next().await.expect("a close frame").kind() != CLOSE {}
+        assert!(raw.next().await.is_none(), "a frame after the close");
     }
     flood.end().await;
 }

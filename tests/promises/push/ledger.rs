@@ -1,4 +1,4 @@
-//! What a viewer of some rooms has asked for and been sent: whether all of it is in order.
+//! What a viewer has requested and received, and the assertions that all of it is in order.
 
 use std::collections::VecDeque;
 
@@ -13,26 +13,26 @@ pub const ROOMS: usize = 4;
 pub enum Ask {
     Join(usize),
     Leave(usize),
-    /// Leaves the namespace and comes back.
+    /// Leaves the namespace and connects to it again.
     Reenter,
 }
 
 #[derive(Default)]
 pub struct Ledger {
     asked: usize,
-    /// Not answered yet.
+    /// Requests without an answer yet.
     asks: VecDeque<(usize, Ask, Value)>,
     rooms: [Room; ROOMS],
-    /// An attachment has to come next.
+    /// Whether an attachment must come next.
     attachment: bool,
     pub messages: usize,
 }
 
 #[derive(Default)]
 struct Room {
-    /// The offset that has to come next, if it is joined.
+    /// The offset that must come next, if the viewer is a member.
     next: Option<u64>,
-    /// The last message's place.
+    /// The position of the last message.
     place: Value,
 }
 
@@ -46,13 +46,14 @@ impl Ledger {
         if random.random_ratio(1, 3) { Ask::Leave(room) } else { Ask::Join(room) }
     }
 
-    /// The packets that ask so.
+    /// The packets of a request, which is noted as open.
     pub fn ask(&mut self, ask: Ask) -> Vec<String> {
         if let Ask::Join(room) = ask
             && self.rooms[room].place.is_null()
             && self.asks.iter().any(|(_, asked, _)| *asked == ask)
         {
-            // Who joins again and does not say since when gets what is on its way after the answer.
+            // After a second join without `since`, messages that are under way may still follow the
+            // answer.
             return vec![];
         }
         let id = self.asked;
@@ -74,19 +75,19 @@ impl Ledger {
         packets
     }
 
-    /// Whether all that was asked is answered.
+    /// Whether all requests are answered.
     pub fn is_answered(&self) -> bool {
         self.asks.is_empty()
     }
 
-    /// Whether messages are to come.
+    /// Whether the viewer is a member of a room, so that messages will come.
     pub fn is_member(&self) -> bool {
         self.rooms.iter().any(|room| room.next.is_some())
     }
 
-    /// An attachment has come.
+    /// Notes an attachment.
     pub fn attached(&mut self) {
-        assert!(std::mem::take(&mut self.attachment), "an attachment of nothing");
+        assert!(std::mem::take(&mut self.attachment), "an attachment without a message");
     }
 
     pub fn frame(&mut self, frame: &Frame) {
@@ -130,7 +131,7 @@ impl Ledger {
         let place = &event[2];
         let room = &mut self.rooms[number(place)];
         let next = room.next.expect("a member gets messages, after the answer");
-        assert_eq!(place["offset"], next, "a hole or a double: {event}");
+        assert_eq!(place["offset"], next, "missing or doubled: {event}");
         room.next = Some(next + 1);
         room.place = place.clone();
         self.messages += 1;
@@ -141,7 +142,7 @@ impl Room {
     fn joined(&mut self, answer: &Value, since: &Value) {
         let offset = answer["offset"].as_u64().expect("a number");
         let before = offset - answer["replayed"].as_u64().expect("a number");
-        // Who was away for long on a busy machine has missed more than is kept.
+        // On a busy machine a viewer may have missed more than the history keeps.
         if answer["recovered"] == true {
             assert_eq!(since["offset"], before, "{answer}");
         }

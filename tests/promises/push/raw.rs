@@ -1,4 +1,4 @@
-//! A WebSocket whose frames are read byte by byte, and each of which must be one.
+//! A WebSocket client that parses raw bytes, and asserts that each frame is well-formed.
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -19,15 +19,15 @@ const PONG: u8 = 0x8a;
 pub struct Raw<S> {
     pub io: S,
     unread: Vec<u8>,
-    /// Where in that the next frame begins.
+    /// Where the next frame begins in `unread`.
     at: usize,
-    /// So many bytes are read at once.
+    /// How many bytes one read takes at most.
     pub step: usize,
-    /// Bytes of frames until now.
+    /// Bytes of all frames so far.
     pub read: usize,
 }
 
-/// A frame as it came.
+/// A frame as received.
 #[derive(PartialEq)]
 pub struct Frame {
     pub bytes: Vec<u8>,
@@ -49,14 +49,14 @@ impl Frame {
     }
 }
 
-/// A connection that the kernel takes little for.
+/// A connection with a small receive buffer.
 pub async fn narrow(site: &TestServer) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small window");
     socket.connect(site.https.unwrap_or(site.addr)).await.expect("connected")
 }
 
-/// A request for a path, with more lines in its head.
+/// The text of a GET request; `more` is appended to its head.
 pub fn get(path: &str, more: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{more}\r\n")
 }
@@ -74,7 +74,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         Self { io, unread: Vec::new(), at: 0, step: 1 << 16, read: 0 }
     }
 
-    /// A WebSocket, in the namespace.
+    /// Upgrades to a WebSocket and connects to the namespace.
     pub async fn enter(io: S, version: u32) -> Self {
         let mut raw = Self::new(io);
         raw.write(upgrade(&format!("EIO={version}")).as_bytes()).await;
@@ -92,13 +92,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         within("sent", self.io.flush()).await.expect("sent");
     }
 
-    /// Sends packets, all of them at once.
+    /// Sends packets in one write.
     pub async fn send(&mut self, packets: &[impl AsRef<str>]) {
         let frames = packets.iter().flat_map(|packet| frame(TEXT, packet.as_ref().as_bytes()));
         self.write(&frames.collect::<Vec<_>>()).await;
     }
 
-    /// Reads more; `false` at the end.
+    /// Reads more bytes; `false` at the end of the stream.
     async fn fill(&mut self) -> bool {
         self.unread.drain(..std::mem::take(&mut self.at));
         let end = self.unread.len();
@@ -108,7 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         read > 0
     }
 
-    /// The head of an answer, with this status.
+    /// The head of a response, which must have this status.
     pub async fn head(&mut self, status: &str) -> String {
         loop {
             let unread = &self.unread[self.at..];
@@ -122,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         }
     }
 
-    /// An answer's body.
+    /// The body of a response.
     pub async fn body(&mut self) -> String {
         let head = self.head("200").await;
         let (_, length) = head.split_once("content-length: ").expect("a length");
@@ -134,7 +134,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         String::from_utf8_lossy(&self.unread[self.at - length..self.at]).into_owned()
     }
 
-    /// The next frame, `None` at the end. It must be one that the engine could have written.
+    /// The next frame, or `None` at the end of the stream. Asserts that engineioxide could have
+    /// written it.
     pub async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = split(&self.unread[self.at..]) {
@@ -152,7 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         }
     }
 
-    /// The next frame that is no heartbeat of the server's; that is answered.
+    /// The next frame that is no heartbeat. Heartbeats are answered.
     pub async fn frame(&mut self) -> Frame {
         loop {
             let frame = self.next().await.expect("a frame");
@@ -167,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         self.frame().await.text().to_owned()
     }
 
-    /// The next packet that begins so; others are left out.
+    /// The next packet that begins with `head`; others are skipped.
     pub async fn until(&mut self, head: &str) -> String {
         loop {
             let packet = self.packet().await;
@@ -186,7 +187,7 @@ fn split(bytes: &[u8]) -> Option<Frame> {
         _ => (2, &bytes[1..2]),
     };
     let length = length.iter().fold(0, |length, &byte| length << 8 | usize::from(byte));
-    // No mask, and no more bytes for the length than it takes.
+    // A server's frame has no mask, and its length has the shortest encoding.
     let shortest = match length {
         0..=125 => 2,
         126..=0xffff => 4,

@@ -1,4 +1,4 @@
-//! Viewers that read slowly, or not for a while.
+//! Viewers that read slowly, or stop reading for a while.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
@@ -11,14 +11,14 @@ use crate::{
     tls::{Files, connect_over, make},
 };
 
-/// Bytes under way: less than may wait for one.
+/// Unread bytes at any time: fewer than the backlog limit of a viewer.
 const UNDER_WAY: usize = 2 << 20;
-/// Bytes in all.
+/// Bytes published in total.
 const TOTAL: usize = 32 << 20;
 const BACKLOG: &str = "roomcast_backlog_bytes";
 const SLOW: &str = "roomcast_closes_total{reason=\"slow\"}";
 
-/// There is always something under way, and each answer comes nevertheless.
+/// Reads slowly while there is always a backlog; each request and ping is answered in time.
 async fn read_slowly<S>(site: &TestServer, raw: &mut Raw<S>, version: u32)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -67,7 +67,7 @@ where
             let place = wanted.iter().position(|(_, head)| packet.starts_with(head));
             let (since, head) = wanted.remove(place.unwrap_or_else(|| panic!("{packet}")));
             let waited = raw.read - since;
-            // For what was there before it, and before a pong.
+            // The backlog before the request, and the one before the pong.
             assert!(waited < 3 * UNDER_WAY, "{waited} bytes until {head}");
         }
     }
@@ -78,7 +78,7 @@ where
     }
 }
 
-/// Reads nothing until much waits for it, and then all; then nothing any more.
+/// Stops reading until there is a backlog, then reads all of it, then stops for good.
 async fn stall<S>(site: &TestServer, raw: &mut Raw<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -103,7 +103,7 @@ where
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_reads_slowly_gets_all_of_it_and_answers_between() {
+async fn a_slow_reader_gets_all_messages_and_answers_in_between() {
     for version in [3, 4] {
         let site = TestServer::start_with(|settings| settings.slow_after = "5s".into()).await;
         let mut raw = Raw::enter(narrow(&site).await, version).await;
@@ -113,7 +113,7 @@ async fn who_reads_slowly_gets_all_of_it_and_answers_between() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_tls_it_is_the_same() {
+async fn a_slow_reader_gets_all_messages_and_answers_in_between_over_tls() {
     let made = make(1, 2100);
     let files = Files::new("slow", &made);
     let site = TestServer::start_with(|settings| {

@@ -1,4 +1,4 @@
-//! Who is let in, by which version of TLS, and who is not.
+//! TLS handshakes: versions, ALPN, stalled handshakes, and the connection limit.
 
 use rustls::{
     ProtocolVersion,
@@ -14,7 +14,7 @@ use super::{Files, HOST, ask, certificate, connect, connect_by, connector_of, ma
 use crate::support::{Client, TestServer, within};
 
 #[tokio::test]
-async fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
+async fn tls_1_2_and_1_3_are_accepted_and_older_versions_refused() {
     let made = make(1, 2100);
     let files = Files::new("versions", &made);
     let site = files.site().await;
@@ -28,8 +28,8 @@ async fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
         assert!(alive.starts_with("HTTP/1.1 200 "), "{alive}");
     }
 
-    // No client library speaks what is older, so these are bytes: a hello that is answered by one
-    // if it offers TLS 1.2, and by the alert protocol_version if it does not.
+    // No client library supports older versions, so this sends raw bytes: a ClientHello. The server
+    // answers with a ServerHello if it offers TLS 1.2, else with the alert protocol_version.
     const HANDSHAKE: u8 = 22;
     const ALERT: u8 = 21;
     const PROTOCOL_VERSION: u8 = 70;
@@ -43,7 +43,7 @@ async fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
     }
 }
 
-/// The hello of a client that knows no newer version than 3.`minor`, by RFC 5246, 7.4.1.2.
+/// A ClientHello that offers version 3.`minor` at most, by RFC 5246, 7.4.1.2.
 fn hello(minor: u8) -> Vec<u8> {
     let extensions = [
         [0, 10, 0, 4, 0, 2, 0, 29].as_slice(), // supported_groups: x25519
@@ -67,13 +67,13 @@ fn hello(minor: u8) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn page_and_messages_come_over_tls() {
+async fn the_page_and_messages_are_served_over_tls() {
     let made = make(1, 2100);
     let files = Files::new("served", &made);
     let site = files.site().await;
     let page = ask(connect(&site, &made, &["http/1.1"]).await.expect("TLS"), "/", HOST).await;
     assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
-    // Nobody but us trusts this certificate.
+    // Browsers do not trust this certificate.
     assert!(!page.to_lowercase().contains("strict-transport-security"), "{page}");
 
     let stream = connect(&site, &made, &["h2", "http/1.1"]).await.expect("TLS");
@@ -99,7 +99,7 @@ async fn page_and_messages_come_over_tls() {
 }
 
 #[tokio::test]
-async fn a_client_that_wants_http_2_alone_is_refused() {
+async fn a_client_that_offers_only_http_2_is_refused() {
     let made = make(1, 2100);
     let files = Files::new("alpn", &made);
     let site = files.site().await;
@@ -108,7 +108,7 @@ async fn a_client_that_wants_http_2_alone_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_stalls_in_the_handshake_keeps_nobody_out_and_is_gone_after_its_time() {
+async fn stalled_handshakes_time_out_and_block_no_others() {
     const STALLED: usize = 200;
     let made = make(1, 2100);
     let files = Files::new("stalled", &made);
@@ -116,7 +116,7 @@ async fn who_stalls_in_the_handshake_keeps_nobody_out_and_is_gone_after_its_time
     let mut stalled = Vec::new();
     for nth in 0..STALLED {
         let mut stream = TcpStream::connect(site.https.expect("HTTPS")).await.expect("TCP");
-        // Some say nothing at all, some begin a handshake.
+        // Half of them send nothing, the others begin a handshake.
         if nth % 2 == 0 {
             stream.write_all(&[22, 3, 1, 2, 0, 1, 0]).await.expect("sent");
         }
@@ -135,7 +135,7 @@ async fn who_stalls_in_the_handshake_keeps_nobody_out_and_is_gone_after_its_time
 }
 
 #[tokio::test]
-async fn handshakes_count_as_connections_and_who_is_too_many_is_told_over_tls() {
+async fn handshakes_count_as_connections_and_refusals_are_sent_over_tls() {
     let made = make(1, 2100);
     let files = Files::new("limit", &made);
     let site = TestServer::start_with(|settings| {
@@ -148,7 +148,7 @@ async fn handshakes_count_as_connections_and_who_is_too_many_is_told_over_tls() 
     site.until_metric("roomcast_connections", 2).await;
     let answer = ask(connect(&site, &made, &[]).await.expect("TLS"), "/", HOST).await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("MAX_CONNECTIONS"), "{answer}");
-    // A handshake does not hold up the end.
+    // A pending handshake does not delay the exit.
     site.stop();
     site.until("it is over", async || site.is_over()).await;
 }

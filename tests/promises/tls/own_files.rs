@@ -1,4 +1,4 @@
-//! A certificate and its key in files that somebody else keeps.
+//! A certificate and its key in files that another program renews.
 
 use roomcast::{
     Server,
@@ -13,7 +13,7 @@ use super::{Files, HOST, Made, ask, certificate, connect, connect_by, connector_
 use crate::support::Client;
 
 #[tokio::test]
-async fn files_that_cannot_be_used_at_all_are_named_and_nothing_starts() {
+async fn unusable_files_are_an_error_at_the_start() {
     let (made, other) = (make(1, 2100), make(2, 2100));
     for (name, cert, key, told) in [
         ("mismatch", made.cert.as_str(), other.key.as_str(), "the key does not belong"),
@@ -37,7 +37,7 @@ async fn files_that_cannot_be_used_at_all_are_named_and_nothing_starts() {
 }
 
 #[tokio::test]
-async fn files_that_change_are_used_at_once_unless_they_are_wrong() {
+async fn changed_files_are_loaded_at_once_unless_they_are_invalid() {
     let (first, second) = (make(1, 2100), make(2, 2100));
     let files = Files::new("swapped", &first);
     let site = files.site().await;
@@ -48,7 +48,7 @@ async fn files_that_change_are_used_at_once_unless_they_are_wrong() {
 
     let regulars = [&TLS12, &TLS13].map(|version| connector_of(&first, &[], &[version]));
     for regular in &regulars {
-        // Its answer comes after the tickets for the next handshake.
+        // The answer arrives after the session tickets, which the next handshake uses.
         ask(connect_by(regular, &site).await.expect("TLS"), "/livez", HOST).await;
     }
 
@@ -61,7 +61,7 @@ async fn files_that_change_are_used_at_once_unless_they_are_wrong() {
         assert_eq!(certificate(&site).await["ok"], false);
         connect(&site, &first, &[]).await.expect("the first certificate");
     };
-    // One of the two files is there, the other not yet.
+    // Only one of the two files is new.
     files.write(&Made { cert: second.cert.clone(), key: first.key.clone() });
     reports("does not belong").await;
     files.write(&make(3, 2021));
@@ -70,7 +70,7 @@ async fn files_that_change_are_used_at_once_unless_they_are_wrong() {
     reports("holds no certificate").await;
     std::fs::remove_file(files.folder.join("key.pem")).expect("was there");
     reports("TLS_KEY: cannot read").await;
-    // What was wrong is over when the files are as they were.
+    // The error is over when the old files are back.
     files.write(&first);
     site.until("no error", async || certificate(&site).await["ok"] == true).await;
 
@@ -80,15 +80,15 @@ async fn files_that_change_are_used_at_once_unless_they_are_wrong() {
     for regular in &regulars {
         let again = connect_by(regular, &site).await.expect("TLS");
         let kind = again.get_ref().1.handshake_kind();
-        assert_eq!(kind, Some(HandshakeKind::Resumed), "tickets stay");
+        assert_eq!(kind, Some(HandshakeKind::Resumed), "session tickets stay valid");
     }
-    // Who was connected before has not noticed.
+    // The client from before is still connected.
     site.publish("device01", "hello").await;
     assert_eq!(client.message().await, "hello");
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_served_for_want_of_a_better_one_and_said() {
+async fn an_expired_certificate_is_served_and_reported() {
     let files = Files::new("expired", &make(1, 2021));
     let site = files.site().await;
     let (code, _) = site.get("/status").await;

@@ -1,4 +1,4 @@
-//! How plain requests find HTTPS, and who is told to stay there.
+//! Redirects from HTTP to HTTPS, and HSTS.
 
 use std::process::Stdio;
 
@@ -12,11 +12,11 @@ use super::{Files, HOST, ask, ask_plain, connector, make};
 use crate::support::{TestServer, within};
 
 #[tokio::test]
-async fn plain_requests_are_sent_to_the_configured_host_whatever_they_say() {
+async fn plain_requests_are_redirected_to_the_configured_host() {
     let files = Files::new("redirect", &make(1, 2100));
     let site = TestServer::start_with(|settings| {
         files.settings(settings);
-        // Any name is answered, as where all interfaces are listened at.
+        // Any host is answered, as on a server that listens on all interfaces.
         settings.hosts = Some("*".into());
     })
     .await;
@@ -36,9 +36,9 @@ async fn plain_requests_are_sent_to_the_configured_host_whatever_they_say() {
     assert!(alive.starts_with("HTTP/1.1 200 "), "{alive}");
 }
 
-/// Containers listen where a mapping, of which we know nothing, leads to.
+/// In a container the port of the listener may differ from the public one in `RTHOST`.
 #[tokio::test]
-async fn the_port_is_the_one_that_is_reached_from_outside() {
+async fn redirects_name_the_public_port() {
     let files = Files::new("port", &make(1, 2100));
     for (rthost, origin) in [
         (Some(HOST.to_owned()), Some(format!("https://{HOST}"))),
@@ -58,13 +58,13 @@ async fn the_port_is_the_one_that_is_reached_from_outside() {
 }
 
 #[tokio::test]
-async fn browsers_are_told_to_stay_while_they_trust_the_certificate() {
+async fn hsts_is_sent_only_with_a_trusted_certificate() {
     let made = make(1, 2100);
     let files = Files::new("strict", &made);
     let nowhere = files.path("nowhere.pem");
     for (roots, told) in [(files.path("cert.pem"), true), (String::new(), false), (nowhere, false)]
     {
-        // The program, because its environment says whom browsers trust here.
+        // The program in its own process: `SSL_CERT_FILE` says which roots browsers trust here.
         let mut server = Command::new(env!("CARGO_BIN_EXE_roomcast"))
             .env_clear()
             .envs([("HTTP_ADDR", "127.0.0.1:0"), ("HTTPS_ADDR", "127.0.0.1:0")])

@@ -1,4 +1,4 @@
-//! The files of deployment say what the server does: its settings, its ports, its commands.
+//! The deployment files agree with the server about settings, ports and commands.
 
 use std::process::Command;
 
@@ -23,7 +23,7 @@ fn multi() -> Value {
     yaml("multi.yaml")["properties"].take()
 }
 
-/// One of the group's containers.
+/// The properties of one container of the Azure container group.
 fn member(name: &str) -> Value {
     let named = |container: &&Value| container["name"] == name;
     let group = multi();
@@ -46,7 +46,7 @@ fn group_environment() -> Environment {
 }
 
 #[test]
-fn the_image_is_the_small_static_binary_for_an_ordinary_user() {
+fn the_image_runs_a_static_binary_as_an_unprivileged_user() {
     let stages = dockerfile();
     let build = stages.first().expect("a stage").last("RUN");
     for part in ["--locked", "--profile dist", "--target", "+crt-static", "--mount=type=cache"] {
@@ -62,7 +62,7 @@ fn the_image_is_the_small_static_binary_for_an_ordinary_user() {
 }
 
 #[test]
-fn both_targets_serve_at_the_ports_that_they_expose() {
+fn both_targets_listen_on_the_ports_that_they_expose() {
     let (ordinary, root) = (stage("final"), stage("aci"));
     let port = |environment| u64::from(config(&environment).http_addr.port);
     assert_eq!(ordinary.ports(), [port(ordinary.environment())]);
@@ -73,21 +73,21 @@ fn both_targets_serve_at_the_ports_that_they_expose() {
 }
 
 #[test]
-fn health_is_asked_by_the_servers_own_command() {
+fn health_checks_use_the_healthcheck_command() {
     let command = json!(["roomcast", "healthcheck"]);
     let check = stage("final").last("HEALTHCHECK").to_owned();
     let (_, asked) = check.split_once("CMD ").expect("a command");
     assert_eq!(serde_json::from_str::<Value>(asked).expect("exec form"), command);
     let server = member("roomcast");
     assert_eq!(server["livenessProbe"]["exec"]["command"], command);
-    assert_eq!(server.get("readinessProbe"), None, "Azure would keep the CA's questions away");
+    assert_eq!(server.get("readinessProbe"), None, "Azure would block validation requests");
     let known =
         Command::new(env!("CARGO_BIN_EXE_roomcast")).args(["healthcheck", "--help"]).output();
     assert!(known.expect("it runs").status.success());
 }
 
 #[test]
-fn the_group_shows_the_world_the_server_alone() {
+fn the_group_exposes_only_the_server() {
     let (group, server, redis) = (multi(), member("roomcast"), member("redis"));
     let public = ports(&group["ipAddress"]["ports"]);
     assert_eq!(public, stage("aci").ports());
@@ -101,7 +101,7 @@ fn the_group_shows_the_world_the_server_alone() {
 }
 
 #[test]
-fn the_group_keeps_its_certificates_on_the_share() {
+fn the_group_stores_its_certificates_on_the_share() {
     let server = member("roomcast");
     let image = &stage("aci").environment()["CERT_DIR"];
     assert_eq!(server["volumeMounts"][0]["mountPath"], **image);
@@ -112,7 +112,7 @@ fn the_group_keeps_its_certificates_on_the_share() {
 }
 
 #[test]
-fn the_group_runs_the_target_that_is_built_for_it() {
+fn the_group_runs_the_target_aci() {
     let task = yaml("deploy/acr.yaml");
     let image = format!("$Registry/roomcast:{VERSION}-aci");
     assert_eq!(task["steps"][0]["build"], format!("--target aci --tag {image} ."));
@@ -123,7 +123,7 @@ fn the_group_runs_the_target_that_is_built_for_it() {
 }
 
 #[test]
-fn no_secret_of_the_group_is_in_plain_sight() {
+fn secrets_of_the_group_are_secure_values() {
     let secrets = secrets();
     assert!(secrets.contains(&"REDIS_PASSWORD".to_owned()));
     let server = member("roomcast");
@@ -135,7 +135,7 @@ fn no_secret_of_the_group_is_in_plain_sight() {
 }
 
 #[test]
-fn the_chart_takes_secrets_from_a_secret_alone() {
+fn the_chart_refuses_secrets_among_its_settings() {
     let schema = read("deploy/helm/roomcast/values.schema.json");
     let schema: Value = serde_json::from_str(&schema).expect("JSON");
     let refused = &schema["properties"]["settings"]["propertyNames"]["not"]["anyOf"][0]["pattern"];
@@ -148,7 +148,7 @@ fn the_chart_takes_secrets_from_a_secret_alone() {
 }
 
 #[test]
-fn the_desk_reaches_both_and_the_network_neither() {
+fn compose_publishes_both_ports_on_loopback_only() {
     let services = yaml("deploy/compose.yaml")["services"].take();
     let server = &services["roomcast"];
     let mut environment = stage("final").environment();
@@ -163,7 +163,7 @@ fn the_desk_reaches_both_and_the_network_neither() {
 }
 
 #[test]
-fn every_image_has_a_version() {
+fn every_image_is_pinned_to_a_version() {
     let mut services = yaml("deploy/compose.yaml")["services"].take();
     let images = services.as_object().expect("services").values().map(|service| &service["image"]);
     let group = multi();
@@ -175,11 +175,11 @@ fn every_image_has_a_version() {
         assert!(is_pinned(image), "{image}");
     }
     assert!(!is_pinned("redis") && !is_pinned("redis:latest") && !is_pinned("redis:7"));
-    // One Redis, wherever it comes from.
+    // The README and both deployments name the same Redis image.
     let redis = services["redis"]["image"].take();
     let brought = format!("--source docker.io/library/{0} --image {0}", text(&redis));
     assert!(read("README.md").contains(&brought), "{brought}");
-    // But for the chart's, which tests run as the Valkey of a package.
+    // The chart bundles Valkey instead; tests run the same version from a Python package.
     let bundled = yaml("deploy/helm/roomcast/values.yaml")["redis"]["image"].take();
     assert!(is_pinned(text(&bundled)), "{bundled}");
     let version = text(&bundled).trim_start_matches("docker.io/valkey/valkey:");

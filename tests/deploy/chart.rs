@@ -1,11 +1,11 @@
-//! The chart as Helm has rendered it for tests/deploy/values, into target/deploy/chart.
+//! The Helm chart, as rendered with each file of tests/deploy/values into target/deploy/chart.
 
 use serde_json::{Value, json};
 
 use crate::files::{Environment, config, is_pinned, list, read, secrets, stage, text};
 
 const SETS: [&str; 4] = ["trying", "public", "many", "gateway"];
-/// As ingress-nginx and what reads its annotations want it.
+/// The path of a prefix for ingress-nginx, and for controllers that read its annotations.
 const PREFIX_OF_NGINX: (&str, &str) = ("/rt(/|$)(.*)", "ImplementationSpecific");
 
 fn rendered(set: &str) -> Vec<Value> {
@@ -17,7 +17,7 @@ pub fn of_kind(set: &str, kind: &str) -> Vec<Value> {
     rendered(set).into_iter().filter(|object| object["kind"] == kind).collect()
 }
 
-/// The server's own deployment.
+/// The `spec` of the server's Deployment.
 fn server(set: &str) -> Value {
     let own = |object: &Value| object["metadata"]["name"] == "roomcast";
     of_kind(set, "Deployment").into_iter().find(own).expect("a deployment")["spec"].take()
@@ -41,7 +41,7 @@ fn environment(set: &str) -> Environment {
 
 #[test]
 #[ignore = "needs helm: tests/run"]
-fn every_pod_passes_the_standard_restricted() {
+fn every_pod_meets_the_restricted_pod_security_standard() {
     for pod in SETS.iter().flat_map(|set| of_kind(set, "Deployment")) {
         let pod = &pod["spec"]["template"]["spec"];
         let security = &pod["securityContext"];
@@ -66,7 +66,7 @@ fn every_pod_passes_the_standard_restricted() {
 
 #[test]
 #[ignore = "needs helm: tests/run"]
-fn the_server_is_told_what_it_understands() {
+fn the_environment_is_a_valid_configuration_with_the_declared_ports() {
     for set in SETS {
         let config = config(&environment(set));
         let ports: Vec<_> = list(&container(set)["ports"]).to_vec();
@@ -81,11 +81,11 @@ fn the_server_is_told_what_it_understands() {
     assert!(environment("trying")["REDISHOST"].starts_with("roomcast-redis:"));
 }
 
-/// Those of the ingress, and those by which the cluster's own clients reach the service.
+/// The host of the ingress or the route, and the names of the Service inside the cluster.
 #[test]
 #[ignore = "needs helm: tests/run"]
-fn the_server_answers_under_the_names_that_lead_to_it() {
-    assert!(config(&environment("trying")).allowed_hosts.is_empty(), "no name is known");
+fn hosts_contains_all_names_that_lead_to_the_server() {
+    assert!(config(&environment("trying")).allowed_hosts.is_empty(), "no host name is known");
     let route = of_kind("gateway", "HTTPRoute")[0]["spec"]["hostnames"][0].take();
     let ingress = |set| of_kind(set, "Ingress")[0]["spec"]["rules"][0]["host"].take();
     for (set, public) in
@@ -100,7 +100,7 @@ fn the_server_answers_under_the_names_that_lead_to_it() {
 
 #[test]
 #[ignore = "needs helm: tests/run"]
-fn secrets_come_from_a_secret() {
+fn secrets_come_from_a_kubernetes_secret() {
     for set in ["public", "many", "gateway"] {
         assert_eq!(container(set)["envFrom"], json!([{ "secretRef": { "name": "roomcast" } }]));
         for variable in list(&container(set)["env"]) {
@@ -111,7 +111,7 @@ fn secrets_come_from_a_secret() {
 
 #[test]
 #[ignore = "needs helm: tests/run"]
-fn probes_are_the_servers_own_commands() {
+fn probes_use_the_healthcheck_command() {
     for set in SETS {
         let command = |probe: &str| container(set)[probe]["exec"]["command"].take();
         assert_eq!(command("livenessProbe"), json!(["roomcast", "healthcheck"]));
@@ -121,14 +121,14 @@ fn probes_are_the_servers_own_commands() {
 
 #[test]
 #[ignore = "needs helm: tests/run"]
-fn a_rollout_loses_nobody() {
+fn a_rollout_drains_every_pod() {
     for set in SETS {
         assert_eq!(server(set)["strategy"]["rollingUpdate"]["maxUnavailable"], 0);
         let pause = container(set)["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64();
         let pause = pause.expect("seconds");
         let grace = config(&environment(set)).grace.as_secs();
         let given = pod(set)["terminationGracePeriodSeconds"].as_u64().expect("seconds");
-        // What an end after the grace takes: src/server.rs.
+        // The exit may take 4 s after the grace: src/server.rs.
         assert!(given >= pause + grace + 4, "{set}: {given} for {pause} and {grace}");
         assert_eq!(of_kind(set, "PodDisruptionBudget")[0]["spec"]["maxUnavailable"], 1);
     }
@@ -143,14 +143,14 @@ fn one_instance_unless_asked_for_more() {
         assert!(of_kind(set, "HorizontalPodAutoscaler").is_empty());
     }
     for set in ["many", "gateway"] {
-        assert_eq!(server(set).get("replicas"), None, "{set}: a scaler's to say");
+        assert_eq!(server(set).get("replicas"), None, "{set}: an autoscaler sets it");
     }
-    assert!(of_kind("gateway", "HorizontalPodAutoscaler").is_empty(), "KEDA makes its own");
+    assert!(of_kind("gateway", "HorizontalPodAutoscaler").is_empty(), "KEDA creates one itself");
 }
 
 #[test]
 #[ignore = "needs helm: tests/run"]
-fn the_scaler_counts_connections_and_removes_pods_slowly() {
+fn the_autoscaler_counts_connections_and_removes_pods_slowly() {
     let scaler = &of_kind("many", "HorizontalPodAutoscaler")[0]["spec"];
     assert_eq!((&scaler["minReplicas"], &scaler["maxReplicas"]), (&json!(2), &json!(10)));
     let metric = json!({
@@ -171,7 +171,7 @@ fn the_scaler_counts_connections_and_removes_pods_slowly() {
 
 #[test]
 #[ignore = "needs helm: tests/run"]
-fn the_way_in_leads_to_the_server_and_stays() {
+fn service_and_ingress_lead_to_the_server_with_affinity() {
     for set in SETS {
         let selector = |object: &Value| object["spec"]["selector"].clone();
         let services = of_kind(set, "Service");
@@ -201,7 +201,7 @@ fn the_way_in_leads_to_the_server_and_stays() {
 
 #[test]
 #[ignore = "needs helm: tests/run"]
-fn the_route_takes_off_its_prefix_and_never_times_out() {
+fn the_route_strips_its_prefix_and_never_times_out() {
     assert!(of_kind("public", "HTTPRoute").is_empty());
     let route = &of_kind("gateway", "HTTPRoute")[0]["spec"];
     let gateway = json!({ "name": "public", "namespace": "gateways", "sectionName": "https" });
@@ -222,7 +222,7 @@ fn the_route_takes_off_its_prefix_and_never_times_out() {
 
 #[test]
 #[ignore = "needs helm: tests/run"]
-fn the_bundled_valkey_hears_the_servers_pods_alone() {
+fn the_bundled_valkey_accepts_only_the_pods_of_the_server() {
     let labels = |name: &str| {
         let named = |object: &Value| object["metadata"]["name"] == name;
         let deployment = of_kind("trying", "Deployment").into_iter().find(named);
@@ -231,14 +231,14 @@ fn the_bundled_valkey_hears_the_servers_pods_alone() {
     let policy = &of_kind("trying", "NetworkPolicy")[0]["spec"];
     assert_eq!(policy["podSelector"]["matchLabels"], labels("roomcast-redis"));
     assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
-    assert_eq!(policy.get("egress"), None, "it connects to nothing");
+    assert_eq!(policy.get("egress"), None, "no outgoing connections");
     let [from] = list(&policy["ingress"]) else { panic!("{policy}") };
     assert_eq!(from["ports"], json!([{ "protocol": "TCP", "port": 6379 }]));
     let [peer] = list(&from["from"]) else { panic!("{from}") };
     let selected = peer["podSelector"]["matchLabels"].as_object().expect("labels");
     let server = labels("roomcast");
     assert!(selected.iter().all(|(name, value)| server[name] == *value), "{selected:?}");
-    assert!(selected.len() >= 2, "of this release alone");
+    assert!(selected.len() >= 2, "only pods of this release");
     for set in ["public", "many", "gateway"] {
         assert!(of_kind(set, "NetworkPolicy").is_empty(), "{set}");
     }

@@ -1,4 +1,5 @@
-//! The files of deployment, read: Dockerfile, YAML, and what the server makes of an environment.
+//! Readers of the deployment files: Dockerfile, YAML, and the configuration that environment
+//! variables give.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -18,17 +19,17 @@ pub fn yaml(path: &str) -> Value {
     serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The items of a list; none, if there is no list.
+/// The items of a list; empty if the value is no list.
 pub fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Its text, which has to be one.
+/// The text of a value; panics if it is no text.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
 }
 
-/// A stage of the Dockerfile with all that it takes over from the one it begins with.
+/// A stage of the Dockerfile, with the instructions that it inherits from its base stage.
 pub struct Stage {
     pub base: String,
     pub name: String,
@@ -36,7 +37,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// What stands behind an instruction, the last one first.
+    /// The arguments of all instructions with this name, the last one first.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         let this = move |(found, _): &&(String, String)| found == name;
         self.instructions.iter().rev().filter(this).map(|(_, rest)| rest.as_str())
@@ -53,14 +54,14 @@ impl Stage {
         pairs.iter().rev().map(own).collect()
     }
 
-    /// In ascending order.
+    /// The exposed ports, in the order of `EXPOSE`.
     pub fn ports(&self) -> Vec<u64> {
         let ports = self.last("EXPOSE").split_whitespace();
         ports.map(|port| port.parse().expect("a port")).collect()
     }
 }
 
-/// The stages of the Dockerfile, in their order.
+/// The stages of the Dockerfile, in order.
 pub fn dockerfile() -> Vec<Stage> {
     let mut stages: Vec<Stage> = Vec::new();
     let file = read("Dockerfile");
@@ -85,11 +86,11 @@ pub fn stage(name: &str) -> Stage {
     dockerfile().into_iter().find(|stage| stage.name == name).expect("a stage")
 }
 
-/// Meant for others: the container itself, and the library that reads roots.
+/// Variables for others: the container itself, and the library that loads root certificates.
 const FOREIGN: [&str; 2] = ["PATH", "SSL_CERT_FILE"];
 
-/// What the server makes of an environment: a name that is no setting fails, and so does a value
-/// that is wrong.
+/// The configuration that environment variables give. Panics if a name is no setting, or a value is
+/// invalid.
 pub fn config(environment: &Environment) -> Config {
     let ours = environment.iter().filter(|(name, _)| !FOREIGN.contains(&name.as_str()));
     let flags =
@@ -101,7 +102,7 @@ pub fn config(environment: &Environment) -> Config {
     Config::try_from(settings).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
-/// The variables that may hold a secret.
+/// The names of all variables that may hold a secret.
 pub fn secrets() -> Vec<String> {
     let name = |arg: &Arg| arg.get_env().map(|name| name.to_string_lossy().into_owned());
     let command = settings();
@@ -112,7 +113,7 @@ fn settings() -> Command {
     Settings::augment_args(Command::new("roomcast"))
 }
 
-/// Whether an image is the same one tomorrow.
+/// Whether the tag of an image is a full version, such as `7.4.1` or `7.4.1-alpine`.
 pub fn is_pinned(image: &str) -> bool {
     let tag = image.rsplit('/').next().and_then(|name| name.split_once(':')).map(|(_, tag)| tag);
     let version = |tag: &str| tag.split(['-', '@']).next().unwrap_or_default().split('.').count();

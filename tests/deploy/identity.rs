@@ -1,4 +1,4 @@
-//! What the project is called, where it is and which version it has: the same in every file.
+//! Name, repository and version of the project are the same in every file.
 
 use std::{fs, path::Path};
 
@@ -8,7 +8,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const REPOSITORY: &str = env!("CARGO_PKG_REPOSITORY");
 const LABEL: &str = "org.opencontainers.image.";
 
-/// Path and text of every file that users read or copy from.
+/// Path and text of every file that users read or copy.
 fn published() -> Vec<(String, String)> {
     let mut found = vec![];
     for path in
@@ -21,7 +21,7 @@ fn published() -> Vec<(String, String)> {
 
 fn collect(path: &Path, found: &mut Vec<(String, String)>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // Pictures are no text.
+    // Pictures are skipped: they are not UTF-8.
     if let Ok(text) = fs::read_to_string(root.join(path)) {
         found.push((path.to_string_lossy().into_owned(), text));
     }
@@ -33,7 +33,7 @@ fn collect(path: &Path, found: &mut Vec<(String, String)>) {
     }
 }
 
-/// What follows each occurrence of a text, as far as it consists of the accepted characters.
+/// For each occurrence of `before`: the accepted characters that follow it.
 fn following<'a>(
     file: &'a str,
     before: &'a str,
@@ -44,7 +44,7 @@ fn following<'a>(
 }
 
 #[test]
-fn there_is_one_version() {
+fn every_file_names_the_same_version() {
     let chart = yaml("deploy/helm/roomcast/Chart.yaml");
     assert_eq!((text(&chart["version"]), text(&chart["appVersion"])), (VERSION, VERSION));
     let pipeline = yaml("deploy/azure-pipelines.yml")["variables"]["version"].take();
@@ -62,7 +62,7 @@ fn there_is_one_version() {
 }
 
 #[test]
-fn there_is_one_repository() {
+fn every_file_names_the_same_repository() {
     assert_eq!(env!("CARGO_PKG_HOMEPAGE"), REPOSITORY);
     let chart = yaml("deploy/helm/roomcast/Chart.yaml");
     assert_eq!((text(&chart["home"]), text(&chart["sources"][0])), (REPOSITORY, REPOSITORY));
@@ -70,7 +70,7 @@ fn there_is_one_repository() {
     for label in ["url", "source"] {
         assert!(labels.contains(&format!("{LABEL}{label}=\"{REPOSITORY}\"")), "{label}: {labels}");
     }
-    // An address of a repository called roomcast, or an image of it, is this one's.
+    // Every URL of a repository or an image called roomcast must have this owner.
     let (_, owner_and_name) = REPOSITORY.split_once("github.com/").expect("on GitHub");
     let (_, name) = owner_and_name.split_once('/').expect("an owner");
     let is_path = |char: char| char.is_ascii_alphanumeric() || "-_/".contains(char);
@@ -85,7 +85,7 @@ fn there_is_one_repository() {
 }
 
 #[test]
-fn cargo_may_install_it_where_that_is_offered() {
+fn cargo_install_is_offered_only_if_publishing_is_allowed() {
     let command = format!("cargo install {}", env!("CARGO_PKG_NAME"));
     let offered =
         published().iter().any(|(path, file)| path.ends_with(".md") && file.contains(&command));

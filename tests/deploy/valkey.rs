@@ -1,4 +1,5 @@
-//! The chart's bundled Valkey, started as its container is: a message goes through it to a viewer.
+//! The chart's bundled Valkey, started with the command of its container, delivers a message to a
+//! viewer.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -16,7 +17,7 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A process that ends with the test.
+/// A process that is killed on drop.
 struct Running(Child);
 
 impl Drop for Running {
@@ -26,7 +27,7 @@ impl Drop for Running {
     }
 }
 
-/// The command line of the container, at a free port of the loopback.
+/// Starts Valkey with the command line of the container, on a free port of the loopback.
 fn valkey() -> (Running, u16) {
     let named = |object: &Value| object["metadata"]["name"] == "roomcast-redis";
     let deployment = of_kind("trying", "Deployment").into_iter().find(named).expect("a deployment");
@@ -50,7 +51,7 @@ fn roomcast(redis: u16) -> Command {
     command
 }
 
-/// Reads until a line contains this, and returns what stands behind it.
+/// Reads until a line contains `word`, and returns the rest of that line.
 fn after(reader: &mut impl BufRead, word: &str) -> String {
     loop {
         let mut line = String::new();
@@ -75,7 +76,7 @@ fn the_bundled_valkey_carries_messages_to_viewers() {
     write!(viewer, "GET /events/device01 HTTP/1.1\r\nHost: {address}\r\n\r\n").expect("a request");
     let mut events = BufReader::new(viewer);
     after(&mut events, "event: joined");
-    // Counted by Valkey: so the server is subscribed.
+    // Valkey counts one subscriber as soon as the server is subscribed.
     let begun = Instant::now();
     loop {
         let args = ["publish", "device01", "hello"];

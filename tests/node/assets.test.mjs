@@ -1,4 +1,4 @@
-// The page's files as they are served.
+// The files of the page, as the server serves them.
 
 import assert from 'node:assert/strict'
 import test from 'node:test'
@@ -6,7 +6,7 @@ import { startBoth } from './support.mjs'
 
 const { server } = await startBoth(test)
 
-test('files are not sent again to whom they have been sent', async () => {
+test('files are answered 304 if the client has them', async () => {
   for (const path of ['/', '/main.js', '/style.css', '/vendor/vue.runtime.esm-browser.prod.js']) {
     const whole = await fetch(server.page + path)
     assert.equal(whole.status, 200, path)
@@ -16,13 +16,13 @@ test('files are not sent again to whom they have been sent', async () => {
   }
 })
 
-test('files come with a policy that allows nothing unsafe and nothing from elsewhere', async () => {
+test('the Content-Security-Policy allows nothing unsafe and no other origin', async () => {
   const policy = (await fetch(server.page)).headers.get('content-security-policy')
   assert.match(policy, /default-src 'none'/)
   assert.doesNotMatch(policy, /unsafe-|http|\*/)
 })
 
-test('the client is where other servers have it', async () => {
+test('the client library is served at /socket.io/socket.io.js', async () => {
   const answer = await fetch(`${server.page}/socket.io/socket.io.js`)
   assert.equal(answer.status, 200)
   assert.match(answer.headers.get('content-type'), /^(text|application)\/javascript/)

@@ -1,4 +1,4 @@
-// Who may watch: tokens of every kind, in every client, from the handshake to the end.
+// Authorization: tokens of every algorithm, with every client, from the handshake to expiry.
 
 import assert from 'node:assert/strict'
 import { generateKeyPairSync } from 'node:crypto'
@@ -17,7 +17,7 @@ const KEYS = {
 }
 const CLAIMS = { rooms: ['room'], exp: inSeconds(600) }
 
-// The status of a look at a room with a token.
+// The status of a request for the events of a room, with a token.
 async function look(server, token, room = 'room') {
   const answer = await fetch(`${server.page}/events/${room}`, { headers: { authorization: `Bearer ${token}` } })
   await answer.body.cancel()
@@ -26,7 +26,7 @@ async function look(server, token, room = 'room') {
 
 describe('a public key', () => {
   for (const [name, [kind, options, algorithms]] of Object.entries(KEYS)) {
-    test(`of ${name} checks ${algorithms} and nothing else`, async t => {
+    test(`of ${name} verifies ${algorithms} and no other algorithm`, async t => {
       const { publicKey, privateKey } = generateKeyPairSync(kind, options)
       const pem = publicKey.export({ type: 'spki', format: 'pem' })
       const { server } = await startBoth(t, { JWT_PUBLIC_KEY: pem })
@@ -40,7 +40,7 @@ describe('a public key', () => {
         assert.equal(await look(server, signed(alg, stranger, CLAIMS)), 401, `${alg}, by a stranger`)
       }
       assert.equal(await look(server, signed('none', '', CLAIMS)), 401)
-      // What is public is no secret.
+      // A public key is not accepted as an HMAC secret.
       const der = publicKey.export({ type: 'spki', format: 'der' })
       for (const secret of [pem, pem.trim(), der]) {
         for (const alg of ['HS256', 'HS384', 'HS512']) {
@@ -50,7 +50,7 @@ describe('a public key', () => {
     })
   }
 
-  test('in PKCS 1 on one line is one too', async t => {
+  test('in PKCS 1 with escaped line breaks is accepted', async t => {
     const { publicKey, privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
     const pem = publicKey.export({ type: 'pkcs1', format: 'pem' })
     const { server } = await startBoth(t, { JWT_PUBLIC_KEY: pem.replaceAll('\n', '\\n') })
@@ -58,7 +58,7 @@ describe('a public key', () => {
   })
 })
 
-// How each client hands its token over. Those of Engine.IO 3 have no `auth`.
+// How each client sends its token. Clients of Engine.IO 3 have no `auth`.
 const ways = ({ version }) => version >= 3
   ? { auth: token => ({ auth: { token } }), header: token => ({ extraHeaders: { authorization: `Bearer ${token}` } }) }
   : { query: token => ({ query: { token } }), header: token => ({ extraHeaders: { authorization: `Bearer ${token}` } }) }
@@ -68,9 +68,9 @@ for (const kind of KINDS) {
     const { redis, server } = await startBoth(test, { JWT_SECRET: SECRET, LOG_LEVEL: 'trace' })
 
     for (const [way, options] of Object.entries(ways(kind))) {
-      // Its browser build has none, and its XMLHttpRequest for Node sets none before 2.
+      // Client 1 cannot send headers: not in browsers, nor with its XMLHttpRequest for Node.
       if (way === 'header' && kind.version === '1') continue
-      test(`joins what its token, as ${way}, allows`, async t => {
+      test(`joins only what its token, sent as ${way}, allows`, async t => {
         const room = newRoom()
         const mine = token([room], 600)
         const viewer = await connect(t, server.page, kind, options(mine))
@@ -83,17 +83,17 @@ for (const kind of KINDS) {
         const { channels } = await viewer.ask('channels', '*')
         assert.deepEqual(channels.map(channel => channel.room), [room])
         assert.deepEqual(viewer.disconnects, [])
-        assert.ok(!server.log().includes(mine), 'the log holds no token')
+        assert.ok(!server.log().includes(mine), 'the log contains no token')
       })
     }
 
-    test('hears why it may not enter', async t => {
+    test('gets the reason why it cannot connect', async t => {
       for (const [wrong, told] of [[undefined, /a token is needed/], ['x.y.z', /no JWT/], [token(['*'], -100), /expired/]]) {
         const [options] = Object.values(ways(kind))
         const viewer = open(t, server.page, kind, { reconnection: false, ...(wrong ? options(wrong) : {}) })
         let reason
         viewer.socket.on(kind.version >= 3 ? 'connect_error' : 'error', error => { reason = error.message ?? error })
-        await until(() => reason, 'it hears why')
+        await until(() => reason, 'it gets the reason')
         assert.match(reason, told)
         assert.equal(viewer.socket.connected, false)
       }
@@ -107,7 +107,7 @@ for (const kind of KINDS) {
       const codes = viewer => viewer.refusals.map(({ code }) => code)
       for (const viewer of [renewed, lapsed]) {
         await viewer.join(room)
-        await until(() => codes(viewer).includes('expiring'), 'it is told that its token expires')
+        await until(() => codes(viewer).includes('expiring'), 'it gets the notice that its token expires')
       }
       assert.deepEqual(await renewed.ask('auth', { token: token([room], 600) }), { ok: true, left: [] })
       await until(() => lapsed.disconnects.length > 0, 'it is disconnected')
@@ -123,7 +123,7 @@ for (const kind of KINDS) {
 describe('the command token', () => {
   const run = (t, args, env) => command(t, ['token', ...args], env)
 
-  test('prints a token that the server takes, and a link for people', async t => {
+  test('prints a token that the server accepts, and a link to the page', async t => {
     const { server } = await startBoth(t, { JWT_SECRET: SECRET, JWT_AUDIENCE: 'us' })
     const env = { JWT_SECRET: SECRET, JWT_AUDIENCE: 'us', RTHOST: 'rt.example', CERT_DIR: 'unused' }
     const { code, stdout, stderr } = await run(t, ['--room', 'room', '--room', 'de*', '--publish', 'in', '--ttl', '90s'], env)

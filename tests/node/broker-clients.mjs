@@ -1,5 +1,5 @@
-// Clients of a broker, each with the same three things to do: publish, subscribe and psubscribe.
-// Who subscribes gives a listener of channel and payload.
+// Clients of a broker, each with the same three functions: publish, subscribe and psubscribe. A
+// listener gets channel and payload.
 
 import { Redis } from 'ioredis'
 import { createClient } from 'redis'
@@ -11,7 +11,7 @@ function redisCli(t, address) {
     const cli = start(t, 'redis-cli', to('--csv', command, name))
     await until(() => cli.stdout.includes(`"${command}"`), 'redis-cli has subscribed')
     const line = () => cli.stdout.match(/^"p?message",.*"$/m)?.[0]
-    until(line, 'redis-cli hears').then(csv => listener(...JSON.parse(`[${csv}]`).slice(-2)))
+    until(line, 'redis-cli has a message').then(csv => listener(...JSON.parse(`[${csv}]`).slice(-2)))
   }
   return {
     publish: async (...message) => Number((await run(t, 'redis-cli', to('publish', ...message))).stdout),

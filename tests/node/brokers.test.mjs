@@ -1,4 +1,4 @@
-// The embedded broker, as the clients of a real Redis see it.
+// The embedded broker with clients of a real Redis.
 
 import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'
@@ -24,7 +24,7 @@ async function enter(t) {
 
 describe('the embedded broker', () => {
   for (const [name, open] of Object.entries(BROKER_CLIENTS)) {
-    test(`brings what ${name} publishes to a viewer`, async t => {
+    test(`delivers what ${name} publishes to a viewer`, async t => {
       const { publish } = await open(t, server.redis)
       const { viewer, room } = await enter(t)
       for (const payload of ['hello', '日本 \u{1F680}', '']) assert.equal(await publish(room, payload), 1)
@@ -37,14 +37,14 @@ describe('the embedded broker', () => {
         const room = newRoom()
         const heard = []
         await client[command](nameFor(room), (...message) => heard.push(message))
-        assert.equal(await client.publish(room, 'hello'), 2) // and roomcast itself
-        await until(() => heard.length > 0, `${name} hears`)
+        assert.equal(await client.publish(room, 'hello'), 2) // the client, and roomcast itself
+        await until(() => heard.length > 0, `${name} has a message`)
         assert.deepEqual(heard, [[room, 'hello']])
       })
     }
   }
 
-  test('takes commands that are piped into redis-cli', async t => {
+  test('accepts commands that are piped into redis-cli', async t => {
     const { viewer, room } = await enter(t)
     const sent = Array.from({ length: 100 }, (_, i) => `${i}`)
     const input = sent.map(payload => `PUBLISH ${room} ${payload}\n`).join('')
@@ -53,7 +53,7 @@ describe('the embedded broker', () => {
     assert.deepEqual((await viewer.heard(sent.length)).flat(), sent)
   })
 
-  test('keeps bytes that are no text', async t => {
+  test('passes on payloads that are not UTF-8 unchanged', async t => {
     const { publish } = await BROKER_CLIENTS.ioredis(t, server.redis)
     const { viewer, room } = await enter(t)
     await publish(room, BYTES)

@@ -1,4 +1,4 @@
-// Chromium, and pages in it that remember what went wrong.
+// Chromium, and pages in it that collect their errors.
 
 import { chromium } from 'playwright-core'
 
@@ -7,7 +7,7 @@ const FLAGS = [
   '--disable-background-networking', '--disable-component-update', '--disable-sync',
 ]
 
-// What Chromium itself writes about a server that is not there, or about to go.
+// What Chromium logs about a server that is down or draining.
 const ABSENCE = /net::ERR_CONNECTION_|WebSocket connection to .* failed|status of 503/
 
 export async function startBrowser(owner, flags = []) {
@@ -16,8 +16,8 @@ export async function startBrowser(owner, flags = []) {
   return browser
 }
 
-// Opens an address as a new visitor. The problems are all errors in the console, which a violation
-// of the Content-Security-Policy is too.
+// Opens a URL as a new visitor. The problems are uncaught errors and all errors on the console,
+// violations of the Content-Security-Policy among them.
 export async function visit(t, browser, url) {
   const visitor = await browser.newContext()
   t.after(() => visitor.close())

@@ -1,4 +1,4 @@
-// What every client gets when it joins rooms and messages are published.
+// What every client receives when it joins rooms and messages are published.
 
 import assert from 'node:assert/strict'
 import test from 'node:test'
@@ -57,7 +57,7 @@ everyClient(connect => {
     })
   }
 
-  test('bytes that are no UTF-8 arrive as the same bytes', async t => {
+  test('payloads that are not UTF-8 arrive as the same bytes', async t => {
     const { viewer, room } = await enter(t)
     await redis.publish(room, BYTES)
     const [[payload, ...more]] = await viewer.heard(1)
@@ -66,7 +66,7 @@ everyClient(connect => {
     assert.deepEqual(more, [])
   })
 
-  test('a join with meta: true gets each message with its place', async t => {
+  test('a join with meta: true gets each message with its position', async t => {
     const { viewer, room, ack: { epoch } } = await enter(t, { meta: true })
     for (const payload of ['one', 'two', BYTES]) await redis.publish(room, payload)
     const places = (await viewer.heard(3)).map(([, { at, ...place }]) => {
@@ -78,7 +78,7 @@ everyClient(connect => {
     assert.deepEqual([one, two, Buffer.from(bytes)], ['one', 'two', BYTES])
   })
 
-  test('a later join hears where the room has come to', async t => {
+  test('a later join gets the current offset of the room', async t => {
     const { viewer, room, ack: { epoch } } = await enter(t, { meta: true })
     await redis.publish(room, 'earlier')
     await viewer.heard(1)
@@ -90,7 +90,7 @@ everyClient(connect => {
     assert.deepEqual({ payload, offset }, { payload: 'later', offset: 2 })
   })
 
-  test('two rooms at once each bring their own messages', async t => {
+  test('a client in two rooms gets the messages of both', async t => {
     const { viewer, room } = await enter(t, { meta: true })
     const other = newRoom()
     await viewer.join(other, { meta: true })
@@ -101,7 +101,7 @@ everyClient(connect => {
     assert.deepEqual(seen, [['here', room], ['there', other]])
   })
 
-  test('nothing comes from a room that was left', async t => {
+  test('a client gets no more messages of a room that it left', async t => {
     const { viewer, room } = await enter(t)
     const stays = newRoom()
     await viewer.join(stays)

@@ -1,4 +1,4 @@
-// The commands beside the server, and how the server starts and stops.
+// The subcommands, and how the server starts and stops.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -28,7 +28,7 @@ describe('publish', () => {
     assert.deepEqual(await viewer.heard(1), [['hello']])
   })
 
-  test('makes each line of its input a message', async t => {
+  test('publishes each line of its input as a message', async t => {
     const { redis, server } = await startBoth(t)
     const viewer = await connect(t, server.page)
     await viewer.join('room')
@@ -40,7 +40,7 @@ describe('publish', () => {
     assert.equal(none.stdout, '1 subscriber\n') // roomcast itself
   })
 
-  test('refuses what a server would drop, and asks Redis for nothing', async t => {
+  test('refuses what a server would drop, without contacting Redis', async t => {
     const redis = await startRedis(t)
     const env = { REDISHOST: redis.address, MAX_PAYLOAD: '1KiB' }
     for (const [channel, payload, says] of [
@@ -60,7 +60,7 @@ describe('publish', () => {
     assert.equal(stdout, '0 subscribers\n')
   })
 
-  test('leaves out the lines of its input that are too large, and says which', async t => {
+  test('skips lines that are too large, and prints their numbers', async t => {
     const { redis, server } = await startBoth(t)
     const viewer = await connect(t, server.page)
     await viewer.join('room')
@@ -73,7 +73,7 @@ describe('publish', () => {
     assert.deepEqual(await viewer.heard(3), [[fits], [fits], ['end']])
   })
 
-  test('fails where no Redis is, and names the setting', async t => {
+  test('fails without a Redis, and names the setting', async t => {
     const { code, stderr } = await command(t, ['publish', 'room', 'hello'], { REDISHOST: UNREACHABLE })
     assert.equal(code, 1)
     assert.match(stderr, /REDISHOST/)
@@ -86,7 +86,7 @@ describe('healthcheck', () => {
     return code
   }
 
-  test('says yes while the server lives, and with --ready once it has seen Redis', async t => {
+  test('succeeds while the server runs, and with --ready once it has reached Redis', async t => {
     const port = await freePort()
     const { admin, subscribed } = await startRoomcast(t, { REDISHOST: `127.0.0.1:${port}` })
     assert.equal(await check(t, admin), 0)
@@ -96,12 +96,12 @@ describe('healthcheck', () => {
     assert.equal(await check(t, admin, '--ready'), 0)
   })
 
-  test('says no where no server runs', async t => {
+  test('fails if no server runs', async t => {
     assert.equal(await check(t, UNREACHABLE), 1)
   })
 })
 
-describe('the start', () => {
+describe('startup', () => {
   test('names all bad settings at once and opens no port', async t => {
     const bad = {
       REDISHOST: 'redis://user:a-secret@host/7',
@@ -113,7 +113,7 @@ describe('the start', () => {
       LOG_LEVEL: 'loud',
       ASSETS: '/nowhere',
     }
-    // Had it tried to listen, this port would be a reason to fail, with another code.
+    // If the server tried to listen, this port would make it fail with another exit code.
     const { code, stdout, stderr } = await command(t, [], { HTTP_ADDR: await takenPort(t), ...bad })
     assert.equal(code, 2)
     const named = stderr.split('\n').map(line => line.match(/^ +([A-Z_]+):/)?.[1]).filter(Boolean)
@@ -122,7 +122,7 @@ describe('the start', () => {
   })
 
   for (const setting of ['HTTP_ADDR', 'ADMIN_ADDR']) {
-    test(`says in one line that the port of ${setting} is taken`, async t => {
+    test(`reports in one line that the port of ${setting} is in use`, async t => {
       const free = { HTTP_ADDR: '127.0.0.1:0', ADMIN_ADDR: '127.0.0.1:0', REDISHOST: UNREACHABLE }
       const { code, stderr } = await command(t, [], { ...free, [setting]: await takenPort(t) })
       assert.equal(code, 1)
@@ -137,18 +137,18 @@ describe('demo', () => {
     const viewer = await connect(t, page)
     for (const room of ROOMS) await viewer.join(room, { meta: true })
     const heard = () => new Set(viewer.messages.map(([, { room }]) => room))
-    await until(() => heard().size === ROOMS.length, 'all devices have spoken')
+    await until(() => heard().size === ROOMS.length, 'all devices have published')
     viewer.messages.forEach(([payload]) => assert.equal(typeof JSON.parse(payload), 'object'))
   }
 
-  test('brings a server of its own, with a page and five devices', async t => {
+  test('starts a server with a page, and five devices', async t => {
     const server = await startRoomcast(t, { REDISHOST: 'embedded:0' }, ['demo'])
     assert.equal((await fetch(server.page)).status, 200)
     await hearsAll(t, server.page)
     assert.equal(await server.stop(), 0)
   })
 
-  test('publishes for a server that runs already', async t => {
+  test('publishes to the Redis of a server that runs already', async t => {
     const { redis, server } = await startBoth(t)
     const { host } = new URL(server.page)
     const demo = startCommand(t, ['demo'], { REDISHOST: redis.address, HTTP_ADDR: host })
@@ -159,8 +159,8 @@ describe('demo', () => {
   })
 })
 
-describe('the end', () => {
-  test('by SIGTERM amid traffic is orderly, and sends every viewer to come again', async t => {
+describe('shutdown', () => {
+  test('by SIGTERM under load is orderly, and lets every viewer reconnect', async t => {
     const { redis, server } = await startBoth(t)
     const viewers = await Promise.all(KINDS.map(kind => connect(t, server.page, kind)))
     const room = newRoom()
@@ -173,21 +173,21 @@ describe('the end', () => {
     for (const [i, { socket, messages, disconnects }] of viewers.entries()) {
       const who = `client ${KINDS[i].version} by ${KINDS[i].transports}`
       await until(() => disconnects.length > 0, `${who} has noticed`)
-      // After `io server disconnect` a stock client would stay away.
+      // After `io server disconnect` a stock client does not reconnect.
       assert.match(disconnects[0], /^transport (close|error)$/, who)
       assert.equal(socket.io.reconnection(), true)
       assert.deepEqual(messages.flat(), messages.map((_, n) => `${n}`), who)
     }
   })
 
-  test('comes at once with a second signal, whatever holds up the first', async t => {
+  test('is immediate after a second signal, even with a pending request', async t => {
     const { server } = await startBoth(t, { GRACE: '10m' })
     const { hostname, port } = new URL(server.page)
     const hanging = dial(port, hostname).on('error', () => {})
     t.after(() => hanging.destroy())
     // A request whose body never comes.
     hanging.write('POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n')
-    await until(async () => await server.metric('roomcast_connections') === 1, 'it hangs')
+    await until(async () => await server.metric('roomcast_connections') === 1, 'the request is pending')
     server.signal('SIGTERM')
     await until(async () => await server.readiness() === 503, 'roomcast drains')
     assert.equal(await server.stop(), 1)

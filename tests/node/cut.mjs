@@ -1,5 +1,6 @@
 // The cut test: numbered messages, viewers whose connections break at random again and again, and
-// what each of them ends with. Knows both servers that it is made against; benches/ uses it too.
+// counts of what each of them received. It supports Roomcast and Socket.IO on Node, because
+// benches/ uses it too.
 
 import { Agent } from 'node:http'
 import client4 from 'client4'
@@ -8,7 +9,7 @@ import { until } from './support.mjs'
 const AWAY = 2_000 // ms from a cut to the next attempt to connect
 const REPLAY_MAX = 2_048 // messages that Roomcast replays at most
 
-// The same numbers from 0 to 1 for the same seed (mulberry32), so that a failure can be had again.
+// A random number generator (mulberry32): the same seed reproduces a failure.
 export function seeded(seed) {
   return () => {
     seed = (seed + 0x6d2b79f5) | 0
@@ -18,7 +19,7 @@ export function seeded(seed) {
   }
 }
 
-// A client's TCP connection in our hands: it can break, or not be read any more.
+// A client's TCP connection that the test can break or stop reading.
 class Line extends Agent {
   createConnection(...args) {
     this.socket = super.createConnection(...args)
@@ -34,14 +35,14 @@ class Line extends Agent {
   }
 }
 
-// A stock client over a line of its own.
+// A stock client on its own line.
 export function clientOnLine(url, options) {
   const line = new Line()
   const socket = client4(url, { ...options, forceNew: true, transports: ['websocket'], agent: line })
   return { line, socket }
 }
 
-// Which numbers came: from 0 on, each should once and in order.
+// Counts the numbers received: each should come once and in order, from 0.
 class Ledger {
   next = 0
   once = 0
@@ -77,7 +78,7 @@ class Viewer {
     this.socket.on('connect', () => this.enter())
     this.socket.on('disconnect', () => {
       this.joined = false
-      this.left = this.ledger.next // now: Socket.IO brings what was missed before it says `connect`
+      this.left = this.ledger.next // noted here: Socket.IO replays missed messages before `connect`
     })
   }
 
@@ -88,7 +89,7 @@ class Viewer {
     this.line.cut()
   }
 
-  // It is in the room, and knows whether nothing is missing since it was.
+  // Notes that the viewer is in the room again, and whether the server claims a full recovery.
   entered(recovered) {
     if (this.left !== undefined) {
       this.comebacks.push({ recovered, left: this.left, at: performance.now() })
@@ -103,13 +104,13 @@ class Viewer {
   }
 }
 
-// Joins again with the position it has.
+// Joins again with its last position.
 export class RoomcastViewer extends Viewer {
   constructor(...args) {
     super(...args)
     this.socket.on('gap', () => { this.told = true })
     this.socket.on('message', (payload, place) => {
-      // Where a recovery was refused, the replay may begin before our position.
+      // If recovery was denied, the replay may begin before this position.
       if (place.epoch === this.past?.epoch && place.offset <= this.past.offset) return
       this.take(payload)
       this.seen = place
@@ -127,7 +128,7 @@ export class RoomcastViewer extends Viewer {
   }
 }
 
-// Of Socket.IO on Node with connection state recovery, which brings the rooms back too.
+// A viewer of Socket.IO on Node with connection state recovery, which restores the rooms too.
 export class SocketioViewer extends Viewer {
   constructor(...args) {
     super(...args)
@@ -140,20 +141,20 @@ export class SocketioViewer extends Viewer {
   }
 }
 
-// Makes the test, and returns what came of it. With `kill`, Redis ends the subscription half-way.
-// `up` is how many seconds a viewer is in the room between two cuts, at least and at most.
+// Runs the test, and returns the counts. With `kill`, Redis closes the subscription half-way.
+// `up`: the least and the most seconds that a viewer is in the room between two cuts.
 export async function cutTest(owner, { View, url, redis, seed, kill, ...load }) {
   const { seconds, rate, up: [least, most] } = load
   const random = seeded(seed)
   const viewers = Array.from({ length: load.viewers }, () => new View(url, 'cut'))
-  const firstHeard = [] // when any viewer had a number
+  const firstHeard = [] // when the first viewer received each number
   for (const viewer of viewers) {
     owner.after(() => viewer.socket.close())
     viewer.onNumber = number => { firstHeard[number] ??= performance.now() }
   }
   await until(() => viewers.every(viewer => viewer.joined), 'all viewers are in the room')
 
-  const receivers = [] // of each number, as Redis counts them
+  const receivers = [] // subscribers that each number reached, as Redis counts them
   const publish = () => receivers.push(redis.publish('cut', `${receivers.length}`))
   const timers = new Set()
   const after = (ms, then) => {
@@ -168,13 +169,13 @@ export async function cutTest(owner, { View, url, redis, seed, kill, ...load }) 
   })
   for (const viewer of viewers) cutLater(viewer, 0)
 
-  // By the clock, so that a busy moment does not make them fewer.
+  // Publish by the clock, so that a busy moment does not reduce their number.
   await new Promise((resolve, reject) => {
     const begin = performance.now()
     let killed = !kill
     const tick = async () => {
       const due = Math.min((performance.now() - begin) / 1000, seconds)
-      // What was published must have left Redis before, or the count of receivers would not hold.
+      // Await everything published before, so that the counts of receivers are right.
       if (!killed && due >= seconds / 2) {
         killed = true
         await Promise.all(receivers)
@@ -188,7 +189,7 @@ export async function cutTest(owner, { View, url, redis, seed, kill, ...load }) 
   })
   timers.forEach(clearTimeout)
 
-  // Rooms are in order: whoever has the last number gets nothing more.
+  // Rooms keep the order: a viewer that has the last number gets nothing more.
   await until(() => viewers.every(viewer => viewer.joined), 'all viewers are back')
   publish()
   await until(() => viewers.every(({ ledger }) => ledger.next === receivers.length), 'all have the last number')
@@ -199,12 +200,13 @@ function outcome(viewers, receivers, firstHeard) {
   const sum = count => viewers.reduce((total, viewer) => total + count(viewer), 0)
   const outage = new Set(receivers.flatMap((count, number) => (count === 0 ? [number] : [])))
   const over = firstHeard[Math.max(...outage) + 1]
-  // It had nothing from after the outage, came back after it, and was told that nothing is missing.
+  // A false claim: the viewer had no message from after the outage, came back after it, and the
+  // server claimed a recovery.
   const acrossOutage = ({ recovered, left, at }) => recovered && left <= Math.min(...outage) && at > over
   return {
     viewers: viewers.length,
     published: receivers.length,
-    outage: outage.size, // numbers that reached no subscription
+    outage: outage.size, // numbers that reached no subscriber
     cuts: sum(({ cuts }) => cuts),
     comebacks: sum(({ comebacks }) => comebacks.length),
     recovered: sum(({ comebacks }) => comebacks.filter(({ recovered }) => recovered).length),

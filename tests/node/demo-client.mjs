@@ -1,5 +1,5 @@
-// The browser build of socket.io-client 1.3.7, the demo's client. That version's dependencies are
-// in git, so it is not installed with the others: its package is fetched once and kept.
+// The browser build of socket.io-client 1.3.7, the demo's client. Its dependencies are Git
+// repositories, so it is not installed with the others: its package is fetched once and cached.
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
@@ -19,7 +19,7 @@ const BOUND = { timeout: 60_000 } // ms
 
 const run = promisify(execFile)
 
-// Puts socket.io.js into a folder.
+// Extracts socket.io.js into a folder.
 export async function putDemoClient(folder) {
   if (!existsSync(PACKAGE)) {
     await mkdir(CACHE, { recursive: true })

@@ -1,4 +1,4 @@
-// What `roomcast doctor` makes of a real Redis.
+// The findings of `roomcast doctor` about a real Redis.
 
 import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'
@@ -18,14 +18,14 @@ async function examine(t, redis, env = {}) {
   return { code, find, bad, stdout }
 }
 
-// A user with these rights, and the variables by which one is this user.
+// Creates a user with these rights, and returns the variables to log in as this user.
 async function user(redis, ...rights) {
   await redis.client.call('ACL', 'SETUSER', 'watcher', 'reset', 'on', '>secret', ...rights)
   return { REDIS_USERNAME: 'watcher', REDIS_PASSWORD: 'secret' }
 }
 
 describe('doctor', { concurrency: 4 }, () => {
-  test('finds nothing wrong with a Redis as it comes, and publishes one empty probe', async t => {
+  test('finds no fault in a default Redis, and publishes one empty probe', async t => {
     const redis = await startRedis(t)
     const { code, find, bad } = await examine(t, redis)
     find('ok', 'REDISHOST', /^Redis \d+\.\d+\.\d+ answers at 127\.0\.0\.1:/)
@@ -40,7 +40,7 @@ describe('doctor', { concurrency: 4 }, () => {
     }
   })
 
-  test('says that a password is wrong or wanted, and never which', async t => {
+  test('reports a wrong or missing password without printing it', async t => {
     const redis = await startRedis(t, { password: 'right' })
     const wrong = await examine(t, redis, { REDIS_PASSWORD: 'mistyped' })
     wrong.find('fail', 'REDISHOST', /refused the password: check REDIS_PASSWORD/)
@@ -53,7 +53,7 @@ describe('doctor', { concurrency: 4 }, () => {
     assert.deepEqual([right.code, right.bad], [0, 0])
   })
 
-  test('names the patterns that a user may not see, and the right that is missing', async t => {
+  test('names the patterns that a user may not subscribe to, and the missing right', async t => {
     const redis = await startRedis(t)
     const env = await user(redis, '&allowed:*', '+subscribe', '+psubscribe', '+ping')
     const narrow = await examine(t, redis, { ...env, REDIS_CHANNELS: 'allowed:*,other:*' })
@@ -66,15 +66,15 @@ describe('doctor', { concurrency: 4 }, () => {
     assert.deepEqual([fitting.code, fitting.bad], [0, 1])
   })
 
-  test('warns where probes may not be published, which is no failure', async t => {
+  test('warns, without failing, if probes may not be published', async t => {
     const redis = await startRedis(t)
     const env = await user(redis, '&*', '+psubscribe', '+ping')
     const { code, find, bad } = await examine(t, redis, env)
     find('warn', 'REDIS_CHANNELS', /watcher may not publish on roomcast:probe.*'&roomcast:probe:\*'$/)
-    assert.deepEqual([code, bad], [0, 2]) // and that it may not run INFO
+    assert.deepEqual([code, bad], [0, 2]) // the other finding: it may not run INFO
   })
 
-  test('warns of a replica, and fails where its link is down', async t => {
+  test('warns about a replica, and fails if its link is down', async t => {
     const master = await startRedis(t, { args: ['--repl-diskless-sync-delay', '0'] })
     const replica = await startRedis(t, { args: ['--replicaof', `127.0.0.1 ${master.port}`] })
     await until(async () => (await replica.client.info('replication')).includes('link_status:up'), 'linked')
@@ -88,7 +88,7 @@ describe('doctor', { concurrency: 4 }, () => {
     assert.equal(down.code, 1)
   })
 
-  test('warns of an output buffer that a burst would fill', async t => {
+  test('warns about an output buffer limit that a burst would exceed', async t => {
     const redis = await startRedis(t, { args: ['--client-output-buffer-limit', 'pubsub 1mb 512kb 10'] })
     const { code, find, bad } = await examine(t, redis)
     find('warn', 'REDISHOST', /1\.0 MiB or 512\.0 KiB for 10 s.*less than Redis' default/)

@@ -1,5 +1,5 @@
-// Redis changes its role, its master or its address while connections live on. Whatever messages
-// that costs is told, and `/status` is not well meanwhile.
+// Redis changes its role, its master or its address while connections stay open. Every lost message
+// lies within a reported gap, and `/status` reports the fault meanwhile.
 
 import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'
@@ -11,7 +11,8 @@ import { connect } from './viewer.mjs'
 
 const PACE = 20 // ms
 
-// A TCP proxy that can lead elsewhere, or refuse; connections that stand live on.
+// A TCP proxy that can switch its target, refuse connections, or delay data. Existing connections
+// stay open.
 async function startProxy(t, port) {
   const proxy = { port: undefined, to: port, refuses: false, latency: 0 }
   const ends = new Set()
@@ -33,7 +34,7 @@ async function startProxy(t, port) {
   return proxy
 }
 
-// Publishes numbers wherever `to.client` is, and knows when each was sent.
+// Publishes numbers to the Redis `to`, and records when each was sent.
 function startNumbers(t, to) {
   const numbers = { to, sent: [] }
   const timer = setInterval(() => {
@@ -44,7 +45,7 @@ function startNumbers(t, to) {
   return numbers
 }
 
-// A viewer with positions: what it saw, and what it was told.
+// A viewer with `meta`: the numbers that it received, and the gaps.
 async function watch(t, server) {
   const viewer = await connect(t, server.page)
   const seen = new Set(), gaps = []
@@ -54,17 +55,17 @@ async function watch(t, server) {
   return { seen, gaps }
 }
 
-// Every number from `first` to `last` was seen, or was sent during a gap that was told.
-function assertNothingLostUntold({ seen, gaps }, { sent }, first, last) {
+// Every number from `first` to `last` was received, or was sent during a reported gap.
+function assertLossesReported({ seen, gaps }, { sent }, first, last) {
   const SLACK = 100 // ms between a publisher's clock reading and the server's
   const lost = sent.map((at, number) => ({ at, number }))
     .filter(({ number }) => number >= first && number <= last && !seen.has(number))
-  const untold = lost.filter(({ at }) => !gaps.some(({ from, to }) => at >= from - SLACK && at <= to + SLACK))
-  assert.deepEqual(untold, [], `of ${lost.length} lost; gaps ${JSON.stringify(gaps)}`)
+  const unreported = lost.filter(({ at }) => !gaps.some(({ from, to }) => at >= from - SLACK && at <= to + SLACK))
+  assert.deepEqual(unreported, [], `of ${lost.length} lost; gaps ${JSON.stringify(gaps)}`)
   return lost.length
 }
 
-// What comes after a fault has arrived, and so has whatever is told of it.
+// Waits until a number sent from now on has arrived, and so all events about a fault before it.
 async function settled(viewer, numbers) {
   const next = numbers.sent.length + 10
   await until(() => viewer.seen.has(next), `${next} has arrived`)
@@ -82,7 +83,7 @@ async function start(t, address, env) {
   return server
 }
 
-describe('nothing is lost untold', { concurrency: 3 }, () => {
+describe('every loss is reported as a gap', { concurrency: 3 }, () => {
   test('when the watched master becomes a replica', async t => {
     const [watched, other] = [await startRedis(t), await startRedis(t)]
     const server = await start(t, watched.address)
@@ -92,15 +93,15 @@ describe('nothing is lost untold', { concurrency: 3 }, () => {
     const first = await settled(viewer, numbers)
     numbers.to = other
     await watched.client.call('REPLICAOF', '127.0.0.1', other.port)
-    await until(() => viewer.gaps.length > 0, 'a gap is told')
+    await until(() => viewer.gaps.length > 0, 'a gap is reported')
     const last = await settled(viewer, numbers)
-    assert.ok(assertNothingLostUntold(viewer, numbers, first, last) > 0, 'the fault costs messages')
+    assert.ok(assertLossesReported(viewer, numbers, first, last) > 0, 'the fault costs messages')
     const { redis } = await server.subscribed()
     assert.deepEqual([redis.role, redis.master], ['replica', `127.0.0.1:${other.port}`])
     assert.match(server.log(), /was a master and is a replica now/)
   })
 
-  test('when a watched replica has to resynchronise fully, and its link is down before that', async t => {
+  test('when a watched replica has to resynchronise fully after its link was down', async t => {
     const master = await startRedis(t, { args: ['--repl-backlog-size', '16384', '--repl-diskless-sync-delay', '0'] })
     const link = await startProxy(t, master.port)
     const replica = await replicaOf(t, link.port)
@@ -118,16 +119,16 @@ describe('nothing is lost untold', { concurrency: 3 }, () => {
     assert.deepEqual([stale.code, stale.ready, stale.redis.state], [503, true, 'stale'])
     assert.match(stale.redis.error, /link to its master .* is down/)
     assert.equal(await server.metric('roomcast_source_up'), 0)
-    // More than the backlog holds.
+    // More than the replication backlog holds.
     for (let i = 0; i < 50; i++) await master.publish('other', 'x'.repeat(1000))
     link.refuses = false
-    await until(() => viewer.gaps.length > 0, 'a gap is told')
+    await until(() => viewer.gaps.length > 0, 'a gap is reported')
     const last = await settled(viewer, numbers)
-    assert.ok(assertNothingLostUntold(viewer, numbers, first, last) > 0, 'the fault costs messages')
+    assert.ok(assertLossesReported(viewer, numbers, first, last) > 0, 'the fault costs messages')
     assert.equal((await server.subscribed()).redis.role, 'replica')
   })
 
-  test('and nothing is told when a watched replica catches up by itself', async t => {
+  test('and no gap is reported when a watched replica catches up by itself', async t => {
     const master = await startRedis(t, { args: ['--repl-diskless-sync-delay', '0'] })
     const link = await startProxy(t, master.port)
     const replica = await replicaOf(t, link.port)
@@ -142,11 +143,11 @@ describe('nothing is lost untold', { concurrency: 3 }, () => {
     link.refuses = false
     await server.subscribed()
     const last = await settled(viewer, numbers)
-    assert.equal(assertNothingLostUntold(viewer, numbers, first, last), 0)
+    assert.equal(assertLossesReported(viewer, numbers, first, last), 0)
     assert.deepEqual(viewer.gaps, [])
   })
 
-  test('when the name leads to another master while the watched one lives on', async t => {
+  test('when the name leads to another master while the watched one stays up', async t => {
     const [watched, other] = [await startRedis(t), await startRedis(t)]
     const name = await startProxy(t, watched.port)
     const server = await start(t, `127.0.0.1:${name.port}`)
@@ -155,14 +156,14 @@ describe('nothing is lost untold', { concurrency: 3 }, () => {
     const first = await settled(viewer, numbers)
     name.to = other.port
     numbers.to = other
-    await until(() => viewer.gaps.length > 0, 'a gap is told')
+    await until(() => viewer.gaps.length > 0, 'a gap is reported')
     const last = await settled(viewer, numbers)
-    assert.ok(assertNothingLostUntold(viewer, numbers, first, last) > 0, 'the fault costs messages')
+    assert.ok(assertLossesReported(viewer, numbers, first, last) > 0, 'the fault costs messages')
     assert.match(server.log(), /leads to another Redis now/)
     assert.equal((await server.subscribed()).redis.reconnects, 1)
   })
 
-  test('when the name leads elsewhere and a server does not say what it is', async t => {
+  test('when the name leads elsewhere and the user may not read INFO', async t => {
     const [watched, other] = [await startRedis(t), await startRedis(t)]
     for (const { client } of [watched, other]) {
       await client.call('ACL', 'SETUSER', 'watcher', 'on', '>secret', '&*', '+@pubsub', '+@connection')
@@ -176,14 +177,14 @@ describe('nothing is lost untold', { concurrency: 3 }, () => {
     const first = await settled(viewer, numbers)
     name.to = other.port
     numbers.to = other
-    await until(() => viewer.gaps.length > 0, 'a gap is told')
+    await until(() => viewer.gaps.length > 0, 'a gap is reported')
     const last = await settled(viewer, numbers)
-    assertNothingLostUntold(viewer, numbers, first, last)
+    assertLossesReported(viewer, numbers, first, last)
   })
 })
 
 describe('a slow link', { concurrency: 2 }, () => {
-  test('whose answers take 2.5 s is subscribed, and delivers', async t => {
+  test('with a round trip of 2.5 s is subscribed, and delivers', async t => {
     const redis = await startRedis(t)
     const link = await startProxy(t, redis.port)
     link.latency = 1250
@@ -196,7 +197,7 @@ describe('a slow link', { concurrency: 2 }, () => {
     assert.equal((await server.status()).redis.reconnects, 0)
   })
 
-  test('that is cut loses what was under way, and tells it', async t => {
+  test('that is cut loses messages in flight, and a gap is reported', async t => {
     const redis = await startRedis(t)
     const link = await startProxy(t, redis.port)
     link.latency = 500
@@ -206,13 +207,13 @@ describe('a slow link', { concurrency: 2 }, () => {
     const first = await settled(viewer, numbers)
     await until(async () => await server.metric('roomcast_source_round_trip_seconds') > 0.9, 'a probe under traffic')
     link.cut()
-    await until(() => viewer.gaps.length > 0, 'a gap is told')
+    await until(() => viewer.gaps.length > 0, 'a gap is reported')
     const last = await settled(viewer, numbers)
-    assert.ok(assertNothingLostUntold(viewer, numbers, first, last) > 0, 'the fault costs messages')
+    assert.ok(assertLossesReported(viewer, numbers, first, last) > 0, 'the fault costs messages')
   })
 })
 
-test('a server without RESP3 is watched by two connections, and its role is known', async t => {
+test('a Redis without RESP3 is watched over two connections, and its role is known', async t => {
   const redis = await startRedis(t, { args: ['--rename-command', 'HELLO', ''] })
   const other = await startRedis(t)
   const server = await start(t, redis.address)
@@ -221,9 +222,9 @@ test('a server without RESP3 is watched by two connections, and its role is know
   const first = await settled(viewer, numbers)
   numbers.to = other
   await redis.client.call('REPLICAOF', '127.0.0.1', other.port)
-  await until(() => viewer.gaps.length > 0, 'a gap is told')
+  await until(() => viewer.gaps.length > 0, 'a gap is reported')
   const last = await settled(viewer, numbers)
-  assertNothingLostUntold(viewer, numbers, first, last)
+  assertLossesReported(viewer, numbers, first, last)
   assert.equal((await server.subscribed()).redis.role, 'replica')
 })
 
@@ -238,14 +239,14 @@ describe('REDISHOST that leads to several servers', { concurrency: 2 }, () => {
     const { redis } = await until(async () => {
       const status = await server.status()
       return status.redis.note && status
-    }, 'it is said')
+    }, 'the status has a note')
     assert.match(redis.note, /also leads to a replica .* of the same replication/)
     assert.deepEqual([redis.role, redis.reconnects, redis.ok], ['master', 0, true])
   })
 })
 
 describe('REDIS_PUBLISH_HOST', { concurrency: 2 }, () => {
-  test('proves the way from the master to the replica that is watched, and is where POST publishes', async t => {
+  test('probes from the master to the watched replica, and receives what POST publishes', async t => {
     const master = await startRedis(t, { args: ['--repl-diskless-sync-delay', '0'] })
     const replica = await replicaOf(t, master.port)
     await linked(replica)
@@ -255,12 +256,12 @@ describe('REDIS_PUBLISH_HOST', { concurrency: 2 }, () => {
     const answer = await fetch(new URL('/publish/room', server.page), {
       method: 'POST', body: 'hello', headers: { authorization: 'Bearer token-of-16-bytes' },
     })
-    assert.deepEqual(await answer.json(), { subscribers: 0 }) // at the master itself
+    assert.deepEqual(await answer.json(), { subscribers: 0 }) // subscribers of the master itself
     assert.deepEqual(await viewer.heard(1), [['hello']])
     assert.ok((await server.status()).redis.ok)
   })
 
-  test('that is no master of the watched Redis is told', async t => {
+  test('that is not the master of the watched Redis is reported', async t => {
     const [watched, other] = [await startRedis(t), await startRedis(t)]
     const server = await startRoomcast(t, { REDISHOST: watched.address, REDIS_PUBLISH_HOST: other.address })
     const { code, redis } = await until(async () => {
@@ -272,13 +273,13 @@ describe('REDIS_PUBLISH_HOST', { concurrency: 2 }, () => {
   })
 })
 
-describe('answers that are no proof', { concurrency: 3 }, () => {
+describe('errors as answers to probes', { concurrency: 3 }, () => {
   for (const [error, says] of [
     ["-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.", /MASTERDOWN|MasterDown|Link with MASTER/],
     ['-LOADING Redis is loading the dataset in memory', /loading/i],
     ['-NOAUTH Authentication required.', /REDIS_PASSWORD/],
   ]) {
-    test(`${error.split(' ')[0]} to PING and to PUBLISH is a failure, with its words in the status`, async t => {
+    test(`${error.split(' ')[0]} to PING and to PUBLISH is a failure whose text is in the status`, async t => {
       const redis = await startRedis(t)
       const proxy = await startFaultyProxy(t, redis.port)
       const server = await start(t, `127.0.0.1:${proxy.port}`)
@@ -293,7 +294,7 @@ describe('answers that are no proof', { concurrency: 3 }, () => {
     })
   }
 
-  test('a Sentinel is no Redis to watch', async t => {
+  test('a Sentinel is refused as REDISHOST', async t => {
     const port = await freePort()
     const file = join(await temporaryFolder(t), 'sentinel.conf')
     await writeFile(file, `port ${port}\nbind 127.0.0.1\n`)
@@ -302,7 +303,7 @@ describe('answers that are no proof', { concurrency: 3 }, () => {
     const { redis } = await until(async () => {
       const status = await server.status()
       return /Sentinel/.test(status.redis.error) && status
-    }, 'it is named')
+    }, 'the status names it')
     assert.match(redis.error, /set REDISHOST to the Redis that it watches/)
   })
 })

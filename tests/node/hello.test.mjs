@@ -1,4 +1,4 @@
-// The event `hello`, which the demo's server sent at each join.
+// The event `hello`, which the demo's server of 2015 sent at each join.
 
 import assert from 'node:assert/strict'
 import test from 'node:test'
@@ -9,7 +9,7 @@ const silent = await startBoth(test)
 const greeting = await startBoth(test, { HELLO: 'true' })
 
 everyClient(connect => {
-  // The message comes after the joins, so whatever hello they caused is there with it.
+  // The message comes after the joins, so any `hello` that they caused has arrived before it.
   const meet = async (t, { redis, server }) => {
     const room = newRoom()
     const first = await connect(t, server.page)
@@ -21,11 +21,11 @@ everyClient(connect => {
     return [first.hellos, second.hellos]
   }
 
-  test('with HELLO=true the others in a room hear of a join, without arguments', async t => {
+  test('with HELLO=true the other members get hello without arguments at a join', async t => {
     assert.deepEqual(await meet(t, greeting), [[[]], []])
   })
 
-  test('without HELLO nobody hears of a join', async t => {
+  test('without HELLO no member gets hello', async t => {
     assert.deepEqual(await meet(t, silent), [[], []])
   })
 })

@@ -1,4 +1,4 @@
-// The past of a room: replayed as asked for, recovered after an absence, or known to be missing.
+// The history of a room: replay with `last`, recovery with `since`, and gaps.
 
 import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'
@@ -9,7 +9,7 @@ const BYTES = Buffer.from([0xff, 0x00, 0xfe])
 
 const { redis, server } = await startBoth(test)
 
-// Publishes, and waits until the server has it all.
+// Publishes payloads, and waits until the server has received all of them.
 async function publishAll(room, payloads) {
   const before = await server.metric('roomcast_messages_total')
   await Promise.all(payloads.map(payload => redis.publish(room, payload)))
@@ -29,7 +29,7 @@ everyClient(connect => {
     assert.deepEqual([text, Buffer.from(bytes), latest], [['text'], BYTES, ['new']])
   })
 
-  test('since brings exactly what was missed while the connection was broken', async t => {
+  test('since replays exactly what was missed while the connection was broken', async t => {
     const { url, cut } = await startCable(t, server.page)
     const viewer = await connect(t, url)
     const room = newRoom()
@@ -50,7 +50,7 @@ everyClient(connect => {
     assert.deepEqual(heard, [['one', 1], ['two', 2], ['missed', 3], ['missed too', 4], ['new', 5]])
   })
 
-  test('since a position of another run is no recovery, and says so', async t => {
+  test('since with a position of another run is denied recovery', async t => {
     const room = newRoom()
     await publishAll(room, ['one', 'two'])
     const viewer = await connect(t, server.page)
@@ -60,7 +60,7 @@ everyClient(connect => {
     assert.deepEqual(await viewer.heard(1), [['two']])
   })
 
-  test('channels tells what is live, watched or not', async t => {
+  test('channels lists live channels, with members or without', async t => {
     const room = newRoom()
     await publishAll(room, ['one', 'latest'])
     const viewer = await connect(t, server.page)
@@ -71,16 +71,16 @@ everyClient(connect => {
 })
 
 describe('a lost subscription', () => {
-  test('is told as a gap to who joined with meta, and to nobody else', async t => {
-    const { redis, server } = await startBoth(t) // not the others' Redis
+  test('sends a gap to clients that joined with meta only', async t => {
+    const { redis, server } = await startBoth(t) // not the shared Redis
     const [careful, plain] = [await connect(t, server.page), await connect(t, server.page)]
     const gaps = []
     careful.socket.on('gap', gap => gaps.push(gap))
-    plain.socket.on('gap', () => assert.fail('this viewer asked for no places'))
+    plain.socket.on('gap', () => assert.fail('this viewer joined without meta'))
     await careful.join('room', { meta: true })
     await plain.join('room')
     await redis.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
-    await until(async () => (await server.status()).redis.reconnects === 1, 'it has noticed')
+    await until(async () => (await server.status()).redis.reconnects === 1, 'roomcast has subscribed again')
     await server.subscribed()
     await redis.publish('room', 'after')
     await Promise.all([careful.heard(1), plain.heard(1)])

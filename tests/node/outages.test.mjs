@@ -1,5 +1,5 @@
-// Redis, our process, or the way to it goes and comes again while messages pour in: everybody is
-// told, nothing comes twice, and nothing is left behind.
+// Redis, roomcast, or the connection to it goes down and comes back under load: every viewer learns
+// of losses, gets nothing twice, and nothing is left behind.
 
 import assert from 'node:assert/strict'
 import { readdir } from 'node:fs/promises'
@@ -11,7 +11,7 @@ import { connect, open } from './viewer.mjs'
 const RESTARTS = process.env.RESTARTS ?? 10
 const VIEWERS = 10
 
-// What a page makes of a room with assets/roomcast.js: numbers, and `null` where a gap is marked.
+// A page that shows a room with assets/roomcast.js: numbers, and `null` for each gap mark.
 class Page {
   shown = []
 
@@ -30,12 +30,12 @@ class Page {
     return until(() => this.shown.includes(number), `${number} is shown`)
   }
 
-  get told() {
+  get marked() {
     return this.shown.includes(null)
   }
 
-  // Each number once and in order, and a mark wherever one is missing.
-  assertHonest() {
+  // Asserts that each number is shown once and in order, with a mark wherever one is missing.
+  assertGapsMarked() {
     let [before, marked] = [-1, true]
     for (const number of this.shown) {
       if (number !== null) assert.ok(marked ? number > before : number === before + 1, `${before}, then ${number}`)
@@ -50,8 +50,8 @@ const openPages = (t, url) => Array.from({ length: VIEWERS }, (_, i) =>
 
 const openFiles = async pid => (await readdir(`/proc/${pid}/fd`)).length
 
-describe('while messages pour in', { concurrency: 3 }, () => {
-  test('Redis is killed and started again and again: each time a gap is told, and nothing is left behind', async t => {
+describe('under load', { concurrency: 3 }, () => {
+  test('Redis is restarted again and again: each time viewers get a gap, and nothing is left behind', async t => {
     const { redis, server } = await startBoth(t)
     const viewer = await connect(t, server.page)
     const gaps = []
@@ -73,14 +73,14 @@ describe('while messages pour in', { concurrency: 3 }, () => {
     assert.ok(gaps.every(({ reason, from, to }, i) =>
       reason === 'source_lost' && from <= to && from >= (gaps[i - 1]?.to ?? 0)), JSON.stringify(gaps))
     const epochs = new Set(viewer.messages.map(([, { epoch }]) => epoch))
-    assert.equal(epochs.size, viewer.messages.length, 'no epoch across an outage')
+    assert.equal(epochs.size, viewer.messages.length, 'each outage begins a new epoch')
     assert.deepEqual(viewer.disconnects, [])
     await until(async () => await openFiles(server.pid) <= files, 'no file is left open')
     const gauges = ['roomcast_members', 'roomcast_rooms', 'roomcast_queue_messages']
     assert.deepEqual(await Promise.all(gauges.map(server.metric)), [1, 1, 0])
   })
 
-  test('our process is killed and started again: every viewer is told, and sees nothing twice', async t => {
+  test('roomcast is killed and restarted: every viewer shows a mark, and nothing twice', async t => {
     const redis = await startRedis(t)
     const settings = { REDISHOST: redis.address, HTTP_ADDR: `127.0.0.1:${await freePort()}`, HISTORY: '1000' }
     const first = await startRoomcast(t, settings)
@@ -95,12 +95,12 @@ describe('while messages pour in', { concurrency: 3 }, () => {
     const last = await traffic.stop() - 1
     for (const page of pages) {
       await page.has(last)
-      assert.ok(page.told)
-      page.assertHonest()
+      assert.ok(page.marked)
+      page.assertGapsMarked()
     }
   })
 
-  test('our process is stopped: messages go on until each viewer is closed, one after the other', async t => {
+  test('roomcast is stopped: messages are delivered until each viewer is closed, one after the other', async t => {
     const { redis, server } = await startBoth(t, { HISTORY: '1000' })
     const pages = openPages(t, server.page)
     for (const { viewer } of pages) viewer.socket.io.reconnection(false)
@@ -112,10 +112,10 @@ describe('while messages pour in', { concurrency: 3 }, () => {
     await traffic.stop()
     for (const { shown } of pages) assert.deepEqual(shown, Array.from(shown, (_, i) => i))
     const had = pages.filter(({ viewer }) => viewer.transport === 'websocket').map(({ shown }) => shown.length)
-    assert.ok(Math.max(...had) > Math.min(...had), `messages went on: ${had}`)
+    assert.ok(Math.max(...had) > Math.min(...had), `messages were delivered during the drain: ${had}`)
   })
 
-  test('a viewer moves from one instance to another: it is told, and sees nothing twice', async t => {
+  test('a viewer moves to another instance: it shows a mark, and nothing twice', async t => {
     const { redis, server } = await startBoth(t, { HISTORY: '1000' })
     const other = await startRoomcast(t, { REDISHOST: redis.address, HISTORY: '1000' })
     await other.subscribed()
@@ -128,9 +128,9 @@ describe('while messages pour in', { concurrency: 3 }, () => {
     await until(async () => await other.metric('roomcast_members') === 1, 'it has moved')
     const last = await traffic.stop() - 1
     await page.has(last)
-    assert.ok(page.told)
-    page.assertHonest()
+    assert.ok(page.marked)
+    page.assertGapsMarked()
     assert.deepEqual(page.shown.filter(number => number !== null), Array.from({ length: last + 1 }, (_, i) => i),
-      'the other instance had it all')
+      'the other instance had all messages')
   })
 })

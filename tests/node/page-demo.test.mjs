@@ -1,4 +1,4 @@
-// The contract of the demo: its page and its client, of 2015, in a browser of today.
+// The contract of the demo: its page and its client of 2015 work in a current browser.
 
 import assert from 'node:assert/strict'
 import { copyFile } from 'node:fs/promises'

@@ -1,4 +1,4 @@
-// What the built-in page shows of what is live, what is silent, and what may be missing.
+// What the built-in page shows about live channels, silent devices, and gaps.
 
 import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'
@@ -12,19 +12,19 @@ async function look(t, url, room) {
   const hook = name => page.getByTestId(name)
   const shown = locator => until(async () => await locator.count() > 0, `${locator} is there`)
   await shown(page.locator(`[data-room="${room}"][data-joined=true]`))
-  // Newest first; a gap's mark is its text, a message its payload.
+  // Newest first: the text of a gap mark, the payload of a message.
   const rows = () => page.locator('[data-testid=gap], [data-testid=payload]').allTextContents()
   return { page, hook, shown, rows, problems }
 }
 
 describe('the page', () => {
-  test('marks in list and chart where messages may be missing', async t => {
+  test('marks gaps in list and chart', async t => {
     const { redis, server } = await startBoth(t)
     const { page, hook, shown, rows, problems } = await look(t, server.page, 'room')
     await redis.publish('room', '{"level": 1}')
     await shown(page.locator('[data-testid=chart][data-field=level]'))
     await redis.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
-    await until(async () => (await server.status()).redis.reconnects === 1, 'it has noticed')
+    await until(async () => (await server.status()).redis.reconnects === 1, 'roomcast has subscribed again')
     await server.subscribed()
     await redis.publish('room', '{"level": 2}')
     await until(async () => (await rows()).length === 3, 'both messages and the mark are there')
@@ -35,7 +35,7 @@ describe('the page', () => {
     assert.deepEqual(problems, [])
   })
 
-  test('that moves to another instance replaces its list under a mark, without a double', async t => {
+  test('replaces its list under a mark, without a double, after moving to another instance', async t => {
     const { redis, server } = await startBoth(t)
     const other = await startRoomcast(t, { REDISHOST: redis.address })
     await other.subscribed()
@@ -54,7 +54,7 @@ describe('the page', () => {
     assert.deepEqual(besidesAbsence(problems), [])
   })
 
-  test('lists what is live, watched or not, and joins it at a click', async t => {
+  test('lists live channels, with members or without, and joins one at a click', async t => {
     const { redis, server } = await startBoth(t)
     await redis.publish('elsewhere', 'unwatched')
     const { page, hook, shown, rows } = await look(t, server.page, 'room')
@@ -63,15 +63,15 @@ describe('the page', () => {
     await shown(channel.getByText('unwatched', { exact: true }))
     await channel.click()
     await shown(page.locator('[data-testid=room][data-room=elsewhere][data-joined=true]'))
-    await until(async () => (await rows()).includes('unwatched'), 'its past is shown')
+    await until(async () => (await rows()).includes('unwatched'), 'its history is shown')
   })
 
-  test('shows a device as stale that was silent for much longer than usual, until it speaks', async t => {
+  test('shows a device as stale if it is silent for much longer than usual', async t => {
     const { redis, server } = await startBoth(t)
     const { page, shown } = await look(t, server.page, 'room')
     const is = stale => shown(page.locator(`[data-testid=room][data-room=room][data-stale=${stale}]`))
     const traffic = startTraffic(t, redis, 'room')
-    await until(() => traffic.count() > 20, 'it speaks')
+    await until(() => traffic.count() > 20, 'it publishes')
     await is(false)
     await traffic.stop()
     await is(true)

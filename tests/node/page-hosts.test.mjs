@@ -1,4 +1,4 @@
-// DNS rebinding in a real browser: a page whose own name leads to this machine reads nothing.
+// DNS rebinding in a real browser: a page whose host name resolves to this machine reads nothing.
 
 import assert from 'node:assert/strict'
 import test from 'node:test'
@@ -8,7 +8,8 @@ import { startBoth } from './support.mjs'
 const FOREIGN = 'evil.example'
 const browser = await startBrowser(test, [`--host-resolver-rules=MAP ${FOREIGN} 127.0.0.1`])
 
-// Run in the browser, on a page of the foreign name, to which our answers are of its own origin.
+// These run in the browser, on a page of the foreign host: there, the server's answers are
+// same-origin.
 const WAYS = {
   page: () => fetch('/').then(answer => answer.ok),
   polling: () => fetch('/socket.io/?EIO=4&transport=polling').then(answer => answer.ok),
@@ -30,7 +31,7 @@ const WAYS = {
 }
 
 for (const [settings, reads] of [[{}, false], [{ TRUSTED_PROXIES: '127.0.0.1' }, false], [{ HOSTS: FOREIGN }, true]]) {
-  test(`a foreign name ${reads ? 'that HOSTS has' : 'reads nothing'} with ${JSON.stringify(settings)}`, async t => {
+  test(`a foreign host name ${reads ? 'in HOSTS is served' : 'reads nothing'} with ${JSON.stringify(settings)}`, async t => {
     const { redis, server } = await startBoth(t, { PUBLISH_TOKEN: 'token', ...settings })
     await redis.publish('room', 'secret')
     const page = await browser.newPage()
@@ -49,7 +50,7 @@ for (const [settings, reads] of [[{}, false], [{ TRUSTED_PROXIES: '127.0.0.1' },
   })
 }
 
-test('the page of this machine is served under its own names', async t => {
+test('the page is served under the names of this machine', async t => {
   const { server } = await startBoth(t)
   const page = await browser.newPage()
   t.after(() => page.close())

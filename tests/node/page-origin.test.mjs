@@ -1,4 +1,4 @@
-// Pages of other servers in a real browser: refused by every way in, unless they are allowed.
+// Pages of other origins in a real browser: every request is refused, unless the origin is allowed.
 
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
@@ -8,7 +8,7 @@ import { startBoth, until } from './support.mjs'
 
 const browser = await startBrowser(test)
 
-// A page of somebody else's, on a port and so an origin of its own.
+// A page of another origin: it has its own port.
 async function startStranger(owner) {
   const stranger = createServer((_, response) => {
     response.setHeader('content-type', 'text/html')
@@ -19,7 +19,7 @@ async function startStranger(owner) {
   return `http://127.0.0.1:${stranger.address().port}`
 }
 
-// Run in the browser: each resolves to what came of it.
+// These run in the browser; each resolves to `in` or `refused`.
 const WAYS = {
   polling: ({ server }) => window.enter(server, 'polling'),
   'polling with credentials': ({ server }) => window.enter(server, 'polling', { withCredentials: true }),
@@ -66,7 +66,7 @@ describe('a page of another origin', async () => {
     })
   }
 
-  test('that is refused hears which setting to change, and so does the log, once', async t => {
+  test('that is refused gets the setting to change, and the log names it once', async t => {
     const { server } = await startBoth(t, { ALLOWED_ORIGINS: 'https://*.example.com' })
     for (let i = 0; i < 3; i++) {
       const answer = await fetch(`${server.page}/socket.io/?EIO=4&transport=polling`, { headers: { origin: stranger } })
@@ -81,7 +81,7 @@ describe('a page of another origin', async () => {
   })
 })
 
-test('the page of the server itself connects by every way', async t => {
+test('the page of the server itself connects in every way', async t => {
   const { server } = await startBoth(t)
   const { page } = await visit(t, browser, server.page)
   await page.addScriptTag({ url: `${server.page}/socket.io/socket.io.js` })

@@ -1,4 +1,4 @@
-// What the built-in page says while the server has no Redis.
+// What the built-in page shows while the server has no Redis.
 
 import assert from 'node:assert/strict'
 import test, { describe } from 'node:test'
@@ -8,7 +8,7 @@ import { startBoth, startRedis, until } from './support.mjs'
 const browser = await startBrowser(test)
 
 describe('the page', () => {
-  test('says that Redis is away and since when, also if it came later, and that it is back', async t => {
+  test('shows that Redis is down and since when, also to a later visitor, and that it is back', async t => {
     const { redis, server } = await startBoth(t)
     const open = async () => {
       const { page, problems } = await visit(t, browser, `${server.page}/?room=room`)

@@ -1,4 +1,4 @@
-// The page where tokens are needed.
+// The page of a server that requires tokens.
 
 import assert from 'node:assert/strict'
 import test from 'node:test'
@@ -25,13 +25,13 @@ test('a link with a token opens the page, and the token leaves the address bar',
   assert.deepEqual(problems, [])
 })
 
-test('a room that the token does not allow says so, and the others stay', async t => {
+test('a room that the token does not allow shows the reason, and the others stay', async t => {
   const { page } = await visit(t, browser, `${server.page}/?room=hall&room=vault#token=${token(['hall'], 600)}`)
   await joined(page, 'hall')
   await shows(page, 'forbidden')
 })
 
-test('without a token it says what is needed, and a link opened in the same tab helps', async t => {
+test('without a token the page says what it needs, and a link with one works in the same tab', async t => {
   const { page } = await visit(t, browser, `${server.page}/?room=hall`)
   await shows(page, '#token=')
   await page.goto(`${server.page}/?room=hall#token=${token(['hall'], 600)}`)
@@ -39,7 +39,7 @@ test('without a token it says what is needed, and a link opened in the same tab 
   assert.equal(page.url(), `${server.page}/?room=hall`)
 })
 
-test('a token that expires ends it, with a reason', async t => {
+test('an expired token disconnects the page, which shows the reason', async t => {
   const { page } = await visit(t, browser, `${server.page}/?room=hall#token=${token(['hall'], 8)}`)
   await joined(page, 'hall')
   await shows(page, 'expired')

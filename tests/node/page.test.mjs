@@ -8,7 +8,7 @@ import { freePort, startBoth, startRoomcast, until } from './support.mjs'
 const browser = await startBrowser(test)
 const { redis, server } = await startBoth(test)
 
-// What a test looks at, by the page's own hooks.
+// What a test looks at, by the page's `data-testid` hooks.
 function hooks(page) {
   const hook = name => page.getByTestId(name)
   const has = (locator, what) => until(async () => await locator.count() > 0, what)
@@ -25,7 +25,7 @@ function hooks(page) {
   }
 }
 
-// Whether a canvas holds a pixel of a colour like `rgb(1, 2, 3)`. Runs in the browser.
+// Whether a canvas contains a pixel of a colour such as `rgb(1, 2, 3)`. Runs in the browser.
 function holds(canvas, colour) {
   if (canvas.width === 0) return false
   const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height)
@@ -36,7 +36,7 @@ function holds(canvas, colour) {
   return false
 }
 
-// Opens the page with rooms in its address, runs the test's steps, and wants no error in the end.
+// Opens the page with rooms in its URL, runs the steps of a test, and asserts no errors at the end.
 const onPage = (rooms, steps) => async t => {
   const query = new URLSearchParams(rooms.map(room => ['room', room]))
   const { page, problems } = await visit(t, browser, `${server.page}/?${query}`)
@@ -47,7 +47,7 @@ const onPage = (rooms, steps) => async t => {
 }
 
 describe('the page', () => {
-  test('joins device01 where the address names no room, and says how to publish', onPage([], async seen => {
+  test('joins device01 if the URL names no room, and says how to publish', onPage([], async seen => {
     await seen.inState('connected')
     await seen.joined('device01')
     assert.match(await seen.hook('empty').textContent(), /redis-cli publish device01 hello/)
@@ -60,7 +60,7 @@ describe('the page', () => {
     assert.match(await seen.hook('message').locator('time').textContent(), /^\d\d:\d\d:\d\d\.\d{3}$/)
   }))
 
-  test('shows bytes that are no text as such', onPage(['bytes'], async seen => {
+  test('shows payloads that are not UTF-8 in hexadecimal', onPage(['bytes'], async seen => {
     await redis.publish('bytes', Buffer.from([0xff, 0x00, 0xfe]))
     await seen.isShown('ff 00 fe')
   }))
@@ -77,7 +77,7 @@ describe('the page', () => {
     assert.equal(await seen.hook('chart').count(), 2)
   }))
 
-  test('shows all rooms that the address names', onPage(['north', 'south & east'], async seen => {
+  test('shows all rooms that the URL names', onPage(['north', 'south & east'], async seen => {
     await redis.publish('north', 'from the north')
     await seen.isShown('from the north')
     await redis.publish('south & east', 'from elsewhere')
@@ -85,7 +85,7 @@ describe('the page', () => {
     assert.deepEqual(await seen.messages(), [['south & east', 'from elsewhere'], ['north', 'from the north']])
   }))
 
-  test('joins a room that is typed, and puts it into the address', onPage(['first'], async seen => {
+  test('joins a typed room, and adds it to the URL', onPage(['first'], async seen => {
     await seen.hook('room-input').fill('typed')
     await seen.hook('join').click()
     await seen.joined('typed')
@@ -96,24 +96,24 @@ describe('the page', () => {
 
   test('leaves a room at a click', onPage(['stays', 'goes'], async seen => {
     await seen.page.locator('[data-room=goes]').getByTestId('leave').click()
-    await until(async () => await server.metric('roomcast_members') === 1, 'the server knows')
+    await until(async () => await server.metric('roomcast_members') === 1, 'the server has one member left')
     assert.equal(await seen.hook('room').count(), 1)
     assert.equal(new URL(seen.page.url()).search, '?room=stays')
   }))
 
-  test('shows what came while paused when it is resumed', onPage(['pausing'], async seen => {
+  test('shows messages that arrived while paused when it is resumed', onPage(['pausing'], async seen => {
     await redis.publish('pausing', 'before')
     await seen.isShown('before')
     await seen.hook('pause').click()
     await redis.publish('pausing', 'meanwhile')
-    await until(async () => /1 waiting/.test(await seen.hook('pause').textContent()), 'it waits')
+    await until(async () => /1 waiting/.test(await seen.hook('pause').textContent()), 'one message is waiting')
     assert.deepEqual(await seen.messages(), [['pausing', 'before']])
     await seen.hook('pause').click()
     await seen.isShown('meanwhile')
     assert.deepEqual(await seen.messages(), [['pausing', 'meanwhile'], ['pausing', 'before']])
   }))
 
-  test('forgets what it showed at Clear', onPage(['clearing'], async seen => {
+  test('clears its list at Clear', onPage(['clearing'], async seen => {
     await redis.publish('clearing', 'before')
     await seen.isShown('before')
     await seen.hook('clear').click()
@@ -123,14 +123,14 @@ describe('the page', () => {
     assert.deepEqual(await seen.messages(), [['clearing', 'after']])
   }))
 
-  test('explains a room name that is wrong', onPage(['x'.repeat(256)], async seen => {
+  test('explains an invalid room name', onPage(['x'.repeat(256)], async seen => {
     await seen.hook('room-input').fill('x'.repeat(257))
     await seen.hook('join').click()
     await until(async () => /257/.test(await seen.hook('room-problem').textContent()), 'it is explained')
     assert.equal(await seen.hook('room').count(), 1)
   }))
 
-  test('comes back to a restarted server and joins its rooms again', async t => {
+  test('reconnects to a restarted server and joins its rooms again', async t => {
     const settings = { REDISHOST: redis.address, HTTP_ADDR: `127.0.0.1:${await freePort()}` }
     const first = await startRoomcast(t, settings)
     const { page, problems } = await visit(t, browser, `${first.page}/?room=one&room=two`)

@@ -1,4 +1,4 @@
-// What stock clients do by themselves when their connection is lost, and how they find their rooms again.
+// How stock clients reconnect by themselves, and join their rooms again.
 
 import assert from 'node:assert/strict'
 import test from 'node:test'
@@ -7,7 +7,7 @@ import { everyClient, newRoom } from './viewer.mjs'
 
 const { redis, server } = await startBoth(test)
 
-// Joins a room now and whenever the client connects again, as its users do.
+// Joins a room now and after every reconnect, as applications do.
 async function keepJoining(viewer, room) {
   await viewer.join(room)
   const comeback = { joined: false }
@@ -18,7 +18,7 @@ async function keepJoining(viewer, room) {
 }
 
 everyClient(connect => {
-  test('a viewer whose connection breaks comes back, and gets messages once', async t => {
+  test('a viewer whose connection breaks reconnects, and gets messages once', async t => {
     const { url, cut } = await startCable(t, server.page)
     const viewer = await connect(t, url)
     const room = newRoom()
@@ -26,7 +26,7 @@ everyClient(connect => {
     await redis.publish(room, 'before')
     await viewer.heard(1)
 
-    // A cut between two polls goes unnoticed.
+    // A cut between two polls has no effect, so cut until the viewer notices.
     await until(() => viewer.disconnects.length > 0 || cut(), 'the viewer has noticed')
     await until(() => comeback.joined, 'the viewer has joined again')
     await redis.publish(room, 'after')
@@ -35,7 +35,7 @@ everyClient(connect => {
     assert.equal(viewer.disconnects.length, 1)
   })
 
-  test('a viewer comes back to a restarted server, joins again and gets messages', async t => {
+  test('a viewer reconnects to a restarted server, joins again and gets messages', async t => {
     const settings = { REDISHOST: redis.address, HTTP_ADDR: `127.0.0.1:${await freePort()}` }
     const first = await startRoomcast(t, settings)
     await first.subscribed()

@@ -1,4 +1,4 @@
-// Redis goes, comes back, refuses, hangs; what the server makes of it, and what it tells.
+// Redis goes down, comes back, refuses or hangs: what the server does and reports.
 
 import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'
@@ -7,12 +7,13 @@ import test, { describe } from 'node:test'
 import { freePort, run, startBoth, startRedis, startRoomcast, temporaryFolder, until } from './support.mjs'
 import { connect } from './viewer.mjs'
 
-// The status at a moment when Redis is well, or is not and an error says something.
+// Each waits until `/status` reports Redis as up, or as down with an error that matches `says`, and
+// returns the status.
 const isWell = server => server.subscribed()
 const isDown = (server, says = /./) => until(async () => {
   const status = await server.status()
   return !status.redis.ok && says.test(status.redis.error) && status
-}, `the status tells of an error like ${says}`)
+}, `the status has an error like ${says}`)
 
 async function assertDelivers(t, redis, server, room = 'room') {
   const viewer = await connect(t, server.page)
@@ -22,7 +23,7 @@ async function assertDelivers(t, redis, server, room = 'room') {
 }
 
 describe('an outage of Redis', { concurrency: 4 }, () => {
-  test('is told, survived by the viewers, and over when Redis is back', async t => {
+  test('is reported, keeps viewers connected, and is over when Redis is back', async t => {
     const { redis, server } = await startBoth(t)
     const viewer = await connect(t, server.page)
     const { epoch } = await viewer.join('room', { meta: true })
@@ -40,22 +41,22 @@ describe('an outage of Redis', { concurrency: 4 }, () => {
     await again.publish('room', 'after')
     const [[payload, place]] = await viewer.heard(1)
     assert.equal(payload, 'after')
-    assert.notEqual(place.epoch, epoch, 'messages may be missing, so the offsets begin anew')
+    assert.notEqual(place.epoch, epoch, 'messages may be missing, so a new epoch begins')
     assert.deepEqual(viewer.disconnects, [])
   })
 
-  test('of the subscription alone is mended', async t => {
+  test('of the subscription alone ends with a new subscription', async t => {
     const { redis, server } = await startBoth(t)
     const viewer = await connect(t, server.page)
     await viewer.join('room')
     assert.equal(await redis.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub'), 1)
-    await until(async () => (await server.status()).redis.reconnects === 1, 'it has noticed')
+    await until(async () => (await server.status()).redis.reconnects === 1, 'roomcast has subscribed again')
     await isWell(server)
     await redis.publish('room', 'after')
     assert.deepEqual(await viewer.heard(1), [['after']])
   })
 
-  test('at the start leaves the page served, and not ready until Redis is there', async t => {
+  test('at the start leaves the page served, but the server not ready until Redis is up', async t => {
     const port = await freePort()
     const server = await startRoomcast(t, { REDISHOST: `127.0.0.1:${port}` })
     const down = await isDown(server, /REDISHOST/)
@@ -68,7 +69,7 @@ describe('an outage of Redis', { concurrency: 4 }, () => {
     await assertDelivers(t, redis, server)
   })
 
-  test('that leaves the connection half open is noticed without the help of TCP', async t => {
+  test('that leaves a half-open connection is noticed without TCP', async t => {
     const { redis, server } = await startBoth(t)
     redis.signal('SIGSTOP')
     const down = await isDown(server, /REDISHOST/)
@@ -79,8 +80,8 @@ describe('an outage of Redis', { concurrency: 4 }, () => {
   })
 })
 
-describe('the way into Redis', { concurrency: 4 }, () => {
-  test('by a wrong password is refused by name of the setting, and open once it is right', async t => {
+describe('the connection to Redis', { concurrency: 4 }, () => {
+  test('with a wrong password names the setting, and works once the password is right', async t => {
     const redis = await startRedis(t, { password: 'right' })
     const server = await startRoomcast(t, { REDISHOST: redis.address, REDIS_PASSWORD: 'mistyped' })
     const { redis: { error } } = await isDown(server, /REDIS_PASSWORD/)
@@ -90,13 +91,13 @@ describe('the way into Redis', { concurrency: 4 }, () => {
     await assertDelivers(t, redis, server)
   })
 
-  test('without a password that is wanted names the setting', async t => {
+  test('without a required password names the setting', async t => {
     const redis = await startRedis(t, { password: 'right' })
     const server = await startRoomcast(t, { REDISHOST: redis.address })
     await isDown(server, /REDIS_PASSWORD/)
   })
 
-  test('with a user who may not see the pattern names REDIS_CHANNELS', async t => {
+  test('with a user that may not subscribe to the pattern names REDIS_CHANNELS', async t => {
     const redis = await startRedis(t)
     const may = ['resetchannels', '&allowed:*', '+subscribe', '+psubscribe', '+ping', '+client']
     await redis.client.call('ACL', 'SETUSER', 'watcher', 'on', '>secret', ...may)
@@ -107,7 +108,7 @@ describe('the way into Redis', { concurrency: 4 }, () => {
     await assertDelivers(t, redis, server, 'allowed:room')
   })
 
-  test('leads through a URL with user and password', async t => {
+  test('works with user and password in a URL', async t => {
     const redis = await startRedis(t)
     await redis.client.call('ACL', 'SETUSER', 'viewer', 'on', '>p@ss/w+rd', '&*', '+@all')
     const secret = encodeURIComponent('p@ss/w+rd')
@@ -117,7 +118,7 @@ describe('the way into Redis', { concurrency: 4 }, () => {
     await assertDelivers(t, redis, server)
   })
 
-  test('leads through a Unix socket', async t => {
+  test('works over a Unix socket', async t => {
     const path = join(await temporaryFolder(t), 'redis.sock')
     const redis = await startRedis(t, { args: ['--unixsocket', path] })
     const server = await startRoomcast(t, { REDISHOST: `unix:${path}` })
@@ -125,7 +126,7 @@ describe('the way into Redis', { concurrency: 4 }, () => {
     await assertDelivers(t, redis, server)
   })
 
-  test('by TLS needs a root that is trusted, and a client certificate where Redis asks for one', async t => {
+  test('over TLS needs a trusted root, and a client certificate if Redis requires one', async t => {
     const folder = await temporaryFolder(t)
     const file = name => join(folder, name)
     const openssl = async (...args) => {
@@ -160,7 +161,7 @@ describe('the way into Redis', { concurrency: 4 }, () => {
     }
   })
 
-  test('by a password in a file uses what the file holds at the next connect', async t => {
+  test('with a password file reads the file again at the next connect', async t => {
     const redis = await startRedis(t, { password: 'first' })
     const file = join(await temporaryFolder(t), 'password')
     await writeFile(file, 'first\n')
@@ -175,7 +176,7 @@ describe('the way into Redis', { concurrency: 4 }, () => {
 })
 
 describe('REDIS_CHANNELS', () => {
-  test('delivers once what two patterns match, and nothing that none does', async t => {
+  test('delivers once what two patterns match, and nothing that none matches', async t => {
     const { redis, server } = await startBoth(t, { REDIS_CHANNELS: 'a*,*1' })
     const viewer = await connect(t, server.page)
     const seen = async () => (await viewer.heard(4)).map(([payload, { room }]) => `${room} ${payload}`)
@@ -183,7 +184,7 @@ describe('REDIS_CHANNELS', () => {
     const receivers = []
     for (const room of ['a1', 'a2', 'b2', 'b1', 'a1']) receivers.push(await redis.publish(room, 'once'))
     assert.deepEqual(receivers, [2, 1, 0, 1, 2]) // Redis counts patterns, not subscribers
-    // Rooms do not wait for each other, but whatever was doubled would come before the last one.
+    // The order between rooms is not fixed, but a double would arrive before the last message.
     assert.deepEqual((await seen()).sort(), ['a1 once', 'a1 once', 'a2 once', 'b1 once'])
     assert.equal(await server.metric('roomcast_messages_total'), 4)
   })

@@ -1,4 +1,4 @@
-// What a client hears about its mistakes; none of them costs it the connection.
+// The errors that a client gets for bad requests. None of them closes the connection.
 
 import assert from 'node:assert/strict'
 import test from 'node:test'
@@ -32,7 +32,7 @@ everyClient(connect => {
     assert.deepEqual(viewer.disconnects, [])
   }
 
-  test('a mistake is explained in the acknowledgement', async t => {
+  test('a bad request is explained in the acknowledgement', async t => {
     const viewer = await connect(t, server.page)
     for (const [code, ...request] of MISTAKES) {
       const { ok, error } = await viewer.ask(...request)
@@ -43,7 +43,7 @@ everyClient(connect => {
     await assertIsFine(viewer)
   })
 
-  test('a mistake without acknowledgement is explained by the event error', async t => {
+  test('a bad request without acknowledgement is explained by the event error', async t => {
     const viewer = await connect(t, server.page)
     for (const [, ...request] of MISTAKES) viewer.socket.emit(...request)
     await until(() => viewer.refusals.length >= MISTAKES.length, 'all are explained')
@@ -52,7 +52,7 @@ everyClient(connect => {
     await assertIsFine(viewer)
   })
 
-  test(`a socket may be in ${MOST_ROOMS} rooms and is told so at the next one`, async t => {
+  test(`a socket may be in ${MOST_ROOMS} rooms, and one more is refused`, async t => {
     const viewer = await connect(t, server.page)
     const rooms = Array.from({ length: MOST_ROOMS }, newRoom)
     await Promise.all(rooms.map(room => viewer.join(room)))

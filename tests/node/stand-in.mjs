@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// A program that asks the test what to print, under the name by which it is called: stand-ins.mjs.
+// A program that asks the test what to print; the name by which it is called says which program it
+// replaces. See stand-ins.mjs.
 
 import { basename } from 'node:path'
 import { text } from 'node:stream/consumers'

@@ -1,4 +1,4 @@
-// Stand-ins for programs that lead to a cloud: the test answers each call, and sees all of them.
+// Stand-ins for command-line programs of a cloud: the test answers and records each call.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -10,9 +10,9 @@ import { fileURLToPath } from 'node:url'
 
 const PROGRAM = fileURLToPath(new URL('stand-in.mjs', import.meta.url))
 
-// Puts the programs into a folder, and returns the variables that lead there. For each call,
-// `answer({ program, args, env, input })` returns what it prints, or `{ stdout, stderr, code }`; the
-// call fails if it throws.
+// Links the programs into a folder, and returns the variables that make scripts use them. For each
+// call, `answer({ program, args, env, input })` returns what it prints, or
+// `{ stdout, stderr, code }`; the call fails if it throws.
 export async function standIn(t, folder, programs, answer) {
   const calls = []
   const server = createServer(async (request, response) => {
@@ -36,7 +36,7 @@ export async function standIn(t, folder, programs, answer) {
 // Runs a script in bash to its end.
 export async function bash(script, { cwd, env, input = '' }) {
   const child = spawn('bash', ['--norc', '-euo', 'pipefail', '-c', script], { cwd, env })
-  child.stdin.on('error', () => {}) // it may end without reading
+  child.stdin.on('error', () => {}) // the program may exit without reading its input
   child.stdin.end(input)
   const [stdout, stderr, [code]] = await Promise.all([
     text(child.stdout), text(child.stderr), once(child, 'close'),

@@ -1,6 +1,6 @@
-// Starts the real parts, redis-server and roomcast, and ends them with the test that started them.
+// Starts real processes, redis-server and roomcast, and ends them with the test that started them.
 //
-// Everything here has an owner: a test's `t`, or `test` itself for what a whole file shares.
+// Every process has an owner: the `t` of a test, or `test` itself for what a whole file shares.
 
 import { spawn } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -15,7 +15,8 @@ import { Redis } from 'ioredis'
 const BINARY = process.env.ROOMCAST_BIN
   ?? fileURLToPath(new URL('../../target/debug/roomcast', import.meta.url))
 
-// ms. Only a failure takes so long: the slowest thing waited for is a Redis whose name leads elsewhere, 17 s.
+// ms. Only a failure takes this long. The slowest wait takes 17 s: for a Redis whose name leads
+// elsewhere.
 const DEADLINE = 40_000
 const INTERVAL = 10
 
@@ -32,7 +33,7 @@ export async function until(condition, what) {
   }
 }
 
-// Starts a program with nothing of our environment but its PATH, so that no setting leaks in.
+// Starts a program whose environment has only PATH from this process, so that no setting leaks in.
 export function start(owner, program, args, { env, input } = {}) {
   const child = spawn(program, args, { env: { PATH: process.env.PATH, ...env } })
   const run = {
@@ -49,7 +50,7 @@ export function start(owner, program, args, { env, input } = {}) {
   }
   child.on('error', error => { run.stderr += error; run.code = error.code })
   child.on('close', (code, signal) => { run.code = code ?? signal })
-  child.stdin.on('error', () => {}) // it may end without reading
+  child.stdin.on('error', () => {}) // the program may exit without reading its input
   child.stdin.end(input)
   owner.after(run.kill)
   return run
@@ -62,12 +63,12 @@ export async function run(owner, program, args, options) {
   return finished
 }
 
-// One of roomcast's commands: started, or run to its end.
+// A subcommand of roomcast: started, or run to its end.
 export const startCommand = (owner, args, env, input) => start(owner, BINARY, args, { env, input })
 export const command = (owner, args, env, input) => run(owner, BINARY, args, { env, input })
 
-// A way to a server that can be cut: `cut` breaks all connections, and new ones can be made; they
-// may lead elsewhere.
+// A TCP proxy to a server: `cut` resets all connections; new ones work, and `lead` switches their
+// target.
 export async function startCable(owner, url) {
   let target
   const lead = url => { target = new URL(url) }
@@ -76,7 +77,7 @@ export async function startCable(owner, url) {
   const cable = createServer(near => {
     const far = connect(target.port, target.hostname)
     for (const end of [near, far]) ends.add(end.on('close', () => ends.delete(end)))
-    pipeline(near, far, near).catch(() => {}) // that is what a cut looks like
+    pipeline(near, far, near).catch(() => {}) // a cut causes this error
   })
   await new Promise(resolve => cable.listen(0, '127.0.0.1', resolve))
   const cut = () => ends.forEach(end => end.resetAndDestroy())
@@ -90,8 +91,8 @@ export async function temporaryFolder(owner) {
   return folder
 }
 
-// A port that stays ours while nothing listens there: the kernel gives those from 32768 on to
-// outgoing connections, so that a restarted server could find its own port taken by a client.
+// A port that stays free while nothing listens there. It is below 32768: the kernel uses those
+// above for outgoing connections, so a restarted server could find its port in use by a client.
 let given = Math.floor(Math.random() * 10_000)
 export async function freePort() {
   const port = 20_000 + given++ % 10_000
@@ -104,7 +105,7 @@ export async function freePort() {
   return port
 }
 
-// A redis-server of its own, with a client for publishing and for commands.
+// A redis-server, with a client for publishing and for commands.
 export async function startRedis(owner, { port, password, args = [] } = {}) {
   port ??= await freePort()
   const secret = password ? ['--requirepass', password] : []
@@ -117,7 +118,7 @@ export async function startRedis(owner, { port, password, args = [] } = {}) {
   const client = new Redis({
     host: '127.0.0.1', port, password, lazyConnect: true, retryStrategy: null, disconnectTimeout: 0,
   })
-  client.on('error', () => {}) // whoever waits for an answer hears of it
+  client.on('error', () => {}) // pending commands fail with the error
   owner.after(() => client.disconnect())
   return {
     address: `127.0.0.1:${port}`,
@@ -130,7 +131,7 @@ export async function startRedis(owner, { port, password, args = [] } = {}) {
   }
 }
 
-// Roomcast with some settings. It serves when this returns, and may not have reached Redis yet.
+// Roomcast with these settings. It listens when this returns, but may not have reached Redis yet.
 export async function startRoomcast(owner, env, args = []) {
   const settings = { HTTP_ADDR: '127.0.0.1:0', ADMIN_ADDR: '127.0.0.1:0', LOG_FORMAT: 'json', ...env }
   const server = startCommand(owner, args, settings)
@@ -152,7 +153,7 @@ export async function startRoomcast(owner, env, args = []) {
       const lines = (await (await get('/metrics')).text()).split('\n')
       return Number(lines.find(line => line.startsWith(`${name} `)).slice(name.length))
     },
-    // Returns the status then.
+    // Waits for the subscription, and returns the status.
     subscribed: () => until(async () => {
       const now = await status()
       return now.redis.ok && now
@@ -161,7 +162,7 @@ export async function startRoomcast(owner, env, args = []) {
     signal: server.signal,
     kill: server.kill,
     pid: server.pid,
-    // The exit code of an orderly end, or what there was instead of it.
+    // Stops the server in order; returns its exit code or the signal that ended it.
     stop: async () => {
       server.signal('SIGTERM')
       await server.ended()
@@ -170,7 +171,7 @@ export async function startRoomcast(owner, env, args = []) {
   }
 }
 
-// Both, of which one watches the other.
+// A Redis, and a roomcast that is subscribed to it.
 export async function startBoth(owner, env) {
   const redis = await startRedis(owner)
   const server = await startRoomcast(owner, { REDISHOST: redis.address, ...env })

@@ -1,4 +1,4 @@
-// Tokens, signed as an issuer elsewhere would.
+// Tokens, signed as an external issuer would sign them.
 
 import { constants, createHmac, sign } from 'node:crypto'
 
@@ -7,7 +7,7 @@ export const SECRET = 'a secret of thirty-two bytes, ok'
 const encode = part => Buffer.from(part).toString('base64url')
 const hash = alg => `sha${alg.slice(2)}`
 
-// How each kind of algorithm signs, with a secret or a private key.
+// How each family of algorithms signs, with a secret or a private key.
 const SIGNERS = {
   HS: (alg, message, key) => createHmac(hash(alg), key).update(message).digest(),
   RS: (alg, message, key) => sign(hash(alg), message, key),
@@ -26,6 +26,6 @@ export function signed(alg, key, claims) {
 
 export const inSeconds = seconds => Math.floor(Date.now() / 1000) + seconds
 
-// A token for rooms, which ends in so many seconds.
+// A token for rooms that expires in this many seconds.
 export const token = (rooms, seconds, claims) =>
   signed('HS256', SECRET, { rooms, exp: inSeconds(seconds), ...claims })

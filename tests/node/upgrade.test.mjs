@@ -1,4 +1,4 @@
-// Sessions that move from polling to WebSocket while messages keep coming lose none of them.
+// Sessions that upgrade from polling to WebSocket under load lose no message.
 
 import assert from 'node:assert/strict'
 import test from 'node:test'
@@ -6,14 +6,14 @@ import { startBoth, startTraffic, until } from './support.mjs'
 import { newRoom, open } from './viewer.mjs'
 
 const SESSIONS = 60
-const AFTERWARDS = 100 // messages that come when all have upgraded
+const AFTERWARDS = 100 // messages published after all have upgraded
 
 const { redis, server } = await startBoth(test)
 
 const upFrom = (first, count) => Array.from({ length: count }, (_, i) => first + i)
 
 for (const version of [2, 4]) {
-  test(`${SESSIONS} clients ${version} upgrade together and miss, double or swap nothing`, async t => {
+  test(`${SESSIONS} clients ${version} upgrade together without missing, doubled or reordered messages`, async t => {
     const room = newRoom()
     const traffic = startTraffic(t, redis, room)
     await until(() => traffic.count() > 0, 'messages are on their way')
@@ -25,13 +25,13 @@ for (const version of [2, 4]) {
     await until(() => traffic.count() >= enough, 'more was published')
     const last = `${await traffic.stop() - 1}`
     const isLast = ([payload] = []) => payload === last
-    await until(() => viewers.every(({ messages }) => isLast(messages.at(-1))), 'all heard the last one')
+    await until(() => viewers.every(({ messages }) => isLast(messages.at(-1))), 'all have the last message')
 
     const [[firstPayload, { offset: firstOffset }]] = viewers[0].messages
     for (const [i, { messages, disconnects }] of viewers.entries()) {
       const offsets = messages.map(([, { offset }]) => offset)
       assert.deepEqual(offsets, upFrom(acks[i].offset + 1, messages.length))
-      // One message has one offset, whoever gets it.
+      // A message has the same offset for every viewer.
       const payloads = offsets.map(offset => `${Number(firstPayload) + offset - firstOffset}`)
       assert.deepEqual(messages.map(([payload]) => payload), payloads)
       assert.deepEqual(disconnects, [])

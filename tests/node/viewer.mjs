@@ -1,4 +1,4 @@
-// Viewers: stock clients of every major version, and all that they hear.
+// Viewers: stock clients of every major version, which record all events.
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
@@ -16,7 +16,7 @@ const TRANSPORTS = [['polling'], ['websocket'], ['polling', 'websocket']]
 export const KINDS = Object.keys(CLIENTS)
   .flatMap(version => TRANSPORTS.map(transports => ({ version, transports })))
 
-// Quick to come back, for the tests' sake; all else is as a stock client has it.
+// Short delays before reconnecting keep the tests short; all else is the default of a stock client.
 const OPTIONS = { forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 200 }
 
 class Viewer {
@@ -51,28 +51,28 @@ class Viewer {
     return ack
   }
 
-  // The first messages, as soon as there are so many.
+  // Waits for this many messages, and returns all so far.
   async heard(count) {
     await until(() => this.messages.length >= count, `there are ${count} messages`)
     return this.messages
   }
 }
 
-// Begins to connect. What is emitted before it is done waits in the client.
+// Begins to connect. The client buffers what is emitted before it is connected.
 export function open(owner, url, kind = { version: 4, transports: ['websocket'] }, options = {}) {
   const viewer = new Viewer(url, kind, options)
   owner.after(() => viewer.socket.close())
   return viewer
 }
 
-// Connects, and upgrades where there are two transports.
+// Connects, and upgrades if there are two transports.
 export async function connect(owner, url, kind, options) {
   const viewer = open(owner, url, kind, options)
   await until(() => viewer.connected, `it is connected by ${viewer.transport}`)
   return viewer
 }
 
-// Makes the same promises for every kind of viewer.
+// Runs the same tests for every kind of viewer.
 export function everyClient(promises) {
   for (const kind of KINDS) {
     describe(`client ${kind.version} by ${kind.transports.join(', then ')}`, () => {

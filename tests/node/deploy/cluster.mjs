@@ -1,4 +1,4 @@
-// A Kubernetes API, as far as Helm and kubectl ask for it: it keeps the objects that it is given, and
+// The parts of a Kubernetes API that Helm and kubectl use. It stores the objects that it gets, and
 // deployments are ready at once. Nothing runs, and nothing is validated.
 
 import { randomUUID } from 'node:crypto'
@@ -15,7 +15,7 @@ const KINDS = {
   'autoscaling/v2': { horizontalpodautoscalers: 'HorizontalPodAutoscaler' },
   'networking.k8s.io/v1': { ingresses: 'Ingress', networkpolicies: 'NetworkPolicy' },
 }
-// Helm's own record of a release, as it sends it: it is taken, and not looked into.
+// The content type of Helm's release records: they are accepted without being parsed.
 const OPAQUE = 'application/vnd.kubernetes.protobuf'
 const GROUPS = Object.keys(KINDS).filter(version => version !== 'v1')
 const root = version => version === 'v1' ? '/api/v1' : `/apis/${version}`
@@ -23,7 +23,7 @@ const root = version => version === 'v1' ? '/api/v1' : `/apis/${version}`
 const status = (code, reason) =>
   ({ code, body: { kind: 'Status', apiVersion: 'v1', status: 'Failure', message: reason, reason, code } })
 
-// What clients ask before anything else: which kinds there are.
+// API discovery: the kinds of objects.
 const DISCOVERY = {
   '/version': { major: '1', minor: '36', gitVersion: 'v1.36.0' },
   '/api': { kind: 'APIVersions', versions: ['v1'] },
@@ -39,7 +39,7 @@ const DISCOVERY = {
       verbs: ['create', 'delete', 'get', 'list', 'patch', 'update', 'watch'],
     })),
   }])),
-  // Of the schemas, the promise alone that the server checks fields itself.
+  // Schemas that say only that the server validates fields itself.
   '/openapi/v3': { paths: Object.fromEntries(Object.keys(KINDS).map(version =>
     [root(version).slice(1), { serverRelativeURL: `/openapi/v3${root(version)}` }])) },
   ...Object.fromEntries(Object.entries(KINDS).map(([version, kinds]) => [`/openapi/v3${root(version)}`, {
@@ -62,13 +62,13 @@ const merged = (old, patch) => isObject(old) && isObject(patch)
     [key, key in patch ? merged(old[key], patch[key]) : old[key]]))
   : patch
 
-// Whether labels fit a selector such as `name=roomcast,status in (deployed)`.
+// Whether labels match a selector such as `name=roomcast,status in (deployed)`.
 const fits = (labels = {}, selector) => (selector ?? '').split(/,(?![^(]*\))/).filter(Boolean).every(rule => {
   const [, name, values] = rule.match(/^(\S+?)(?:==?| in )\(?(.*?)\)?$/)
   return values.split(',').includes(labels[name])
 })
 
-// What controllers would add.
+// What controllers would add to an object.
 const WITH_STATUS = {
   Service: object => ({ ...object, spec: { clusterIP: '10.0.0.1', ...object.spec } }),
   PodDisruptionBudget: object => ({ ...object, status: { observedGeneration: 1, currentHealthy: 1, desiredHealthy: 0 } }),
@@ -120,7 +120,7 @@ class Store {
     }
   }
 
-  // The answer to a request for an object or, without a name, for all of a kind.
+  // Answers a request for one object or, without a name, for all objects of a kind.
   answer(method, path, name, query, object) {
     const there = this.objects.get(path)
     switch (method) {
@@ -141,7 +141,7 @@ class Store {
   }
 }
 
-// A cluster, and the file by which clients find it.
+// Starts a cluster, and writes the kubeconfig for clients.
 export async function startCluster(t, kubeconfig) {
   const store = new Store()
   const server = createServer(async (request, response) => {
@@ -150,7 +150,7 @@ export async function startCluster(t, kubeconfig) {
     const [, , kind, name] = pathname.match(/^\/apis?\/(?:[^/]+\/)?(v\d)\/namespaces\/[^/]+\/([^/]+)(?:\/(.+))?$/) ?? []
     const type = request.headers['content-type']
     if (type === OPAQUE) response.writeHead(200, { 'content-type': type }).end(body)
-    else if (query.has('sendInitialEvents')) send(response, status(422, 'Invalid')) // so that they list
+    else if (query.has('sendInitialEvents')) send(response, status(422, 'Invalid')) // makes clients list instead
     else if (query.get('watch') === 'true') response.writeHead(200, { 'content-type': 'application/json' }).flushHeaders()
     else if (DISCOVERY[pathname]) send(response, { body: DISCOVERY[pathname] })
     else if (!kind) send(response, status(404, 'NotFound'))

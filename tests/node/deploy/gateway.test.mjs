@@ -1,4 +1,5 @@
-// The chart's route under a prefix, as Envoy Gateway translates it, in Envoy before two instances.
+// The chart's route under a prefix, as Envoy Gateway translates it, in Envoy in front of two
+// instances.
 
 import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
@@ -9,9 +10,9 @@ import { startBrowser, visit } from '../browser.mjs'
 import { freePort, start, startRedis, startRoomcast, temporaryFolder, until } from '../support.mjs'
 
 const FIXTURE = new URL('../../deploy/gateway/', import.meta.url)
-const HOST = 'rt.example.com' // of the route
-const INSTANCES = ['127.0.0.2', '127.0.0.3'] // of the EndpointSlice, at one port
-const TIMES = 10 // without affinity, polling meets the wrong instance half of the times
+const HOST = 'rt.example.com' // the host of the route
+const INSTANCES = ['127.0.0.2', '127.0.0.3'] // the addresses in the EndpointSlice, with the same port
+const TIMES = 10 // without affinity, half of the polling requests reach the wrong instance
 
 const port = await freePort()
 const redis = await startRedis(test)
@@ -35,10 +36,10 @@ async function startEnvoy(owner) {
   await until(() => {
     assert.equal(envoy.code, undefined, envoy.stderr)
     return envoy.stderr.includes('starting main dispatch loop')
-  }, 'Envoy serves')
+  }, 'Envoy is ready')
 }
 
-test('the translation is of the route that the chart renders', async () => {
+test('the translated route equals the one that the chart renders', async () => {
   const rendered = await readFile(new URL('../../../target/deploy/sticky.yaml', import.meta.url), 'utf8')
   const route = rendered.split(/^---$/m).map(part => parse(part)).find(found => found?.kind === 'HTTPRoute')
   const translated = (await readFile(new URL('resources.yaml', FIXTURE), 'utf8'))
@@ -63,7 +64,7 @@ test('the page is served under the prefix, and its sockets stay with one instanc
   }
 })
 
-test('events are streamed under the prefix, each at once', async t => {
+test('events are streamed under the prefix without buffering', async t => {
   const { page } = await visit(t, browser, `${site}/rt/`)
   await page.evaluate(() => {
     window.heard = []
@@ -73,5 +74,5 @@ test('events are streamed under the prefix, each at once', async t => {
   })
   await until(() => page.evaluate(() => window.heard.includes('joined')), 'the stream has joined')
   await redis.publish('hall', 'streamed')
-  await until(() => page.evaluate(() => window.heard.includes('streamed')), 'the event is there')
+  await until(() => page.evaluate(() => window.heard.includes('streamed')), 'the event has arrived')
 })

@@ -1,5 +1,6 @@
-// deploy/azure-pipelines.yml: its shell, run as Azure's agents would. Helm, kubectl and the registry are
-// real; `az`, `docker` and `kubelogin` are stand-ins, and the cluster only keeps what it is given.
+// deploy/azure-pipelines.yml: its shell scripts, run as Azure's agents would. Helm, kubectl and the
+// registry are real; `az`, `docker` and `kubelogin` are stand-ins, and the cluster only stores
+// objects.
 
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
@@ -26,12 +27,12 @@ const [build, each] = pipeline.stages
 const publish = build.jobs.find(({ job }) => job === 'publish')
 const [deployment] = Object.values(each)[0][0].jobs
 
-// The shell of a step, if it has any.
+// The shell script of a step, if it has one.
 const body = ({ script, inputs = {} }) => script ?? inputs.script ?? inputs.inlineScript
 const shells = steps => steps.filter(body)
 const deploySteps = deployment.strategy.runOnce.deploy.steps
 
-// What the agent makes of the variables of a step.
+// The environment of a step, with its variables expanded as an agent does.
 function variables(step, job, environment, folders) {
   const known = {
     ...pipeline.variables, ...job.variables, registry: 'example',
@@ -46,23 +47,23 @@ function variables(step, job, environment, folders) {
   return Object.fromEntries(Object.entries(step.env ?? {}).map(([name, value]) => [name, expand(value)]))
 }
 
-describe('the shell', () => {
+describe('the shell scripts', () => {
   const all = [...build.jobs.flatMap(job => shells(job.steps)), ...shells(deploySteps)]
 
   for (const step of all) {
-    test(`of “${step.displayName}” is sound`, () => {
+    test(`of “${step.displayName}” pass bash -n and shellcheck`, () => {
       const input = body(step)
       for (const [program, ...args] of [['bash', '-n'], ['shellcheck', '--shell', 'bash', '-']]) {
         const { status, stdout, stderr } = spawnSync(program, args, { input, encoding: 'utf8' })
         assert.equal(status, 0, `${program}: ${stdout}${stderr}`)
       }
-      // Values come as variables: in the text, they would be run.
+      // Values must come as environment variables: expanded in the text, they would be executed.
       for (const name of Object.keys(pipeline.variables)) assert.ok(!input.includes(`$(${name})`), name)
       assert.doesNotMatch(input, /\$\{\{|\$\((Build|Pipeline|System)\./)
     })
   }
 
-  test('stops the job where it fails', () => {
+  test('stop the job at the first failure', () => {
     for (const step of [...publish.steps, ...deploySteps]) {
       assert.equal(step.continueOnError, undefined)
       assert.equal(step.condition, undefined)
@@ -71,7 +72,7 @@ describe('the shell', () => {
   })
 })
 
-// A job on an agent of its own, with a version of Helm. `docker` overrides what the stand-in prints.
+// An agent for one job, with a version of Helm. `docker` overrides the output of the stand-in.
 async function startAgent(t, helm, docker = () => undefined) {
   const cwd = await temporaryFolder(t)
   const kubeconfig = join(cwd, 'kubeconfig')
@@ -105,7 +106,7 @@ const registry = await startRegistry(test, 'example.azurecr.io')
 const words = calls => calls.map(({ program, args }) => [program, ...args].join(' '))
 
 for (const helm of Object.keys(HELMS)) {
-  test(`with Helm ${helm}, QA and production get what was built`, async t => {
+  test(`with Helm ${helm}, the built image is deployed to QA and production`, async t => {
     const release = await temporaryFolder(t)
     const builder = await startAgent(t, helm)
     assert.equal(await runSteps(builder, publish.steps, publish, {}, release), undefined)
@@ -144,7 +145,7 @@ for (const helm of Object.keys(HELMS)) {
   })
 }
 
-test('an image with a weakness that has a fix goes nowhere', async t => {
+test('an image with a fixable vulnerability is not pushed', async t => {
   const release = await temporaryFolder(t)
   for (const kind of ['fs', 'image']) {
     const builder = await startAgent(t, 4, args => args.includes(kind) && args[0] === 'run' ? { code: 1 } : undefined)
@@ -154,14 +155,14 @@ test('an image with a weakness that has a fix goes nowhere', async t => {
   }
 })
 
-test('an image that the registry does not have is not deployed', async t => {
+test('an image without a digest in the registry is not deployed', async t => {
   const release = await temporaryFolder(t)
   const builder = await startAgent(t, 4, args => args[1] === 'inspect' ? 'other/name@sha256:0\n' : undefined)
   assert.match(await runSteps(builder, publish.steps, publish, {}, release), /no digest/)
   assert.deepEqual(await readdir(release), [])
 })
 
-test('Helm is pinned to the version that is tested', () => {
+test('Helm is pinned to the tested version', () => {
   const version = execFileSync(HELMS[4], ['version', '--template', '{{.Version}}'], { encoding: 'utf8' })
   assert.equal(version, `v${pipeline.variables.helm}`)
   for (const steps of [publish.steps, deploySteps]) {

@@ -1,4 +1,4 @@
-// A registry of charts under a name of Azure's: docker-registry, and a proxy that leads there.
+// A chart registry under an Azure host name: docker-registry, and a proxy that leads there.
 
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { freePort, start, temporaryFolder, until } from '../support.mjs'
 
-// Returns the variables with which programs take it for the registry of that name.
+// Starts it, and returns the variables that make programs use it under that host name.
 export async function startRegistry(t, name) {
   const folder = await temporaryFolder(t)
   const file = name => join(folder, name)
@@ -18,7 +18,7 @@ export async function startRegistry(t, name) {
     '-addext', `subjectAltName=DNS:${name}`, '-keyout', file('key.pem'), '-out', file('cert.pem'),
   ])
   const port = await freePort()
-  // JSON is YAML.
+  // JSON is valid YAML.
   await writeFile(file('config.yml'), JSON.stringify({
     version: '0.1',
     log: { level: 'warn' },

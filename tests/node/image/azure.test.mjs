@@ -1,5 +1,6 @@
-// README's section on Azure Container Instances, followed by its own text: from its first command to
-// a message in a browser. `az` and `docker` are stand-ins; the group, its CA and the browser are real.
+// Runs the shell blocks of the README's section on Azure Container Instances, from the first
+// command to a message in a browser. `az` and `docker` are stand-ins; the group, its CA and the
+// browser are real.
 
 import assert from 'node:assert/strict'
 import { X509Certificate, createHash } from 'node:crypto'
@@ -21,14 +22,14 @@ const ROOT = new URL('../../../', import.meta.url)
 const PASSWORD = 'registry/password+with=signs'
 const KEY = 'share/key+with=signs=='
 
-// The blocks of shell in a section of README.
+// The shell blocks in a section of the README.
 async function blocks(title) {
   const readme = await readFile(new URL('README.md', ROOT), 'utf8')
   const [, section] = readme.split(`\n### ${title}\n`)
   return [...section.split('\n### ')[0].matchAll(/^```sh\n(.*?)^```$/gms)].map(([, block]) => block)
 }
 
-// What Azure does in this section. It starts the group when it is told to.
+// What Azure does in this section. `az container create` starts the group.
 function azure(t, start) {
   const answers = {
     'acr credential show': () => `${PASSWORD}\n`,
@@ -48,13 +49,13 @@ function azure(t, start) {
   }
 }
 
-// The image of the group, run here; it has no network.
+// `docker` runs the image of the group on this machine, without a network.
 const docker = (t, { args: [command, ...args], env }) => {
   const local = args.map(arg => arg.includes('/roomcast:') ? image(arg) : arg)
   return run(t, 'podman', [command, '--network', 'none', ...local], { env: { ...process.env, ...env } })
 }
 
-// The hash of the key of the certificate that a host has from the CA, by which Chromium trusts it.
+// The hash of the public key of the certificate that a host presents, by which Chromium trusts it.
 async function keyHash(host, ca) {
   const socket = connect({ host: '127.0.0.1', port: 443, servername: host, ca: ca.root })
   try {
@@ -66,7 +67,7 @@ async function keyHash(host, ca) {
   }
 }
 
-test('the section leads from nothing to a message in a browser', async t => {
+test('the commands of the section lead to a message in a browser', async t => {
   await startNetwork(t)
   const [ca, share, cwd] = [await startCa(t, 'ca'), await temporaryFolder(t), await temporaryFolder(t)]
   let written
@@ -80,7 +81,7 @@ test('the section leads from nothing to a message in a browser', async t => {
   const [create, build, start, token, publish, ...more] = await blocks('One container group on Azure')
   assert.equal(more.length, 0)
 
-  // One shell after the other, with the variables of the one before.
+  // Each shell gets the variables of the one before.
   const keep = 'export -p >variables'
   const first = await bash(`set -a\n${create}${build}${start}${keep}`, { cwd, env })
   assert.equal(first.code, 0, first.stderr)
@@ -88,7 +89,7 @@ test('the section leads from nothing to a message in a browser', async t => {
   const names = calls.map(({ args }) => args.slice(0, 2).join(' '))
   for (const step of ['group create', 'acr create', 'acr run', 'acr import']) assert.ok(names.includes(step), step)
   const filled = JSON.stringify(parse(written))
-  // No word in capitals is left, but for names of variables and of the protocol.
+  // No placeholder in capitals is left; names of variables and of the protocol remain.
   assert.doesNotMatch(filled, /(?<!"name"|"protocol"):"[A-Z_]+"|REGISTRY|STORAGE|LABEL|REGION/)
   for (const secret of [PASSWORD, KEY]) assert.ok(filled.includes(JSON.stringify(secret)), secret)
 
@@ -103,7 +104,7 @@ test('the section leads from nothing to a message in a browser', async t => {
   const { page, problems } = await visit(t, browser, link.href)
   await page.locator(`[data-room="${room}"][data-joined=true]`).waitFor()
 
-  // Where it says what to type, that is typed.
+  // Types what the comment in the block says.
   const input = publish.match(/# there: (.*)$/m)[1]
   await writeFile(join(cwd, '.curlrc'), `resolve = ${link.hostname}:443:127.0.0.1\n`)
   await writeFile(join(cwd, 'root.pem'), ca.root)

@@ -1,4 +1,4 @@
-// Pebble, Let's Encrypt's CA for tests, which looks for every host at this machine's ports 80 and 443.
+// Pebble, Let's Encrypt's CA for tests. It validates all hosts at ports 80 and 443 of this machine.
 
 import { execFile } from 'node:child_process'
 import { readFile, writeFile } from 'node:fs/promises'
@@ -11,7 +11,7 @@ import { start, temporaryFolder, until } from '../support.mjs'
 const LOCAL = '127.0.0.1'
 const [PORT, MANAGEMENT, DNS, ADMIN] = [14_000, 15_000, 8053, 8055]
 
-// The CA under a name that whoever asks it has to know.
+// Starts the CA under a host name, which its clients must be able to resolve.
 export async function startCa(t, name) {
   const folder = await temporaryFolder(t)
   const file = name => join(folder, name)
@@ -41,7 +41,7 @@ export async function startCa(t, name) {
     const url = `https://${LOCAL}:${MANAGEMENT}/roots/0`
     get(url, { ca: trust }, answer => text(answer).then(resolve, reject)).on('error', reject)
   })
-  // The root of what it issues, once it runs.
+  // The root of the certificates that it issues, as soon as it runs.
   const issued = await until(() => root().catch(() => false), 'Pebble answers')
   return { directory: `https://${name}:${PORT}/dir`, trust: file('root.pem'), root: issued }
 }

@@ -1,4 +1,4 @@
-// deploy/compose.yaml: the image for everybody beside Redis, each in a container of its own.
+// deploy/compose.yaml: the final image and Redis, each in its own container.
 
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
@@ -11,7 +11,7 @@ import { image, podman, start, yaml } from './podman.mjs'
 const { services } = await yaml('deploy/compose.yaml')
 const USER = '65532'
 const PAGE = 'http://127.0.0.1:8080'
-const MAX_SIZE = 10e6 // bytes, as they are pulled
+const MAX_SIZE = 10e6 // bytes, compressed
 
 const options = (name, service) => [
   '--network', `desk:alias=${name}`,
@@ -24,13 +24,13 @@ const options = (name, service) => [
   ...(service.command ?? []),
 ]
 
-test('an ordinary user with nothing to write to serves what redis-cli publishes', async t => {
+test('the server runs unprivileged without writable files and delivers messages', async t => {
   await podman('network', 'create', 'desk')
   t.after(() => podman('network', 'rm', '--force', 'desk'))
   const redis = await start(t, 'redis', options('redis', services.redis))
   const server = await start(t, 'roomcast', options('roomcast', services.roomcast))
   const ready = () => server.exec('roomcast', 'healthcheck', '--ready').catch(() => false)
-  await until(ready, 'it is subscribed to Redis, whose name is known by DNS')
+  await until(ready, 'it is subscribed to Redis, found by DNS')
 
   assert.deepEqual(await server.kernel('Uid'), [USER, USER, USER, USER])
   assert.deepEqual(await server.kernel('CapEff'), ['0'.repeat(16)])
@@ -58,7 +58,7 @@ test('the image is small', async t => {
   assert.ok(size > 1e6 && size < MAX_SIZE, `${size} bytes`)
 })
 
-test('the image holds the licences of all that is in it', async t => {
+test('the image contains the licences of all libraries in it', async t => {
   const container = await podman('create', 'localhost/roomcast:final')
   t.after(() => podman('rm', container))
   const folder = await temporaryFolder(t)

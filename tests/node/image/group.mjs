@@ -1,9 +1,9 @@
-// A container group as Azure runs it: a pod, with a folder for the file share.
+// A container group as on Azure: a pod, with a folder in place of the file share.
 
 import { image, podman, start } from './podman.mjs'
 import { until } from '../support.mjs'
 
-const OUTSIDE = '10.99.0.1' // this machine, as the group sees it
+const OUTSIDE = '10.99.0.1' // the address of this machine inside the group
 
 const settings = (variables, own) => {
   const given = variables.map(({ name, value, secureValue }) => [name, value ?? secureValue])
@@ -12,7 +12,7 @@ const settings = (variables, own) => {
     .flatMap(([name, value]) => ['--env', `${name}=${value}`])
 }
 
-// One of the group's containers, with settings and mounts of the test's own.
+// Starts one container of the group, with additional settings and mounts of the test.
 function startMember(t, group, name, { share, env = {}, extra = [] } = {}) {
   const { properties: member } = group.containers.find(container => container.name === name)
   const [entrypoint, ...args] = member.command ?? []
@@ -32,8 +32,8 @@ export async function startNetwork(t) {
   t.after(() => podman('network', 'rm', '--force', 'azure'))
 }
 
-// The group, once its server is subscribed to its Redis. The test's CA issues its certificates; `env`
-// are other settings of the server.
+// Starts the group, and waits until its server is subscribed to its Redis. The test's CA issues the
+// certificates; `env` has further settings of the server.
 export async function startGroup(t, group, { share, ca, env = {} }) {
   const ports = group.ipAddress.ports.flatMap(({ port }) => ['--publish', `${port}:${port}`])
   await podman('pod', 'create', '--name', 'group', '--network', 'azure', '--add-host', `ca:${OUTSIDE}`, ...ports)

@@ -1,4 +1,4 @@
-// multi.yaml: server and Redis as one group, as a pod, with a folder for the file share.
+// multi.yaml: server and Redis in one group, as a pod, with a folder in place of the file share.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -13,7 +13,7 @@ import { podman, yaml } from './podman.mjs'
 const HOST = 'rt.example.com'
 const { properties: group } = await yaml('multi.yaml')
 
-// The serial number of a certificate for the host that the CA's root vouches for.
+// The serial number of the certificate that the host presents; it must chain to the CA's root.
 async function serial(ca) {
   const socket = dialTls({ host: '127.0.0.1', port: 443, servername: HOST, ca: ca.root })
   try {
@@ -24,7 +24,7 @@ async function serial(ca) {
   }
 }
 
-// The error of a connection from outside, or undefined.
+// The error code of a connection from outside, or undefined if it succeeds.
 async function refusal(host, port) {
   const socket = dial({ host, port })
   try {
@@ -41,11 +41,11 @@ const address = async () => {
   return podman('inspect', '--format', '{{.NetworkSettings.Networks.azure.IPAddress}}', infra)
 }
 
-test('a group keeps its certificate on the share, and its Redis for itself', async t => {
+test('a group stores its certificate on the share, and does not expose its Redis', async t => {
   await startNetwork(t)
   const ca = await startCa(t, 'ca')
   const share = await temporaryFolder(t)
-  // The CA sees a host by a handshake, as without a domain of one's own.
+  // Without DNS credentials the CA validates by TLS-ALPN-01.
   const options = { share, ca, env: { RTHOST: HOST, CLOUDFLARE_DNS_API_TOKEN: undefined } }
 
   const { redis } = await startGroup(t, group, options)

@@ -1,4 +1,4 @@
-// podman, in the namespaces that tests/image/run has made.
+// podman, in the namespaces that tests/image/run has created.
 
 import { execFile } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
@@ -8,7 +8,7 @@ import { parse } from 'yaml'
 const ROOT = new URL('../../../', import.meta.url)
 const execute = promisify(execFile)
 
-// Where tests/image has put what the files of deployment name.
+// The local name of an image that the deployment files name, as tests/image/run has tagged it.
 export const image = name => {
   const [, program, tag] = name.match(/([^/]+):(.+)$/)
   if (program !== 'roomcast') return `docker.io/library/${program}:${tag}`
@@ -17,10 +17,10 @@ export const image = name => {
 
 export const yaml = async path => parse(await readFile(new URL(path, ROOT), 'utf8'))
 
-// What a command prints. It fails with the reason if the exit code is not 0.
+// Runs podman, and returns its output. Fails with the reason if the exit code is not 0.
 export const podman = async (...args) => (await execute('podman', args)).stdout.trim()
 
-// A container that runs, and ends with its test; why it failed is in its log.
+// Starts a container that is removed after its test.
 export async function start(t, name, args) {
   await podman('run', '--detach', '--name', name, ...args)
   t.after(() => podman('rm', '--force', '--time', '0', name))
@@ -29,12 +29,12 @@ export async function start(t, name, args) {
     inspect,
     exec: (...command) => podman('exec', name, ...command),
     log: async () => (await execute('podman', ['logs', name])).stderr,
-    // What the kernel says of its first process, such as `Uid`.
+    // A field of /proc/PID/status of its first process, such as `Uid`.
     kernel: async field => {
       const status = await readFile(`/proc/${await inspect('.State.Pid')}/status`, 'utf8')
       return status.match(new RegExp(`^${field}:\\s*(.*)$`, 'm'))[1].split(/\s+/)
     },
-    // The exit code.
+    // Stops the container, and returns its exit code.
     stop: async seconds => {
       await podman('stop', '--time', seconds, name)
       return inspect('.State.ExitCode')

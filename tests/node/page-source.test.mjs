@@ -18,7 +18,7 @@ describe('the page', () => {
       return { says, problems }
     }
     const early = await open()
-    await early.says(/^\s*Connected\s*websocket\s*$/, 'all is well')
+    await early.says(/^\s*Connected\s*websocket\s*$/, 'it is connected')
     await redis.kill()
     const away = /Connected.*Redis away since \d\d:\d\d:\d\d/s
     await early.says(away, 'Redis is away')

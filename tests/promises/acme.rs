@@ -135,7 +135,7 @@ async fn a_failed_validation_is_not_repeated_after_a_restart() {
     let told = until_told(&first, "(validation)").await;
     assert!(told.contains("could not validate"), "{told}");
     first.stop();
-    first.until("it is over", async || first.is_over()).await;
+    first.until("it has stopped", async || first.is_over()).await;
     let asked = ca.requests();
     let second = site(&ca, |settings| settings.acme_challenge = "http-01".into()).await;
     assert_eq!(until_told(&second, "(validation)").await, told);
@@ -154,7 +154,7 @@ async fn a_rate_limit_of_the_ca_is_respected_after_a_restart() {
     let next = first.metric("roomcast_certificate_next_attempt_seconds{source=\"acme\"}").await;
     assert!(UNIX_EPOCH + Duration::from_secs(next + 1) > a_day, "{told}");
     first.stop();
-    first.until("it is over", async || first.is_over()).await;
+    first.until("it has stopped", async || first.is_over()).await;
     let asked = ca.requests();
     ca.recover();
     let second = site(&ca, |_| ()).await;
@@ -170,7 +170,7 @@ async fn a_damaged_store_serves_its_last_good_certificate_and_orders_nothing() {
     let serial = until_served(&first).await;
     first.until("all of it is stored", async || ca.stored("renewal-") == 1).await;
     first.stop();
-    first.until("it is over", async || first.is_over()).await;
+    first.until("it has stopped", async || first.is_over()).await;
     let (asked, stored) = (ca.requests(), ca.path("cert-"));
 
     // A newer record that is damaged, and one that cannot be read.
@@ -181,7 +181,7 @@ async fn a_damaged_store_serves_its_last_good_certificate_and_orders_nothing() {
     let second = site(&ca, |_| ()).await;
     assert_eq!(until_served(&second).await, serial);
     second.stop();
-    second.until("it is over", async || second.is_over()).await;
+    second.until("it has stopped", async || second.is_over()).await;
 
     // With only those two left, there is no certificate and no order.
     std::fs::remove_file(&stored).expect("was there");

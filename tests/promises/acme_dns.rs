@@ -191,7 +191,7 @@ async fn a_record_that_stays_invisible_is_not_tried_again_after_a_restart() {
     assert!(told.contains(&format!("the TXT record _acme-challenge.{HOST} is not at")), "{told}");
     assert_eq!(provider.records(), (2, 0), "both records are removed after the failure");
     first.stop();
-    first.until("it is over", async || first.is_over()).await;
+    first.until("it has stopped", async || first.is_over()).await;
     let (asked, called) = (ca.requests(), provider.calls());
     let second = site(&ca, settings).await;
     assert_eq!(until_told(&second, "(validation)").await, told);
@@ -213,7 +213,7 @@ async fn a_server_stopped_during_an_order_removes_its_records() {
     .await;
     site.until("a record", async || provider.records().0 == 2).await;
     site.stop();
-    site.until("it is over", async || site.is_over()).await;
+    site.until("it has stopped", async || site.is_over()).await;
     assert_eq!(provider.records(), (2, 0));
 }
 

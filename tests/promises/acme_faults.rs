@@ -11,7 +11,7 @@ use crate::{
 
 async fn end(site: &TestServer) {
     site.stop();
-    site.until("it is over", async || site.is_over()).await;
+    site.until("it has stopped", async || site.is_over()).await;
 }
 
 /// Makes the stored certificate due for renewal.

@@ -19,7 +19,7 @@ async fn next_attempt(site: &TestServer) -> Option<u64> {
 
 async fn end(site: &TestServer) {
     site.stop();
-    site.until("it is over", async || site.is_over()).await;
+    site.until("it has stopped", async || site.is_over()).await;
 }
 
 #[tokio::test]
@@ -31,9 +31,9 @@ async fn the_renewal_window_of_the_ca_is_used_and_refreshed() {
     ca.suggest(*window.start(), *window.end());
     let first = site(&ca, |_| ()).await;
     let serial = until_served(&first).await;
-    first.until("a moment is chosen", async || ca.stored("renewal-") == 1).await;
+    first.until("a time is chosen", async || ca.stored("renewal-") == 1).await;
     let chosen = async || next_attempt(&first).await.is_some_and(|at| window.contains(&at));
-    first.until("it is told", chosen).await;
+    first.until("the status has it", chosen).await;
     let next = next_attempt(&first).await;
     end(&first).await;
 
@@ -41,7 +41,7 @@ async fn the_renewal_window_of_the_ca_is_used_and_refreshed() {
     let asked = ca.requests();
     let second = site(&ca, |_| ()).await;
     assert_eq!(until_served(&second).await, serial);
-    second.until("it is told", async || next_attempt(&second).await == next).await;
+    second.until("the status has it", async || next_attempt(&second).await == next).await;
     assert_eq!(ca.requests(), asked);
     end(&second).await;
 
@@ -68,7 +68,7 @@ async fn a_ca_that_rejects_replaces_gets_an_order_without_it() {
     ca.suggest(now + DAY, now + 2 * DAY);
     let first = site(&ca, |_| ()).await;
     let serial = until_served(&first).await;
-    first.until("a moment is chosen", async || ca.stored("renewal-") == 1).await;
+    first.until("a time is chosen", async || ca.stored("renewal-") == 1).await;
     end(&first).await;
     ca.rewrite("renewal-", |renewal| renewal["at"] = 0.into());
     ca.refuse_replacements();

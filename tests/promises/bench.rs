@@ -71,7 +71,7 @@ impl Doctored {
                 let mut viewer = accept_async(stream).await.expect("a WebSocket");
                 loop {
                     tokio::select! {
-                        message = messages.recv() => match message.expect("one that is not behind") {
+                        message = messages.recv() => match message.expect("a message") {
                             // An empty message closes the WebSocket.
                             end if end.is_empty() => return,
                             message => viewer.send(Message::binary(message)).await.expect("sent"),

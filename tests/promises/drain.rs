@@ -34,7 +34,7 @@ async fn messages_that_have_arrived_are_delivered_before_the_server_stops() {
     for mut client in clients {
         assert_eq!(client.rest().await, expected);
     }
-    site.until("it is over", async || site.is_over()).await;
+    site.until("it has stopped", async || site.is_over()).await;
     assert!(TcpStream::connect(site.addr).await.is_err(), "the port is closed");
 }
 
@@ -75,7 +75,7 @@ async fn messages_are_delivered_until_each_viewer_is_closed() {
     within("the end of the source", publisher).await.expect("no panic");
     counts.sort_unstable();
     assert!(counts[0] < counts[VIEWERS - 1] / 2, "closed one after the other: {counts:?}");
-    site.until("it is over", async || site.is_over()).await;
+    site.until("it has stopped", async || site.is_over()).await;
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn event_streams_and_polling_clients_get_their_backlog_before_the_server_s
         assert!(followed.contains(&expected), "the event stream lacks {expected}");
         assert!(polled.contains(&expected), "polling lacks {expected}");
     }
-    site.until("it is over", async || site.is_over()).await;
+    site.until("it has stopped", async || site.is_over()).await;
 }
 
 /// A polling client on one kept-alive connection, between two polls.
@@ -166,7 +166,7 @@ async fn a_draining_server_reports_that_it_is_not_ready() {
     let status: Value = serde_json::from_str(&status).expect("JSON");
     let told = json!([status["draining"], status["ready"], status["redis"]["state"]]);
     assert_eq!((code, told), (200, json!([true, false, "subscribed"])), "the subscription stays");
-    site.until("it is over", async || site.is_over()).await;
+    site.until("it has stopped", async || site.is_over()).await;
 }
 
 #[tokio::test]
@@ -178,7 +178,7 @@ async fn a_pending_poll_is_answered() {
     site.until_metric("roomcast_connections", 1).await;
     site.stop();
     assert_eq!(within("an answer", poll).await.expect("no panic").0, 503);
-    site.until("it is over", async || site.is_over()).await;
+    site.until("it has stopped", async || site.is_over()).await;
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn a_client_that_stopped_reading_does_not_delay_the_exit() {
     }
     site.until_metric("roomcast_deliveries_total", 30).await;
     site.stop();
-    site.until("it is over", async || site.is_over()).await;
+    site.until("it has stopped", async || site.is_over()).await;
     drop(stalled);
 }
 
@@ -234,5 +234,5 @@ async fn a_short_grace_is_enough_for_2000_clients() {
     }
     let cut = clients.iter().filter(|client| !client.closed).count();
     assert_eq!(cut, 0, "connections had to be cut");
-    site.until("it is over", async || site.is_over()).await;
+    site.until("it has stopped", async || site.is_over()).await;
 }

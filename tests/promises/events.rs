@@ -85,7 +85,7 @@ async fn a_gap_is_reported_and_the_stream_ends_in_order() {
     site.stop();
     let mut rest = String::new();
     within("the end", curl.0.read_line(&mut rest)).await.expect("an orderly end");
-    site.until("it is over", async || site.is_over()).await;
+    site.until("it has stopped", async || site.is_over()).await;
 }
 
 #[tokio::test]

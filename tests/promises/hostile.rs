@@ -76,8 +76,8 @@ impl Attack {
     /// Ends the attack, and asserts that nothing is left of it.
     async fn end(self) {
         let Self { site, process, files, memory, publishing, over, witness } = self;
-        over.send(()).expect("it goes on");
-        let witness = within("all messages", witness).await.expect("a witness that is fine");
+        over.send(()).expect("the publisher runs");
+        let witness = within("all messages", witness).await.expect("no panic");
         publishing.await.expect("published");
         // The witness stays connected, and answers its heartbeats.
         let witness = tokio::spawn(witness.stay());

@@ -186,7 +186,7 @@ async fn each_listener_has_its_own_rule() {
     let (site, _redis) = start_open(|settings| settings.admin_addr = "127.0.0.1:0".into()).await;
     assert!(!is_refused(&ask_under(local(site.addr), "GET /livez", "evil.example").await));
     assert!(is_refused(&ask_under(site.admin, "GET /status", "evil.example").await));
-    // With the embedded broker the rule holds on all interfaces too.
+    // The embedded broker is for this machine: foreign hosts are refused on all interfaces too.
     let site = TestServer::start_with(|settings| settings.http_addr = "0.0.0.0:0".into()).await;
     assert!(is_refused(&ask_under(local(site.addr), "GET /", "evil.example").await));
 }

@@ -168,8 +168,8 @@ async fn a_message_that_is_too_large_is_refused_over_both_transports() {
         format!(r#"42["channel","{}"]"#, "x".repeat(size - frame))
     };
     const MOST: usize = 64 << 10;
-    // A packet over the limit is answered `too_large`. The body of one over twice the limit is not
-    // read to its end.
+    // A packet over the limit is answered `too_large`. One over twice the limit is not read: a POST
+    // is answered 413, a WebSocket is closed.
     let polling = Polling::connect(&site).await;
     assert_eq!(polling.post(&packet(MOST)).await, 200);
     assert!(polling.poll().await.1.contains("bad_room"));

@@ -184,5 +184,5 @@ async fn an_orderly_close_at_shutdown_is_counted_as_stop() {
         assert_eq!(site.metric(&series).await, 0, "{reason}");
     }
     drop(stalled);
-    site.until("it is over", async || site.is_over()).await;
+    site.until("it has stopped", async || site.is_over()).await;
 }

@@ -42,7 +42,7 @@ impl Drop for Folder {
 
 async fn stopped(site: Arc<TestServer>) {
     site.stop();
-    site.until("it is over", async || site.is_over()).await;
+    site.until("it has stopped", async || site.is_over()).await;
 }
 
 async fn published(site: &TestServer, payload: &str) {

@@ -72,7 +72,7 @@ async fn site(files: Option<&Files>) -> Arc<TestServer> {
         settings.max_events = "1000000".into();
     })
     .await;
-    // A room without history is removed when its last member leaves, and begins a new epoch.
+    // A room without history would be removed with its last member, and begin a new epoch later.
     for room in 0..ROOMS {
         site.publish(&name(room), "x").await;
     }

@@ -67,7 +67,7 @@ where
             let place = wanted.iter().position(|(_, head)| packet.starts_with(head));
             let (since, head) = wanted.remove(place.unwrap_or_else(|| panic!("{packet}")));
             let waited = raw.read - since;
-            // The backlog before the request, and the one before the pong.
+            // An answer waits behind the backlog at its request, and behind the one before a pong.
             assert!(waited < 3 * UNDER_WAY, "{waited} bytes until {head}");
         }
     }

@@ -95,7 +95,7 @@ async fn the_page_and_messages_are_served_over_tls() {
     assert_eq!(certificate["not_after"], "2100-01-01T00:00:00Z");
     site.stop();
     assert_eq!(client.rest().await, Vec::<String>::new());
-    site.until("it is over", async || site.is_over()).await;
+    site.until("it has stopped", async || site.is_over()).await;
 }
 
 #[tokio::test]
@@ -150,5 +150,5 @@ async fn handshakes_count_as_connections_and_refusals_are_sent_over_tls() {
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("MAX_CONNECTIONS"), "{answer}");
     // A pending handshake does not delay the exit.
     site.stop();
-    site.until("it is over", async || site.is_over()).await;
+    site.until("it has stopped", async || site.is_over()).await;
 }

@@ -75,7 +75,7 @@ async fn changed_files_are_loaded_at_once_unless_they_are_invalid() {
     site.until("no error", async || certificate(&site).await["ok"] == true).await;
 
     files.write(&second);
-    site.until("the second", async || certificate(&site).await["serial"] == "2").await;
+    site.until("the second is in use", async || certificate(&site).await["serial"] == "2").await;
     connect(&site, &second, &[]).await.expect("the second certificate");
     for regular in &regulars {
         let again = connect_by(regular, &site).await.expect("TLS");
@@ -98,6 +98,6 @@ async fn an_expired_certificate_is_served_and_reported() {
     assert_eq!(site.get("/readyz").await.0, 200);
     let good = make(2, 2100);
     files.write(&good);
-    site.until("a good one", async || certificate(&site).await["ok"] == true).await;
-    connect(&site, &good, &[]).await.expect("the good one");
+    site.until("the good one is in use", async || certificate(&site).await["ok"] == true).await;
+    connect(&site, &good, &[]).await.expect("the good certificate");
 }

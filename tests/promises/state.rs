@@ -168,7 +168,7 @@ async fn a_record_is_used_once() {
 
     let (site, process) = TestServer::start_process(&[("STATE_DIR", &state_dir)]).await;
     assert_eq!(last(&site).await, json!([]), "no history after a crash");
-    process.told("the run before this one").await;
+    process.told("the previous run").await;
     process.stop().await;
 }
 

@@ -4,6 +4,7 @@ use std::{
     io,
     path::{Component, Path, PathBuf},
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 use axum::{
@@ -16,7 +17,7 @@ use axum::{
 };
 use memory_serve::CacheControl;
 use percent_encoding::percent_decode_str;
-use tokio::fs::canonicalize;
+use tokio::{fs::canonicalize, sync::Semaphore, time::timeout};
 use tower::ServiceExt;
 use tower_http::services::ServeDir;
 
@@ -27,6 +28,12 @@ use super::headers;
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'";
+
+/// How long a file of `ASSETS` may take to open: the folder may be on a share whose server is down.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Files of `ASSETS` that are looked up at the same time. tokio has 512 threads for such calls, and
+/// other parts of the server need some of them.
+const CALLS: usize = 64;
 
 /// Paths at which Socket.IO's Node server serves its client, and the built-in file for each path.
 const CLIENT: [(&str, &str); 3] = [
@@ -52,19 +59,48 @@ static BUILT_IN: LazyLock<Router> = LazyLock::new(|| {
 /// the server does not know what its page loads.
 pub fn page(folder: Option<&Path>) -> Router {
     match folder {
-        Some(folder) => Router::new()
-            .fallback_service(ServeDir::new(folder))
-            .layer(from_fn_with_state(Arc::from(folder), keep_inside)),
+        Some(folder) => {
+            let state = Arc::new(Folder { path: folder.to_owned(), calls: Semaphore::new(CALLS) });
+            let serve = Router::new().fallback_service(ServeDir::new(folder));
+            serve.layer(from_fn_with_state(state, in_time))
+        }
         None => BUILT_IN
             .clone()
             .layer(headers::header(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY)),
     }
 }
 
+/// A folder that is served.
+struct Folder {
+    path: PathBuf,
+    /// Permits for calls to the file system.
+    calls: Semaphore,
+}
+
+/// Answers 503 if the folder does not answer in time. A call that hangs cannot be ended: it keeps
+/// its permit, so that a dead share takes no more than [`CALLS`] threads.
+async fn in_time(State(folder): State<Arc<Folder>>, request: Request, next: Next) -> Response {
+    let served = async {
+        let serve = async move {
+            let _permit = folder.calls.acquire().await;
+            keep_inside(&folder.path, request, next).await
+        };
+        tokio::spawn(serve).await
+    };
+    match timeout(ANSWER_TIMEOUT, served).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Err(_) => {
+            let text = "The folder of the page (ASSETS) does not answer; try again later.\n";
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
+    }
+}
+
 /// Answers 404 if the path names a hidden file or leads out of the folder.
-async fn keep_inside(State(folder): State<Arc<Path>>, request: Request, next: Next) -> Response {
-    match visible(&folder, request.uri().path()) {
-        Some(file) if is_inside(&folder, &file).await.unwrap_or(false) => next.run(request).await,
+async fn keep_inside(folder: &Path, request: Request, next: Next) -> Response {
+    match visible(folder, request.uri().path()) {
+        Some(file) if is_inside(folder, &file).await.unwrap_or(false) => next.run(request).await,
         _ => StatusCode::NOT_FOUND.into_response(),
     }
 }

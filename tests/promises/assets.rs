@@ -12,8 +12,9 @@ use crate::support::{TestServer, request};
 struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("roomcast-assets-{}", std::process::id()));
+    fn new(test: &str) -> Self {
+        let name = format!("roomcast-assets-{test}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).expect("a folder");
         Self(folder)
     }
@@ -38,7 +39,7 @@ impl Drop for Folder {
 
 #[tokio::test]
 async fn a_folder_serves_its_files_but_no_hidden_ones_and_none_outside_it() {
-    let folder = Folder::new();
+    let folder = Folder::new("inside");
     for name in ["index.html", "a.b/c d.txt", "sub/index.html", "é.txt", "..data.txt"] {
         folder.write(&format!("page/{name}"));
     }
@@ -110,4 +111,24 @@ async fn a_folder_serves_its_files_but_no_hidden_ones_and_none_outside_it() {
         assert_eq!(status, 404, "{path}: {body:?}");
         assert_eq!(request(site.addr, "HEAD", path, "").await.0, 404, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_file_that_does_not_open_is_answered_503_and_holds_up_no_other() {
+    let folder = Folder::new("pipe");
+    folder.write("index.html");
+    // Opening a pipe for reading waits for a writer, as opening a file of a dead share waits.
+    let pipe = folder.0.join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+    assert!(made.success());
+    let site = TestServer::start_with(|settings| {
+        settings.assets = Some(folder.0.to_string_lossy().into());
+    })
+    .await;
+    let (hanging, page) =
+        tokio::join!(request(site.addr, "GET", "/pipe", ""), request(site.addr, "GET", "/", ""));
+    // The thread that waits goes on, and the test can end.
+    fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("a writer");
+    assert_eq!((hanging.0, page.0), (503, 200));
+    assert!(String::from_utf8_lossy(&hanging.1).contains("ASSETS"));
 }

@@ -49,7 +49,7 @@ describe('publish', () => {
       ['a\nb', '-', /control characters/],
       ['roomcast:probe:x', 'x', /the server's own/],
       ['roomcast:anything', 'x', /the server's own/],
-      ['room', 'x'.repeat(1025), /1024 bytes at most \(MAX_PAYLOAD\)/],
+      ['room', 'x'.repeat(1025), /larger than 1024 bytes \(MAX_PAYLOAD\)/],
     ]) {
       const { code, stdout, stderr } = await command(t, ['publish', channel, payload], env, 'x\n')
       assert.deepEqual([code, stdout], [1, ''], channel)

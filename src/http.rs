@@ -7,23 +7,24 @@ use axum::{
     Router,
     extract::{Path, Request, State},
     http::StatusCode,
+    response::Response,
     routing::{any, get},
 };
 
-use crate::{auth::Auth, config::Config, outages::Outages, rooms::Rooms};
+use crate::{
+    auth::Auth, config::Config, engine::Engine, outages::Outages, rooms::Rooms,
+    socketio::HandshakeToken,
+};
 
 pub mod admin;
 mod assets;
 mod bearer;
-mod engine_io3;
 mod events;
 pub mod forwarded;
 mod headers;
 pub mod hosts;
-mod inbound;
 mod ip_permits;
 mod origin;
-pub mod polling;
 mod publish;
 mod secure;
 
@@ -32,14 +33,13 @@ use events::Following;
 use hosts::Hosts;
 pub use ip_permits::with_ip_permits;
 use origin::Gate;
-use polling::Engine;
 pub use publish::Publishing;
 pub use secure::{Redirect, with_hsts};
 
 /// State of the routes of the public listener.
 pub struct AppState {
-    /// Answers the requests of Engine.IO: polls, upgrades, direct WebSockets.
-    pub engine: Engine,
+    /// Answers the requests of Engine.IO: handshakes, polls, upgrades.
+    pub engine: Arc<Engine>,
     /// The rooms that event streams join.
     pub rooms: Arc<Rooms>,
     /// Tells event streams when the source goes down and comes back.
@@ -59,8 +59,7 @@ pub struct AppState {
 /// names are refused on all routes.
 pub fn public(config: &Config, rear: AppState, hosts: Option<Hosts>) -> Router {
     let AppState { engine, rooms, outages, auth, publishing, admin } = rear;
-    let sockets =
-        any(async |State(engine): State<Engine>, request: Request| engine.answer(request).await);
+    let sockets = any(socket);
     let following = Following { rooms, auth, outages, metrics: admin.metrics.clone() };
     let gate = Gate::new(config, admin.metrics.origins_refused.clone());
     let guarded = Router::new()
@@ -73,6 +72,15 @@ pub fn public(config: &Config, rear: AppState, hosts: Option<Hosts>) -> Router {
         .fallback_service(assets::page(config.assets.as_deref()));
     let routes = origin::guard(guarded, gate).merge(liveness_routes(config, admin));
     headers::with_security_headers(hosts::guard(routes, hosts))
+}
+
+/// Hands a request to the engine, with the token that it carries.
+async fn socket(State(engine): State<Arc<Engine>>, mut request: Request) -> Response {
+    if let Some(token) = bearer::of(request.headers(), request.uri()) {
+        let token = HandshakeToken(token.to_owned());
+        request.extensions_mut().insert(token);
+    }
+    engine.answer(request).await
 }
 
 /// Routes of the plain HTTP listener when HTTPS is on: `/livez`, answers to HTTP-01 challenges, and

@@ -4,13 +4,10 @@
 //! Three flows run through the modules, each from left to right:
 //!
 //! ```text
-//! data     Redis ─► redis ─[ingest: full = drop + count]─► fanout ─► rooms ─► subscribers ─► stream ─► kernel
-//! control  flags + env ─► config ─► tls ─► accept ─► http ─► socketio
+//! data     Redis ─► redis ─[ingest: full = drop + count]─► fanout ─► rooms ─► subscribers ─► connection's writer ─► kernel
+//! control  flags + env ─► config ─► tls ─► accept ─► http ─► engine ─► socketio
 //! stop     stop ─► not ready ─► stop accepting ─► end the streams over the grace while messages go on ─► stop the subscription
 //! ```
-//!
-//! Answers, replays and everything for polling clients are written by the Engine.IO library.
-//! Messages to WebSockets bypass it; `conn/stream/wire.rs` describes how.
 //!
 //! [`Server`] owns the life cycle of all parts: bind, assemble, serve, drain.
 
@@ -37,6 +34,7 @@ pub mod inspect {
 
 mod clock;
 mod conn;
+mod engine;
 mod file_calls;
 mod http;
 mod ingest;

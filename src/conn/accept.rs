@@ -3,17 +3,23 @@
 //! `axum::serve` has no header timer and gives no access to a connection's stream. This module
 //! needs both.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::poll_fn, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{body::Body, response::IntoResponse};
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::Incoming,
+    server::conn::http1::{self, Parts},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, lookup_host},
+    select,
     sync::Semaphore,
     time::{sleep, timeout},
 };
@@ -25,7 +31,9 @@ use crate::{
     config::ListenAddr,
     conn::{
         addresses::Addresses,
-        stream::{Entry, Io, Stream, Streams},
+        connection::{ConnectionGuard, Connections, Upgraded},
+        socket::Socket,
+        stream::Stream,
     },
     metrics::{Counter, Metrics},
     tls::Tls,
@@ -89,7 +97,8 @@ pub async fn bind(setting: &str, addr: &ListenAddr) -> anyhow::Result<TcpListene
 }
 
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    let socket =
+        socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.ip().is_unspecified() && addr.is_ipv6() {
         socket.set_only_v6(false)?;
     }
@@ -108,13 +117,13 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
 /// handshake, if any, then serves HTTP/1.1 until the connection closes, is upgraded or is drained.
 #[derive(Clone)]
 pub struct Accept<S> {
-    /// Answers requests. Each has its connection's [`crate::conn::stream::Control`] as an
+    /// Answers requests. Each has its connection's [`crate::conn::connection::Connection`] as an
     /// extension.
     pub service: S,
     /// Terminates TLS; `None` = plain HTTP.
     pub tls: Option<Tls>,
     /// The registry of open connections, which also drains them.
-    pub streams: Arc<Streams>,
+    pub streams: Arc<Connections>,
     /// Maximum number of open connections.
     pub max_connections: usize,
     /// How long a stream may be unable to write before it is ended as too slow.
@@ -151,7 +160,7 @@ where
     S::Future: Send,
 {
     /// Accepts connections until `stop` is cancelled. Open connections continue after that; drain
-    /// them through [`Streams`].
+    /// them through [`Connections`].
     ///
     /// # Cancel safety
     /// Dropping the future closes the listener. The tasks of accepted connections continue.
@@ -184,9 +193,9 @@ where
                 continue;
             }
             match self.admit(peer) {
-                Ok(entry) => {
+                Ok(guard) => {
                     let (connection, reserve) =
-                        (self.clone().connect(io, entry, peer), self.reserve.clone());
+                        (self.clone().connect(io, guard, peer), self.reserve.clone());
                     tokio::spawn(async move {
                         connection.await;
                         // At once, before another part of the process takes the freed descriptor.
@@ -210,7 +219,7 @@ where
 
     /// Registers a connection, or refuses it if a limit is reached. The accept loop calls this, not
     /// the connection's task, so that the limit check of the next connection counts this one.
-    fn admit(&self, peer: SocketAddr) -> Result<Entry, Refusal> {
+    fn admit(&self, peer: SocketAddr) -> Result<ConnectionGuard, Refusal> {
         if self.streams.count() >= self.max_connections {
             self.metrics.refused.inc();
             return Err(TOO_MANY);
@@ -219,69 +228,77 @@ where
             self.metrics.refusals("address").inc();
             TOO_MANY_OF_ADDRESS
         })?;
-        let entry = Entry::new(peer, &self.streams);
-        entry.control().hold(permit);
-        Ok(entry)
+        let guard = ConnectionGuard::new(peer, &self.streams);
+        guard.connection().hold(permit);
+        Ok(guard)
     }
 
     /// Serves one connection. The TLS handshake runs in the connection's own task, so a client that
     /// stalls it delays no other.
-    async fn connect(self, io: TcpStream, entry: Entry, peer: SocketAddr) {
+    async fn connect(self, io: TcpStream, guard: ConnectionGuard, peer: SocketAddr) {
         debug!(%peer, "connected");
         let Some(tls) = self.tls.clone() else {
-            return self.serve(io, entry, peer).await;
+            return self.serve(io.into(), guard, peer).await;
         };
-        let finishing = entry.control().finishing().clone();
-        match finishing.run_until_cancelled(tls.accept(io)).await {
-            Some(Ok(io)) => self.serve(io, entry, peer).await,
-            Some(Err(error)) => debug!(%peer, "TLS handshake failed: {error}"),
-            None => debug!(%peer, "TLS handshake aborted by the drain"),
+        let connection = guard.connection().clone();
+        select! {
+            accepted = tls.accept(io) => match accepted {
+                Ok(io) => self.serve(io.into(), guard, peer).await,
+                Err(error) => debug!(%peer, "TLS handshake failed: {error}"),
+            },
+            () = connection.asked() => debug!(%peer, "TLS handshake aborted by the drain"),
         }
     }
 
-    async fn serve(self, io: impl Io + 'static, entry: Entry, peer: SocketAddr) {
-        let stream = Stream::new(io, entry, self.slow_after);
-        let control = stream.control().clone();
+    /// Serves HTTP. After a 101 answer, the socket goes to where the route wanted it.
+    async fn serve(self, socket: Socket, guard: ConnectionGuard, peer: SocketAddr) {
+        let connection = guard.connection().clone();
+        let stream = Stream::new(socket, guard, self.slow_after);
         let service = service_fn(|request: Request<Incoming>| {
             let mut request = request.map(Body::new);
-            request.extensions_mut().insert(control.clone());
-            let (answer, control) = (self.service.clone().oneshot(request), control.clone());
-            async move {
-                let answer = answer.await?;
-                if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    control.set_upgrading();
-                }
-                Ok::<_, Infallible>(answer)
-            }
+            request.extensions_mut().insert(connection.clone());
+            // On the heap, so that the connection can be moved while a request is under way.
+            Box::pin(self.service.clone().oneshot(request))
         });
-        let connection = http1::Builder::new()
+        let mut http = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
-        tokio::pin!(connection);
-        let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = control.finishing().cancelled() => {
+            .serve_connection(TokioIo::new(stream), service);
+        let result = select! {
+            result = poll_fn(|cx| http.poll_without_shutdown(cx)) => result,
+            () = connection.asked() => {
                 // A client between two polls fetches its pending packets with its next poll.
-                tokio::select! {
-                    result = connection.as_mut() => result,
-                    _ = timeout(LAST_POLL, control.next_poll()) => {
-                        connection.as_mut().graceful_shutdown();
-                        connection.await
+                select! {
+                    result = poll_fn(|cx| http.poll_without_shutdown(cx)) => result,
+                    _ = timeout(LAST_POLL, connection.next_poll()) => {
+                        std::pin::Pin::new(&mut http).graceful_shutdown();
+                        poll_fn(|cx| http.poll_without_shutdown(cx)).await
                     }
                 }
             }
         };
-        // After an upgrade, the engine continues to use the stream.
-        control.set_upgraded();
-        let Err(error) = result else { return debug!(%peer, "HTTP ended") };
-        debug!(%peer, "HTTP ended: {error}");
-        if error.is_timeout() {
-            self.metrics.refusals("head_time").inc();
-        } else if error.is_parse_too_large() {
-            self.metrics.refusals("head_too_large").inc();
+        match result {
+            Ok(()) => {
+                debug!(%peer, "HTTP ended");
+                let Parts { io, read_buf, .. } = http.into_parts();
+                // Copied: even an empty rest keeps hyper's whole buffer.
+                let rest = Bytes::copy_from_slice(&read_buf);
+                drop(read_buf);
+                if let Some(upgrade) = connection.take_upgrade()
+                    && let Some((socket, guard)) = io.into_inner().into_parts()
+                {
+                    upgrade(Upgraded { socket, rest, guard });
+                }
+            }
+            Err(error) => {
+                debug!(%peer, "HTTP ended: {error}");
+                if error.is_timeout() {
+                    self.metrics.refusals("head_time").inc();
+                } else if error.is_parse_too_large() {
+                    self.metrics.refusals("head_too_large").inc();
+                }
+            }
         }
     }
 }

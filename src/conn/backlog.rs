@@ -1,7 +1,7 @@
 //! The backlog: outbound bytes that are pending, counted per viewer and in total. The total is
 //! bounded.
 //!
-//! A byte counts from before it is handed to the engine until the kernel has taken it. A viewer
+//! A byte counts from the moment it has to wait until the kernel has taken it. A viewer
 //! that keeps up has no pending bytes most of the time, so the total is what slow viewers cost.
 //! When the total exceeds its bound, the viewers with the largest backlog are disconnected before
 //! anything more is queued. So the bound holds to the byte, and viewers that keep up are not
@@ -40,8 +40,8 @@ pub fn most(asked: Option<usize>) -> usize {
 
 /// The pending bytes of all peers, and their bound.
 ///
-/// Each connection or polling session takes a [`Quota`], then registers itself by
-/// [`enter`](Self::enter) so that it can be evicted. Dropping the quota removes it.
+/// A peer takes a [`Quota`] when something has to wait for it for the first time. Dropping the quota
+/// removes the peer.
 pub struct Backlog {
     /// The sum of all quotas' bytes. It is the gauge of the metrics itself, so that it is counted
     /// only once.
@@ -51,10 +51,10 @@ pub struct Backlog {
     next_id: AtomicU64,
 }
 
-/// A receiver with pending bytes: a connection or a polling session.
+/// A receiver with pending bytes: a connection or a session.
 pub trait Peer: Send + Sync {
-    /// The count of its pending bytes.
-    fn quota(&self) -> &Quota;
+    /// The number of its pending bytes.
+    fn waiting(&self) -> usize;
 
     /// Disconnects it and clears its quota.
     fn end(&self, reason: Close);
@@ -75,16 +75,11 @@ impl Backlog {
         Arc::new(Self { total, max, peers, next_id })
     }
 
-    /// An empty quota for a new peer.
-    pub fn quota(self: &Arc<Self>) -> Quota {
+    /// Registers a peer for eviction. Returns its quota, which is empty.
+    pub fn quota(self: &Arc<Self>, peer: Weak<dyn Peer>) -> Quota {
         let id = self.next_id.fetch_add(1, Relaxed);
+        self.lock().insert(id, peer);
         Quota { id, bytes: AtomicUsize::new(0), backlog: self.clone() }
-    }
-
-    /// Registers a peer for eviction.
-    pub fn enter<P: Peer + 'static>(&self, peer: &Arc<P>) {
-        let known: Weak<P> = Arc::downgrade(peer);
-        self.lock().insert(peer.quota().id, known);
     }
 
     /// Disconnects the peers with the largest backlog, until the total is at most 7/8 of its bound.
@@ -92,7 +87,7 @@ impl Backlog {
         // Collected first: dropping the last handle of a peer under the lock would deadlock, as its
         // quota takes the lock to remove itself.
         let mut peers: Vec<_> = self.lock().values().filter_map(Weak::upgrade).collect();
-        peers.sort_by_cached_key(|peer| std::cmp::Reverse(peer.quota().waiting()));
+        peers.sort_by_cached_key(|peer| std::cmp::Reverse(peer.waiting()));
         let enough = self.max / 8 * LEFT;
         for peer in peers {
             if self.total() <= enough {
@@ -169,8 +164,8 @@ mod tests {
     }
 
     impl Peer for Viewer {
-        fn quota(&self) -> &Quota {
-            &self.quota
+        fn waiting(&self) -> usize {
+            self.quota.waiting()
         }
 
         fn end(&self, reason: Close) {
@@ -183,9 +178,10 @@ mod tests {
         let total = Gauge::default();
         let backlog = Backlog::new(max, total.clone());
         let viewers = (0..viewers).map(|_| {
-            let viewer = Arc::new(Viewer { quota: backlog.quota(), ended: OnceLock::new() });
-            backlog.enter(&viewer);
-            viewer
+            Arc::new_cyclic(|me: &Weak<Viewer>| {
+                let quota = backlog.quota(me.clone());
+                Viewer { quota, ended: OnceLock::new() }
+            })
         });
         (total.clone(), backlog.clone(), viewers.collect())
     }

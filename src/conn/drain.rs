@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::{
-    conn::stream::{Control, Streams},
+    conn::connection::{Connection, Connections},
     ingest::Progress,
     metrics::Close,
 };
@@ -40,7 +40,7 @@ const ASK_EVERY: Duration = Duration::from_millis(10);
 ///
 /// # Cancel safety
 /// Not cancel safe: streams that wait for idle lanes would not be asked again.
-pub async fn close_all(streams: &Arc<Streams>, lanes: &Progress, deadline: Instant) {
+pub async fn close_all(streams: &Arc<Connections>, lanes: &Progress, deadline: Instant) {
     let begun = Instant::now();
     let grace = deadline.saturating_duration_since(begun);
     let count = streams.count();
@@ -61,7 +61,7 @@ pub async fn close_all(streams: &Arc<Streams>, lanes: &Progress, deadline: Insta
     info!(connections = count, cut, "{count} connections closed in {seconds:.1} s");
 }
 
-async fn ask_all(streams: &Arc<Streams>, lanes: &Progress, begun: Instant, grace: Duration) {
+async fn ask_all(streams: &Arc<Connections>, lanes: &Progress, begun: Instant, grace: Duration) {
     let _ = timeout_at(begun + grace.mul_f64(CATCHING_UP), lanes.idle()).await;
     let open = streams.all();
     let mut asked = Asked { streams: VecDeque::new(), patience: grace.mul_f64(PATIENCE) };
@@ -86,7 +86,7 @@ async fn ask_all(streams: &Arc<Streams>, lanes: &Progress, begun: Instant, grace
 
 /// Streams that were asked to finish and may still be held, each with the time it was asked.
 struct Asked {
-    streams: VecDeque<(Instant, Arc<Control>)>,
+    streams: VecDeque<(Instant, Arc<Connection>)>,
     patience: Duration,
 }
 

@@ -24,7 +24,7 @@ use super::bearer;
 use crate::{
     auth::{Auth, WATCHING},
     clock::now,
-    conn::stream::Control,
+    conn::connection::Connection,
     health::SourceSignal,
     message::Gap,
     metrics::{Close, Metrics},
@@ -74,7 +74,7 @@ pub async fn follow(
     Path(room): Path<String>,
     uri: Uri,
     Query(asked): Query<Asked>,
-    Extension(stream): Extension<Arc<Control>>,
+    Extension(stream): Extension<Arc<Connection>>,
     headers: HeaderMap,
 ) -> Response {
     let grant = match auth.viewer(bearer::of(&headers, &uri), now()) {
@@ -154,7 +154,7 @@ struct Membership {
     rooms: Arc<Rooms>,
     room: String,
     member: Member,
-    stream: Arc<Control>,
+    stream: Arc<Connection>,
     metrics: Arc<Metrics>,
     expired: bool,
 }
@@ -166,7 +166,7 @@ impl Drop for Membership {
         if self.stream.ended().is_none() {
             let reason = if self.expired {
                 Close::Expired
-            } else if self.stream.finishing().is_cancelled() {
+            } else if self.stream.is_asked() {
                 Close::Stop
             } else if self.stream.is_broken() {
                 Close::TransportError
@@ -184,7 +184,7 @@ impl Drop for Membership {
 /// queue, or too large a backlog, ends the connection with the reason.
 struct EventSubscriber {
     events: mpsc::Sender<Event>,
-    stream: Arc<Control>,
+    stream: Arc<Connection>,
     told: Told,
 }
 

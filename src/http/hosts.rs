@@ -18,7 +18,7 @@ use tracing::warn;
 
 use super::forwarded;
 use crate::{
-    config::Config, conn::stream::Control, log_limit::LogLimit, metrics::Metrics,
+    config::Config, conn::connection::Connection, log_limit::LogLimit, metrics::Metrics,
     tls::certificates::Certificates,
 };
 
@@ -62,7 +62,7 @@ pub fn guard(routes: Router, hosts: Option<Hosts>) -> Router {
 
 async fn pass(
     State(hosts): State<Arc<Hosts>>,
-    Extension(stream): Extension<Arc<Control>>,
+    Extension(stream): Extension<Arc<Connection>>,
     request: Request,
     next: Next,
 ) -> Response {

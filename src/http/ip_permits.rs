@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 
 use super::forwarded;
 use crate::{
-    conn::{accept::TOO_MANY_OF_ADDRESS, addresses::Addresses, stream::Control},
+    conn::{accept::TOO_MANY_OF_ADDRESS, addresses::Addresses, connection::Connection},
     metrics::Metrics,
 };
 
@@ -32,7 +32,7 @@ pub fn with_ip_permits(routes: Router, addresses: Arc<Addresses>, metrics: Arc<M
 
 async fn permit(
     State((addresses, metrics)): State<(Arc<Addresses>, Arc<Metrics>)>,
-    Extension(stream): Extension<Arc<Control>>,
+    Extension(stream): Extension<Arc<Connection>>,
     request: Request,
     next: Next,
 ) -> Response {

@@ -26,7 +26,7 @@ use tracing::warn;
 use super::{forwarded, hosts::covers};
 use crate::{
     config::{AllowedOrigin, Config, Origin},
-    conn::stream::Control,
+    conn::connection::Connection,
     log_limit::LogLimit,
     metrics::Counter,
 };
@@ -73,7 +73,7 @@ pub fn guard(routes: Router, gate: Gate) -> Router {
 
 async fn pass(
     State(gate): State<Arc<Gate>>,
-    Extension(stream): Extension<Arc<Control>>,
+    Extension(stream): Extension<Arc<Connection>>,
     request: Request,
     next: Next,
 ) -> Response {

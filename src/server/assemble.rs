@@ -1,13 +1,9 @@
 //! Creates the parts of a bound server, connects them and starts the core tasks.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::Router;
-use tokio::{
-    net::TcpListener,
-    sync::mpsc::{self, UnboundedReceiver},
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::{
     Server,
@@ -23,20 +19,32 @@ use crate::{
         accept::{Accept, Reserve},
         addresses::Addresses,
         backlog::{self, Backlog},
-        stream::Streams,
+        connection::Connections,
     },
+    engine::{self, Engine, rate_limit::Rate},
     health::Health,
-    http::{self, AppState, Publishing, admin::Admin, hosts::Hosts, polling::Engine},
+    http::{self, AppState, Publishing, admin::Admin, hosts::Hosts},
     ingest::{self, Progress},
     memory,
     metrics::{Gauge, Metrics},
     outages::Outages,
     redis::{Link, Subscription},
     rooms::{Limits, Rooms, fanout, history::Bounds, snapshot::Snapshot},
-    socketio::{self, Shared, expiry::Expiry, session::Sessions},
+    socketio::{Events, Shared, expiry::Expiry},
     tls::certificates::Certificates,
 };
 
+/// Interval of the heartbeat's PING; the default of Socket.IO's Node server.
+const PING_INTERVAL: Duration = Duration::from_secs(25);
+/// Time limit for the client's PONG; the default of Socket.IO's Node server.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time limit for the CONNECT after the handshake, which takes one round trip.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The server reads packets of up to this many times the maximum size of a message, so that it can
+/// answer that a message is too large. A larger one ends the connection.
+const READ: usize = 2;
+/// The most bytes of a POST; about Node's default.
+const MAX_BODY: usize = 1 << 20;
 /// Default bytes of the histories of all rooms, if there is enough memory.
 const HISTORY_BYTES: usize = 32 << 20;
 /// The histories take at most one part in this many of a container's memory limit.
@@ -52,7 +60,7 @@ pub async fn assemble(server: Server) -> Running {
     let rooms = Arc::new(Rooms::new(limits(&config), metrics.clone()));
     let most = backlog::most(config.limits.backlog);
     let backlog = Backlog::new(most, metrics.backlog_bytes.clone());
-    let streams = Streams::new(metrics.connections.clone(), backlog.clone(), metrics.clone());
+    let streams = Connections::new(metrics.connections.clone(), backlog.clone(), metrics.clone());
     let (core, stops) = (CoreTasks::new(health.clone()), Stops::default());
     let (max_connections, files) = (server.max_connections, server.files);
     let is_embedded = embedded.is_some();
@@ -97,9 +105,8 @@ pub async fn assemble(server: Server) -> Running {
     }
     let expiry = Arc::new(Expiry::default());
     serving.push(core.spawn_endless("expiry", &stops.serving, expiry.clone().run()));
-    let (engine, ended) = parts.engine(expiry);
-    let forget = engine.clone().forget(ended);
-    serving.push(core.spawn_endless("sessions", &stops.serving, forget));
+    let engine = parts.engine(expiry);
+    serving.push(core.spawn_endless("sessions", &stops.serving, engine.clone().sweep()));
 
     let hosts = parts.hosts(https.as_ref().map_or(&listener, |https| &https.listener));
     let public = parts.public_accept(engine, link, admin_state.clone(), streams.clone(), hosts);
@@ -164,9 +171,10 @@ impl Parts {
         (progress, tasks)
     }
 
-    /// Creates the engine, and the channel on which ended sessions send their sid for removal.
-    fn engine(&self, expiry: Arc<Expiry>) -> (Engine, UnboundedReceiver<Box<str>>) {
+    /// Creates the engine with the events of sockets.
+    fn engine(&self, expiry: Arc<Expiry>) -> Arc<Engine> {
         let Self { config, auth, metrics, .. } = self;
+        let limits = &config.limits;
         let shared = Shared {
             rooms: self.rooms.clone(),
             outages: self.outages.clone(),
@@ -174,25 +182,34 @@ impl Parts {
             expiry,
             metrics: metrics.clone(),
             hello: config.hello,
-            max_rooms: config.limits.rooms,
-            max_events: config.limits.events,
-            max_message: config.limits.message,
+            max_rooms: limits.rooms,
+            max_events: limits.events,
+            max_message: limits.message,
         };
-        let (end, ended) = mpsc::unbounded_channel();
-        let (max, slow_after) = (self.max_connections, config.slow_after);
-        let sessions = Sessions::new(max, slow_after, self.backlog.clone(), end, metrics.clone());
-        let max_packet = socketio::READ * config.limits.message;
-        let service = socketio::service(Arc::new(shared));
-        (Engine::new(service, sessions, auth.clone(), max_packet, metrics.clone()), ended)
+        let settings = engine::Settings {
+            ping_interval: PING_INTERVAL,
+            ping_timeout: PING_TIMEOUT,
+            connect_timeout: CONNECT_TIMEOUT,
+            slow_after: config.slow_after,
+            max_packet: READ * limits.message,
+            max_body: MAX_BODY.max(READ * limits.message),
+            max_polling: self.max_connections,
+            // A burst is large enough to connect, and to join and leave all rooms at once.
+            rate: Rate {
+                per_second: limits.events,
+                burst: limits.events.max(2 * limits.rooms).saturating_add(1),
+            },
+        };
+        Engine::new(settings, Events(Arc::new(shared)), self.backlog.clone(), metrics.clone())
     }
 
     /// Creates the accept loop of the public listener, with its routes and limits.
     fn public_accept(
         &self,
-        engine: Engine,
+        engine: Arc<Engine>,
         link: Link,
         admin: Arc<Admin>,
-        streams: Arc<Streams>,
+        streams: Arc<Connections>,
         hosts: Option<Hosts>,
     ) -> Accept<Router> {
         let Self { config, auth, metrics, .. } = self;
@@ -228,7 +245,7 @@ impl Parts {
         Accept {
             service: http::admin::routes(admin, hosts),
             tls: None,
-            streams: Streams::new(gauge, backlog, self.metrics.clone()),
+            streams: Connections::new(gauge, backlog, self.metrics.clone()),
             max_connections: MAX_ADMIN_CONNECTIONS,
             slow_after: self.config.slow_after,
             addresses: Addresses::new(None, Vec::new()),

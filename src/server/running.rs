@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::core_tasks::CoreTasks;
 use crate::{
-    conn::{drain, stream::Streams},
+    conn::{connection::Connections, drain},
     health::Health,
     ingest::Progress,
 };
@@ -48,7 +48,7 @@ pub struct Running {
     pub core: CoreTasks,
     pub stops: Stops,
     pub health: Arc<Health>,
-    pub streams: Arc<Streams>,
+    pub streams: Arc<Connections>,
     pub progress: Progress,
     pub grace: Duration,
     pub accepting: Vec<JoinHandle<()>>,

@@ -42,6 +42,16 @@ pub fn room(args: &[Json]) -> Result<Arc<str>, Refusal> {
     Ok(name.into())
 }
 
+/// The token in the payload of a CONNECT: `{token}` as JSON text.
+pub fn connect_token(auth: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Auth {
+        token: Option<String>,
+    }
+    let auth: Auth = serde_json::from_str(auth).ok()?;
+    auth.token.filter(|token| !token.is_empty())
+}
+
 /// The token of a renewal: `{token}` as the first argument.
 ///
 /// # Errors

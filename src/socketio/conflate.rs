@@ -10,8 +10,8 @@ use std::{
 
 use tokio::time::{sleep, timeout};
 
-use super::session::Session;
 use crate::{
+    engine::session::Session,
     message::Gap,
     rooms::{
         Subscriber,

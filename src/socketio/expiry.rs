@@ -11,12 +11,17 @@ use std::{
 
 use tokio::{select, sync::Notify, task::yield_now, time::sleep};
 
-use super::viewer::Viewer;
 use crate::clock::now;
 
 /// Longest sleep. Tokens expire by the system clock, which may be changed meanwhile, so the time is
 /// read again at least this often.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Has a token that expires.
+pub trait Expires: Send + Sync {
+    /// An alarm is due.
+    fn check_token_expiry(&self);
+}
 
 /// Time in ms since the Unix epoch, and a unique number.
 type Key = (u64, u64);
@@ -24,7 +29,7 @@ type Key = (u64, u64);
 /// All alarms that are set, and the task that calls their viewers ([`run`](Self::run)).
 #[derive(Default)]
 pub struct Expiry {
-    alarms: Mutex<BTreeMap<Key, Weak<Viewer>>>,
+    alarms: Mutex<BTreeMap<Key, Weak<dyn Expires>>>,
     next: AtomicU64,
     changed: Notify,
 }
@@ -38,7 +43,7 @@ pub struct Alarm {
 impl Expiry {
     /// Sets an alarm: calls the viewer's `check_token_expiry` at `time`, in ms since the Unix
     /// epoch.
-    pub fn at(self: &Arc<Self>, time: u64, viewer: Weak<Viewer>) -> Alarm {
+    pub fn at(self: &Arc<Self>, time: u64, viewer: Weak<dyn Expires>) -> Alarm {
         let key = (time, self.next.fetch_add(1, Relaxed));
         let mut alarms = self.lock();
         alarms.insert(key, viewer);
@@ -73,7 +78,7 @@ impl Expiry {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Weak<Viewer>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Weak<dyn Expires>>> {
         self.alarms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

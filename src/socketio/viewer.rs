@@ -1,34 +1,34 @@
-//! A viewer: a client in the namespace, from CONNECT to disconnect, with the rooms it has joined.
+//! A viewer: a client with the rooms it has joined.
 //!
-//! A client can leave the namespace and connect again on the same session, with the same id. So
-//! each CONNECT creates a viewer of its own, with its own phase. A viewer that is gone cannot join
-//! rooms any more.
+//! A client can leave the namespace and connect again on the same session. The viewer stays the same;
+//! its rooms, its token and its alarm are those of the last CONNECT.
 
 use std::{
     collections::HashMap,
     mem,
-    sync::{Arc, Mutex, MutexGuard},
-    time::Instant,
+    sync::{Arc, Weak},
 };
 
+use parking_lot::Mutex;
 use serde::Serialize;
-use socketioxide::extract::SocketRef;
 use tracing::debug;
 
 use super::{
-    Shared,
+    Presented, Shared,
     arguments::{self, Options},
     conflate::{Latest, MaxRate},
-    expiry::Alarm,
-    rate_limit::{RateLimit, Verdict},
-    request::{Refusal, Request},
-    session::Session,
+    expiry::{Alarm, Expires},
+    request::{Answer, Refusal, Request},
     source::SourceOutlet,
     subscriber::SocketSubscriber,
 };
 use crate::{
-    auth::{Grant, WATCHING},
+    auth::{BadToken, Grant, WATCHING},
     clock::now,
+    engine::{
+        Client,
+        session::{Event, Session},
+    },
     glob,
     metrics::Close,
     outages,
@@ -38,53 +38,32 @@ use crate::{
 /// How long before its token expires a viewer is notified, in ms.
 const NOTICE: u64 = 60_000;
 
-/// The kind of a request, by the name of its event.
-#[derive(Clone, Copy, Debug)]
-pub enum Ask {
-    /// Event `channel`.
-    Join,
-    /// Event `leave`.
-    Leave,
-    /// Event `channels`.
-    Channels,
-    /// Event `auth`.
-    Renew,
-    /// Any other event.
-    Unknown,
-}
-
-/// A client in the namespace.
+/// The client of one session.
 ///
-/// A viewer is created by the connect middleware ([`new`](Self::new)) and queues requests until the
-/// connect handler has run ([`connected`](Self::connected)); from then on it answers them at once.
-/// It ends when the socket disconnects, its token expires or its session is ended
-/// ([`gone`](Self::gone)), and then leaves all rooms. One lock guards all its state, so requests
-/// are answered one after the other.
+/// The engine creates a viewer with the session, and calls it for one packet after the other. The
+/// viewer is in the namespace from [`connected`](Client::connected) to
+/// [`disconnected`](Client::disconnected), when it leaves all rooms. One lock guards all its state:
+/// the alarm of its token comes from another task.
 pub struct Viewer {
+    me: Weak<Self>,
     shared: Arc<Shared>,
     session: Arc<Session>,
+    /// What the token in the handshake allows.
+    presented: Presented,
     state: Mutex<State>,
 }
 
+#[derive(Default)]
 struct State {
-    phase: Phase,
-    rate_limit: RateLimit,
+    /// What the client may do; `None` outside the namespace.
+    grant: Option<Grant>,
     rooms: HashMap<Arc<str>, Membership>,
-    grant: Grant,
     /// The client has been notified that the grant expires soon.
     noticed: bool,
     /// The next alarm, if the grant expires at all.
     alarm: Option<Alarm>,
     /// Set when a room has been joined with `meta`.
     source: Option<Arc<SourceOutlet>>,
-}
-
-enum Phase {
-    /// The client may have received the answer to its CONNECT, but the engine does not allow emits
-    /// yet. Requests are queued. This phase lasts for microseconds.
-    Connecting(Vec<(Ask, Request)>),
-    Connected(SocketRef),
-    Gone,
 }
 
 #[derive(Serialize)]
@@ -111,175 +90,76 @@ struct Membership {
 }
 
 impl Viewer {
-    /// A viewer that is connecting on `session`; `grant` is what it may do.
-    pub fn new(shared: Arc<Shared>, session: Arc<Session>, grant: Grant) -> Arc<Self> {
-        let Shared { max_rooms, max_events, .. } = *shared;
-        // A burst is large enough to join and leave all rooms at once.
-        let rate_limit = RateLimit::new(max_events, max_events.max(2 * max_rooms), Instant::now());
-        let phase = Phase::Connecting(Vec::new());
-        let rooms = HashMap::new();
-        let state =
-            State { phase, rate_limit, rooms, grant, noticed: false, alarm: None, source: None };
-        Arc::new(Self { shared, session, state: state.into() })
+    /// The client of `session`, outside the namespace. `presented` is what its handshake's token
+    /// allows.
+    pub fn new(
+        shared: Arc<Shared>,
+        session: Arc<Session>,
+        presented: Presented,
+        me: Weak<Self>,
+    ) -> Self {
+        Self { me, shared, session, presented, state: Mutex::default() }
     }
 
-    /// The session that carries it.
-    pub fn session(&self) -> &Session {
-        &self.session
-    }
-
-    /// The engine now allows emits: answers the queued requests, in order.
-    pub fn connected(self: &Arc<Self>, socket: &SocketRef) {
-        let mut state = self.lock();
-        if let Phase::Connecting(early) = &mut state.phase {
-            let early = mem::take(early);
-            state.phase = Phase::Connected(socket.clone());
-            self.shared.metrics.sockets.inc();
-            self.set_alarm(&mut state);
-            for (ask, request) in early {
-                self.answer(&mut state, socket, ask, request);
-            }
+    /// What a CONNECT's own token allows, or else the handshake's, which may have expired since.
+    fn grant(&self, auth: Option<&str>) -> Result<Grant, BadToken> {
+        match auth.and_then(arguments::connect_token) {
+            Some(token) => self.shared.auth.viewer(Some(&token), now()),
+            None => self.presented.clone()?.still(now()),
         }
     }
 
-    /// Answers a request, or queues it while the viewer is connecting. Requests over the rate limit
-    /// or too large are refused; far over the rate limit, the viewer is disconnected.
-    pub fn request(self: &Arc<Self>, socket: &SocketRef, ask: Ask, request: Request) {
-        let mut state = self.lock();
-        match (state.rate_limit.event(Instant::now()), &mut state.phase) {
-            (_, Phase::Gone) => {}
-            (Verdict::Excessive, _) => {
-                drop(state);
-                self.end(Close::TooFast);
-            }
-            (Verdict::TooFast, _) => {
-                let most = self.shared.max_events;
-                let message = format!("a socket may send {most} events a second; slow down");
-                self.refuse(socket, request, Refusal::new("too_fast", message));
-            }
-            (Verdict::Answer, _) if request.size > self.shared.max_message => {
-                let most = self.shared.max_message;
-                let message = format!("a message may have {most} bytes at most (MAX_MESSAGE)");
-                self.refuse(socket, request, Refusal::new("too_large", message));
-            }
-            (Verdict::Answer, Phase::Connecting(early)) if early.len() < self.shared.max_rooms => {
-                early.push((ask, request));
-            }
-            (Verdict::Answer, Phase::Connecting(_)) => {
-                let refusal = Refusal::new("too_early", "wait for `connect` before more requests");
-                self.refuse(socket, request, refusal);
-            }
-            (Verdict::Answer, Phase::Connected(_)) => {
-                self.answer(&mut state, socket, ask, request);
-            }
-        }
-    }
-
-    /// Leaves all rooms and ends the session, for `reason`.
-    pub fn end(&self, reason: Close) {
-        self.gone();
-        self.session.end(reason);
-    }
-
-    /// Ends the viewer: leaves all rooms and joins none again. Calling it twice does no harm.
-    pub fn gone(&self) {
-        let mut state = self.lock();
-        if matches!(mem::replace(&mut state.phase, Phase::Gone), Phase::Connected(_)) {
-            self.shared.metrics.sockets.dec();
-        }
-        state.alarm = None;
-        state.source = None;
-        for (room, membership) in state.rooms.drain() {
-            membership.subscriber.close();
-            self.shared.rooms.leave(&room, membership.member);
-        }
-    }
-
-    /// Notifies the client that its token expires soon or, if it has expired, disconnects it.
-    /// Called by the alarm.
-    pub fn check_token_expiry(self: &Arc<Self>) {
-        let mut state = self.lock();
-        let (Phase::Connected(socket), Some(ends)) = (&state.phase, state.grant.ends) else {
-            return;
-        };
-        let socket = socket.clone();
-        let left = ends.saturating_sub(now());
-        if left > 0 {
-            if left <= NOTICE && !mem::replace(&mut state.noticed, true) {
-                let message = format!(
-                    "the token expires in {} s: emit `auth` with {{token: a new one}}",
-                    left.div_ceil(1000)
-                );
-                let _ = socket.emit("error", &Refusal::new("expiring", message));
-            }
-            return self.set_alarm(&mut state);
-        }
-        drop(state);
-        let message = "the token has expired: connect again with a new one";
-        let _ = socket.emit("error", &Refusal::new("expired", message));
-        self.gone();
-        self.session.leave(Close::Expired);
-        // The engine sends queued packets first. If it cannot queue the disconnect, the session is
-        // ended at once.
-        if socket.disconnect().is_err() {
-            self.session.end(Close::Expired);
-        }
-    }
-
-    /// Sets the alarm for the notice or, after that, for the expiry of the token.
-    fn set_alarm(self: &Arc<Self>, state: &mut State) {
-        state.alarm = state.grant.ends.map(|ends| {
-            let time = if state.noticed { ends } else { ends.saturating_sub(NOTICE) };
-            self.shared.expiry.at(time, Arc::downgrade(self))
-        });
-    }
-
-    fn answer(self: &Arc<Self>, state: &mut State, socket: &SocketRef, ask: Ask, request: Request) {
-        let refused = match ask {
-            Ask::Join => match self.admit(state, &request) {
-                Ok((room, options)) => return self.join(state, socket, request, room, options),
+    /// Answers a request. Returns why it is refused, if it is.
+    fn answer(&self, state: &mut State, name: &str, request: Request) {
+        let Request { args, answer } = request;
+        let refused = match name {
+            "channel" => match self.admit(state, &args) {
+                Ok((room, options)) => return self.join(state, answer, room, options),
                 Err(refusal) => refusal,
             },
-            Ask::Leave => match arguments::room(&request.args) {
-                Ok(room) => return self.leave(state, request, &room),
+            "leave" => match arguments::room(&args) {
+                Ok(room) => return self.leave(state, answer, &room),
                 Err(refusal) => refusal,
             },
-            Ask::Channels => match arguments::pattern(&request.args) {
-                Ok(pattern) => {
-                    let asked = |room: &str| {
-                        glob::matches(pattern.as_bytes(), room.as_bytes())
-                            && state.grant.may_join(room)
-                    };
-                    let (channels, more) = self.shared.rooms.channels(asked, now());
-                    return request.accept(&self.session, Channels { channels, more });
-                }
+            "channels" => match arguments::pattern(&args) {
+                Ok(pattern) => return answer.accept(self.channels(state, &pattern)),
                 Err(refusal) => refusal,
             },
-            Ask::Renew => match self.renew(state, &request) {
-                Ok(left) => return request.accept(&self.session, Renewed { left }),
+            "auth" => match self.renew(state, &args) {
+                Ok(left) => return answer.accept(Renewed { left }),
                 Err(refusal) => refusal,
             },
-            Ask::Unknown => {
-                let message = format!(
-                    "event `{}` is unknown; use channel, leave, channels or auth",
-                    request.event
-                );
+            _ => {
+                let message =
+                    format!("event `{name}` is unknown; use channel, leave, channels or auth");
                 Refusal::new("unsupported", message)
             }
         };
-        self.refuse(socket, request, refused);
+        self.refuse(answer, refused);
     }
 
-    fn refuse(&self, socket: &SocketRef, request: Request, refusal: Refusal) {
-        debug!(sid = %socket.id, code = refusal.code, "refused a request");
+    fn refuse(&self, answer: Answer, refusal: Refusal) {
+        debug!(code = refusal.code, "refused a request");
         self.shared.metrics.refusals(refusal.code).inc();
-        request.refuse(&self.session, socket, refusal);
+        answer.refuse(refusal);
     }
 
-    fn admit(&self, state: &State, request: &Request) -> Result<(Arc<str>, Options), Refusal> {
-        let room = arguments::room(&request.args)?;
-        let options = Options::read(request.args.get(1))?;
-        if !state.grant.may_join(&room) {
+    fn channels(&self, state: &State, pattern: &str) -> Channels {
+        let may_join = |room: &str| state.grant.as_ref().is_some_and(|grant| grant.may_join(room));
+        let asked =
+            |room: &str| glob::matches(pattern.as_bytes(), room.as_bytes()) && may_join(room);
+        let (channels, more) = self.shared.rooms.channels(asked, now());
+        Channels { channels, more }
+    }
+
+    fn admit(
+        &self,
+        state: &State,
+        args: &[serde_json::Value],
+    ) -> Result<(Arc<str>, Options), Refusal> {
+        let room = arguments::room(args)?;
+        let options = Options::read(args.get(1))?;
+        if !state.grant.as_ref().is_some_and(|grant| grant.may_join(&room)) {
             let message = "the token does not allow this room; use one that does";
             return Err(Refusal::new("forbidden", message));
         }
@@ -291,18 +171,11 @@ impl Viewer {
         Ok((room, options))
     }
 
-    fn join(
-        self: &Arc<Self>,
-        state: &mut State,
-        socket: &SocketRef,
-        request: Request,
-        room: Arc<str>,
-        options: Options,
-    ) {
+    fn join(&self, state: &mut State, answer: Answer, room: Arc<str>, options: Options) {
         let rooms = &self.shared.rooms;
-        let source = options.meta.then(|| self.source(state, socket));
-        let socket_subscriber = SocketSubscriber::new(socket.clone(), self.clone(), source.clone());
-        let socket_subscriber = Arc::new(socket_subscriber);
+        let source = options.meta.then(|| self.source(state));
+        let socket_subscriber =
+            Arc::new(SocketSubscriber::new(self.session.clone(), source.clone()));
         let mut subscriber: Arc<dyn Subscriber> = socket_subscriber.clone();
         if options.latest {
             subscriber = Latest::new(subscriber, self.session.clone());
@@ -320,7 +193,7 @@ impl Viewer {
             {
                 before.subscriber.close();
             }
-            request.accept(&self.session, welcome);
+            answer.accept(welcome);
             socket_subscriber.replay(&room, messages);
         };
         let again = before.as_ref().map(|before| before.member);
@@ -333,16 +206,15 @@ impl Viewer {
     }
 
     /// The outlet for the event `source`; the first join with `meta` creates it.
-    fn source(&self, state: &mut State, socket: &SocketRef) -> Arc<SourceOutlet> {
-        let new =
-            || SourceOutlet::new(socket.clone(), self.session.clone(), self.shared.outages.told());
+    fn source(&self, state: &mut State) -> Arc<SourceOutlet> {
+        let new = || SourceOutlet::new(self.session.clone(), self.shared.outages.told());
         state.source.get_or_insert_with(new).clone()
     }
 
     /// Leaves a room. Leaving a room that the viewer is not in succeeds as well.
-    fn leave(&self, state: &mut State, request: Request, room: &str) {
+    fn leave(&self, state: &mut State, answer: Answer, room: &str) {
         self.take_out(state, room);
-        request.accept(&self.session, Left { room });
+        answer.accept(Left { room });
     }
 
     fn take_out(&self, state: &mut State, room: &str) {
@@ -355,26 +227,109 @@ impl Viewer {
     /// Replaces the viewer's token, and leaves the rooms that the new one does not allow. Returns
     /// these rooms. If the new token is invalid, the old one stays in force.
     fn renew(
-        self: &Arc<Self>,
+        &self,
         state: &mut State,
-        request: &Request,
+        args: &[serde_json::Value],
     ) -> Result<Vec<Arc<str>>, Refusal> {
-        let token = arguments::token(&request.args)?;
+        let token = arguments::token(args)?;
         let grant = self.shared.auth.viewer(Some(token), now()).map_err(|problem| {
-            self.shared.metrics.tokens_refused.inc();
-            problem.log(WATCHING);
+            self.count_bad_token(&problem);
             Refusal::new("bad_token", problem.to_string())
         })?;
         let forbidden = |room: &&Arc<str>| !grant.may_join(room);
         let left: Vec<_> = state.rooms.keys().filter(forbidden).cloned().collect();
         left.iter().for_each(|room| self.take_out(state, room));
-        state.grant = grant;
+        state.grant = Some(grant);
         state.noticed = false;
         self.set_alarm(state);
         Ok(left)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn count_bad_token(&self, problem: &BadToken) {
+        self.shared.metrics.tokens_refused.inc();
+        problem.log(WATCHING);
+    }
+
+    /// Sets the alarm for the notice or, after that, for the expiry of the token.
+    fn set_alarm(&self, state: &mut State) {
+        let ends = state.grant.as_ref().and_then(|grant| grant.ends);
+        state.alarm = ends.map(|ends| {
+            let time = if state.noticed { ends } else { ends.saturating_sub(NOTICE) };
+            self.shared.expiry.at(time, self.me.clone())
+        });
+    }
+}
+
+impl Client for Viewer {
+    fn connect(&self, auth: Option<&str>) -> Result<(), String> {
+        let grant = self.grant(auth).map_err(|problem| {
+            self.count_bad_token(&problem);
+            problem.to_string()
+        })?;
+        self.state.lock().grant = Some(grant);
+        Ok(())
+    }
+
+    fn connected(&self) {
+        self.shared.metrics.sockets.inc();
+        self.set_alarm(&mut self.state.lock());
+    }
+
+    fn event(&self, event: Event) {
+        let answer = Answer::new(self.session.clone(), event.ack);
+        let refusal = if event.is_too_fast {
+            let most = self.shared.max_events;
+            let message = format!("a socket may send {most} events a second; slow down");
+            Refusal::new("too_fast", message)
+        } else if event.size > self.shared.max_message {
+            let most = self.shared.max_message;
+            let message = format!("a message may have {most} bytes at most (MAX_MESSAGE)");
+            Refusal::new("too_large", message)
+        } else {
+            match event.content {
+                Ok((name, args)) => {
+                    let mut state = self.state.lock();
+                    return self.answer(&mut state, &name, Request { args, answer });
+                }
+                Err(problem) => Refusal::new("bad_request", problem),
+            }
+        };
+        self.refuse(answer, refusal);
+    }
+
+    fn disconnected(&self) {
+        let mut state = mem::take(&mut *self.state.lock());
+        if state.grant.is_none() {
+            return;
+        }
+        self.shared.metrics.sockets.dec();
+        for (room, membership) in state.rooms.drain() {
+            membership.subscriber.close();
+            self.shared.rooms.leave(&room, membership.member);
+        }
+    }
+}
+
+impl Expires for Viewer {
+    /// Notifies the client that its token expires soon or, if it has expired, disconnects it.
+    fn check_token_expiry(&self) {
+        let mut state = self.state.lock();
+        let Some(ends) = state.grant.as_ref().and_then(|grant| grant.ends) else { return };
+        let left = ends.saturating_sub(now());
+        if left > 0 {
+            if left <= NOTICE && !mem::replace(&mut state.noticed, true) {
+                let message = format!(
+                    "the token expires in {} s: emit `auth` with {{token: a new one}}",
+                    left.div_ceil(1000)
+                );
+                self.session.emit("error", Some(&Refusal::new("expiring", message)));
+            }
+            return self.set_alarm(&mut state);
+        }
+        drop(state);
+        let message = "the token has expired: connect again with a new one";
+        self.session.emit("error", Some(&Refusal::new("expired", message)));
+        self.disconnected();
+        self.session.disconnect(Close::Expired);
     }
 }

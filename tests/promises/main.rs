@@ -13,6 +13,7 @@ mod bench;
 mod certified;
 mod chromium;
 mod conflate;
+mod differential;
 mod dns_provider;
 mod doctor;
 mod drain;

@@ -1,8 +1,8 @@
-//! Roomcast writes messages to the socket itself, between the frames that engineioxide writes.
-//! Clients must not notice a difference.
+//! Sessions from outside, byte by byte: answers, replays and messages come whole and in order, also
+//! under load, during upgrades and over connections that are behind.
 
 mod bytes;
 mod flood;
 mod ledger;
-mod raw;
+pub mod raw;
 mod slow;

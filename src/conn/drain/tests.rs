@@ -8,7 +8,7 @@ use tokio::time::{Duration, sleep};
 
 use super::*;
 use crate::{
-    conn::{backlog::Backlog, stream::Entry},
+    conn::{backlog::Backlog, connection::ConnectionGuard},
     ingest::{self, Bounds, Receiver, Sender},
     message::Message,
 };
@@ -21,17 +21,17 @@ fn lane() -> (Sender, Receiver) {
     (sender, receivers.into_iter().next().expect("one receiver per lane"))
 }
 
-fn streams() -> Arc<Streams> {
+fn streams() -> Arc<Connections> {
     let backlog = Backlog::new(usize::MAX >> 1, <_>::default());
-    Streams::new(<_>::default(), backlog, Arc::default())
+    Connections::new(<_>::default(), backlog, Arc::default())
 }
 
-fn open(streams: &Arc<Streams>) -> Entry {
-    Entry::new(([127, 0, 0, 1], 1).into(), streams)
+fn open(streams: &Arc<Connections>) -> ConnectionGuard {
+    ConnectionGuard::new(([127, 0, 0, 1], 1).into(), streams)
 }
 
-fn finishing(entry: &Entry) -> bool {
-    entry.control().finishing().is_cancelled()
+fn finishing(entry: &ConnectionGuard) -> bool {
+    entry.connection().is_asked()
 }
 
 /// Takes the lane's message. The lane counts as busy until the next call of `next`.
@@ -66,7 +66,7 @@ async fn a_connection_closes_after_all_received_messages_are_delivered() {
     assert!(finishing(&entry));
 
     // A message that arrives at this moment still has to reach this connection.
-    let is_over = || entry.control().finishes().now_or_never().is_some();
+    let is_over = || entry.connection().finishes().now_or_never().is_some();
     assert!(is_over());
     sender.message(Message::now(Bytes::from_static(b"c"), Bytes::from_static(b"2")));
     take(&mut receiver).await;
@@ -90,7 +90,7 @@ async fn busy_lanes_leave_time_for_the_last_bytes() {
         async move { close_all(&streams, &progress, deadline).await }
     });
     sleep(GRACE.mul_f64(ASKING)).await;
-    let is_over = |entry: &Entry| entry.control().finishes().now_or_never().is_some();
+    let is_over = |entry: &ConnectionGuard| entry.connection().finishes().now_or_never().is_some();
     assert!(entries.iter().all(is_over), "a fifth of the grace is left for the last bytes");
     drop(entries);
     draining.await.expect("no panic");

@@ -193,9 +193,12 @@ async fn change_over(site: &TestServer, mut random: StdRng) -> Option<()> {
     let (_, sid) = polling.path.split_once("&sid=").expect("a sid");
     let upgrade = upgrade(&format!("EIO=4&sid={sid}"));
     let (addr, path) = (site.addr, polling.path.clone());
+    // As a client does: it upgrades once the poll in flight is answered.
+    let pause = Arc::new(AtomicBool::new(false));
+    let pauses = pause.clone();
     let polls = tokio::spawn(async move {
         let mut answers = Vec::new();
-        while answers.last() != Some(&"6".to_owned()) {
+        while !pauses.load(Ordering::Acquire) {
             let (status, answer) = request(addr, "GET", &path, "").await;
             if status != 200 {
                 return None;
@@ -210,6 +213,7 @@ async fn change_over(site: &TestServer, mut random: StdRng) -> Option<()> {
         return None;
     }
     assert_eq!(raw.packet().await, "3probe");
+    pause.store(true, Ordering::Release);
     for answer in polls.await.expect("no panic")? {
         read(&mut ledger, &answer);
     }

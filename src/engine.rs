@@ -1,0 +1,153 @@
+//! Engine.IO 3 and 4, and below events Socket.IO: handshakes, transports, upgrades, heartbeats and
+//! packets.
+//!
+//! A [`Session`] is one client, over polls or over one WebSocket. It has one outbound queue of whole
+//! frames, [`crate::conn::writer::Writer`], from which polls are answered too; an upgrade changes
+//! where the queue leads. Events go to the [`Client`] that the [`Application`] made for the session.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::AcqRel},
+    },
+    time::Duration,
+};
+
+use http::request::Parts;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::{
+    conn::backlog::Backlog,
+    metrics::{Metrics, Transport},
+};
+
+mod errors;
+pub mod frame;
+mod handshake;
+pub mod packet;
+mod payload;
+mod polling;
+mod query;
+pub mod rate_limit;
+mod routes;
+pub mod session;
+mod sweep;
+mod websocket;
+
+pub use packet::Sid;
+use rate_limit::Rate;
+use session::{Event, Session};
+
+/// Parts of the registry. Each has its own lock.
+const SHARDS: usize = 16;
+
+/// What a session's events are for. It makes a [`Client`] for each session.
+pub trait Application: Send + Sync {
+    /// Opens a session, whose handshake is `request`.
+    fn open(&self, session: &Arc<Session>, request: &Parts) -> Arc<dyn Client>;
+}
+
+/// One session, as the application sees it. The calls for one session come one after the other.
+/// They must not block.
+pub trait Client: Send + Sync {
+    /// The client asks to enter the main namespace; `auth` is its payload as JSON text.
+    ///
+    /// # Errors
+    /// Why it may not, in words for its developer.
+    fn connect(&self, auth: Option<&str>) -> Result<(), String>;
+
+    /// The answer to the CONNECT is on its way.
+    fn connected(&self);
+
+    /// The client sent an event.
+    fn event(&self, event: Event);
+
+    /// The client has left the namespace, or the session has ended.
+    fn disconnected(&self);
+}
+
+/// Time limits and sizes.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Interval of the heartbeat's PING.
+    pub ping_interval: Duration,
+    /// How long after a PING the client may be silent.
+    pub ping_timeout: Duration,
+    /// How long a client may be outside the namespace.
+    pub connect_timeout: Duration,
+    /// How long frames may wait without progress.
+    pub slow_after: Duration,
+    /// The most bytes of one packet from a client.
+    pub max_packet: usize,
+    /// The most bytes of a POST.
+    pub max_body: usize,
+    /// The most polling sessions.
+    pub max_polling: usize,
+    /// Packets of one session.
+    pub rate: Rate,
+}
+
+/// All sessions, and what they share.
+pub struct Engine {
+    settings: Settings,
+    application: Box<dyn Application>,
+    backlog: Arc<Backlog>,
+    metrics: Arc<Metrics>,
+    shards: [Mutex<HashMap<Sid, Arc<Session>>>; SHARDS],
+    hasher: RandomState,
+    polling: AtomicUsize,
+    start: Instant,
+}
+
+impl Engine {
+    /// An engine without sessions. What waits for clients counts in `backlog`.
+    pub fn new(
+        settings: Settings,
+        application: impl Application + 'static,
+        backlog: Arc<Backlog>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let (shards, hasher, polling) = Default::default();
+        let (application, start) = (Box::new(application), Instant::now());
+        Arc::new(Self { settings, application, backlog, metrics, shards, hasher, polling, start })
+    }
+
+    /// Milliseconds since the engine was made. Never 0, which stands for "not set".
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    fn shard(&self, sid: &Sid) -> &Mutex<HashMap<Sid, Arc<Session>>> {
+        let hash = self.hasher.hash_one(sid);
+        &self.shards[(hash % SHARDS as u64) as usize]
+    }
+
+    fn find(&self, sid: &str) -> Option<Arc<Session>> {
+        let sid = sid.parse().ok()?;
+        self.shard(&sid).lock().get(&sid).cloned()
+    }
+
+    fn enter(&self, session: &Arc<Session>) {
+        self.shard(&session.sid()).lock().insert(session.sid(), session.clone());
+    }
+
+    fn remove(&self, sid: Sid) {
+        let removed = self.shard(&sid).lock().remove(&sid);
+        drop(removed);
+    }
+
+    /// Counts a session on a transport.
+    fn count(&self, transport: Transport, change: i64) {
+        self.metrics.sessions(transport).inc_by(change);
+        if transport == Transport::Polling {
+            if change > 0 {
+                self.polling.fetch_add(1, AcqRel);
+            } else {
+                self.polling.fetch_sub(1, AcqRel);
+            }
+        }
+    }
+}

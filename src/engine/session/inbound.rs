@@ -1,0 +1,206 @@
+//! What a client sends: packets in their order, from polls and from the WebSocket.
+
+use std::sync::atomic::Ordering::Release;
+
+use serde_json::Value as Json;
+use tokio::time::Instant;
+
+use super::Session;
+use crate::{
+    engine::{
+        frame,
+        packet::{self, Protocol, Received},
+        payload::{Data, Kind, Packet},
+        rate_limit::{Rate, RateLimit, Verdict},
+    },
+    metrics::Close,
+};
+
+/// An event from a client.
+#[derive(Debug)]
+pub struct Event {
+    /// Its name and arguments.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words for the client's developer.
+    pub content: Result<(String, Vec<Json>), String>,
+    /// The bytes of its name and arguments.
+    pub size: usize,
+    /// The client has sent too many packets a second; the event is to be refused.
+    pub is_too_fast: bool,
+    /// The id under which an answer is expected.
+    pub ack: Option<i64>,
+}
+
+/// What follows from a packet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Outcome {
+    /// Nothing more.
+    Handled,
+    /// The client upgrades to the WebSocket on which the packet came.
+    Upgrade,
+    /// The session ends for this reason.
+    End(Close, &'static str),
+}
+
+/// The state of what a client sends. Its lock keeps the packets of a session in order.
+pub struct Inbound {
+    rate: RateLimit,
+    is_connected: bool,
+    /// An event whose attachments have not all come.
+    partial: Option<Box<Partial>>,
+}
+
+struct Partial {
+    packet: Received,
+    attachments: usize,
+}
+
+impl Inbound {
+    pub fn new(rate: Rate) -> Self {
+        Self { rate: RateLimit::new(rate, Instant::now()), is_connected: false, partial: None }
+    }
+
+    /// Whether attachments of an event have yet to come.
+    pub fn has_partial(&self) -> bool {
+        self.partial.is_some()
+    }
+}
+
+impl Session {
+    /// Handles packets of one POST or one read, in order, until one of them ends the session.
+    pub(in crate::engine) fn receive(&self, packets: impl Iterator<Item = Packet>) -> Outcome {
+        let mut inbound = self.inbound.lock();
+        for packet in packets {
+            match self.packet(&mut inbound, packet) {
+                Outcome::Handled => {}
+                outcome => return outcome,
+            }
+        }
+        Outcome::Handled
+    }
+
+    /// A WebSocket's control frame counts as a packet, too.
+    pub(in crate::engine) fn count_frame(&self) -> Outcome {
+        match self.inbound.lock().rate.packet(self.engine().settings.rate, Instant::now()) {
+            Verdict::Excessive => TOO_FAST,
+            _ => Outcome::Handled,
+        }
+    }
+
+    /// In version 3 of the protocol, a client is in the main namespace without asking.
+    pub(in crate::engine) fn enter_by_itself(&self) {
+        if self.format.protocol == Protocol::V3 {
+            self.connect(&mut self.inbound.lock(), None);
+        }
+    }
+
+    fn packet(&self, inbound: &mut Inbound, packet: Packet) -> Outcome {
+        let verdict = inbound.rate.packet(self.engine().settings.rate, Instant::now());
+        if verdict == Verdict::Excessive {
+            return TOO_FAST;
+        }
+        match (packet.kind, packet.data) {
+            (Kind::Message, Data::Text(text)) => {
+                self.message(inbound, &text, verdict == Verdict::TooFast)
+            }
+            (Kind::Message, Data::Binary(_)) => self.attachment(inbound, verdict),
+            (Kind::Ping, Data::Text(text)) => {
+                self.send(&frame::text(&[b"3", text.as_bytes()]));
+                Outcome::Handled
+            }
+            (Kind::Close, _) => Outcome::End(Close::Client, ""),
+            (Kind::Upgrade, _) => Outcome::Upgrade,
+            (Kind::Pong | Kind::Noop, _) => Outcome::Handled,
+            (Kind::Open | Kind::Ping, _) => {
+                Outcome::End(Close::BadPacket, "a packet of this type is the server's")
+            }
+        }
+    }
+
+    fn message(&self, inbound: &mut Inbound, text: &str, is_too_fast: bool) -> Outcome {
+        if inbound.partial.is_some() {
+            return Outcome::End(Close::BadPacket, "an attachment is missing");
+        }
+        match packet::decode(text) {
+            Ok((packet, 0)) => self.handle(inbound, packet, is_too_fast),
+            Ok((packet, attachments)) => {
+                inbound.partial = Some(Box::new(Partial { packet, attachments }));
+                Outcome::Handled
+            }
+            Err(reason) => Outcome::End(Close::BadPacket, reason),
+        }
+    }
+
+    /// Counts an attachment. No event takes one, so its bytes are dropped.
+    fn attachment(&self, inbound: &mut Inbound, verdict: Verdict) -> Outcome {
+        match inbound.partial.take() {
+            None => Outcome::End(Close::BadPacket, "an attachment without its packet"),
+            Some(partial) if partial.attachments <= 1 => {
+                self.handle(inbound, partial.packet, verdict == Verdict::TooFast)
+            }
+            Some(mut partial) => {
+                partial.attachments -= 1;
+                inbound.partial = Some(partial);
+                Outcome::Handled
+            }
+        }
+    }
+
+    fn handle(&self, inbound: &mut Inbound, packet: Received, is_too_fast: bool) -> Outcome {
+        match packet {
+            Received::Connect { namespace, auth } if namespace == "/" => {
+                self.connect(inbound, auth.as_deref());
+            }
+            Received::Connect { namespace, .. } => {
+                self.send(&packet::connect_error(&namespace, "Invalid namespace"));
+            }
+            Received::Disconnect => self.leave(inbound),
+            Received::Event { text, ack } if inbound.is_connected => {
+                if let Some(client) = self.client() {
+                    let (size, content) = (text.len(), content(&text));
+                    client.event(Event { content, size, is_too_fast, ack });
+                }
+            }
+            // A client that has just left may have sent events before it knew.
+            Received::Event { .. } | Received::Ignored => {}
+        }
+        Outcome::Handled
+    }
+
+    fn connect(&self, inbound: &mut Inbound, auth: Option<&str>) {
+        let Some(client) = self.client().filter(|_| !inbound.is_connected) else { return };
+        match client.connect(auth) {
+            Ok(()) => {
+                inbound.is_connected = true;
+                self.has_entered.store(true, Release);
+                self.clock.connect_by.store(0, Release);
+                self.send(&packet::connected(self.format.protocol, self.sid));
+                client.connected();
+            }
+            Err(reason) => self.send(&packet::connect_error("/", &reason)),
+        }
+    }
+
+    fn leave(&self, inbound: &mut Inbound) {
+        if std::mem::take(&mut inbound.is_connected) {
+            self.set_connect_timeout();
+            if let Some(client) = self.client() {
+                client.disconnected();
+            }
+        }
+    }
+}
+
+const TOO_FAST: Outcome = Outcome::End(Close::TooFast, "too many packets a second");
+
+/// An event's name and arguments.
+fn content(text: &str) -> Result<(String, Vec<Json>), String> {
+    let args = serde_json::from_str::<Vec<Json>>(text)
+        .map_err(|problem| format!("the event is not a JSON array that can be read: {problem}"))?;
+    let mut args = args.into_iter();
+    match args.next() {
+        Some(Json::String(name)) => Ok((name, args.collect())),
+        _ => Err("an event's name must be a string".to_owned()),
+    }
+}

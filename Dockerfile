@@ -11,7 +11,8 @@ FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95.0-slim-bookworm AS bu
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /src
 ARG TARGETARCH
-# The C compilers are not pinned: a Debian release has a single version of them.
+# `make` builds the allocator. These packages are not pinned: a Debian release has a single version of
+# them.
 # hadolint ignore=DL3008
 RUN case "$TARGETARCH" in \
       amd64) cpu=x86_64 ;; \
@@ -20,6 +21,11 @@ RUN case "$TARGETARCH" in \
     esac; \
     echo "$cpu" > /cpu; \
     mkdir /empty; \
+    if ! command -v make; then \
+      apt-get update; \
+      apt-get install -y --no-install-recommends make; \
+      rm -rf /var/lib/apt/lists/*; \
+    fi; \
     if [ "$TARGETARCH" != "$(dpkg --print-architecture)" ]; then \
       apt-get update; \
       apt-get install -y --no-install-recommends \
@@ -28,11 +34,13 @@ RUN case "$TARGETARCH" in \
       rustup target add "$cpu-unknown-linux-gnu"; \
     fi
 COPY . .
-# Links glibc statically, which keeps its allocator and resolver. The target is named even for a
+# Links glibc statically, which keeps its resolver. Kernels on arm64 may have pages of up to 64 KiB,
+# for which the allocator has to be built. The target is named even for a
 # native build: only then RUSTFLAGS apply to the program and not also to procedural macros.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
     cpu="$(cat /cpu)"; \
+    if [ "$cpu" = aarch64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi; \
     export RUSTFLAGS="-C target-feature=+crt-static -C linker=$cpu-linux-gnu-gcc"; \
     cargo build --locked --profile dist --target "$cpu-unknown-linux-gnu"; \
     cp "target/$cpu-unknown-linux-gnu/dist/roomcast" /roomcast

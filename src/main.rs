@@ -17,6 +17,11 @@ mod signals;
 use cli::Cli;
 use signals::Signals;
 
+/// Gives memory back to the kernel after a burst; see benches/README.md.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Exit code for bad settings: restarting does not help until one is changed. The same code as for
 /// an unknown flag.
 const BAD_SETTINGS: u8 = 2;

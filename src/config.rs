@@ -55,6 +55,9 @@ const HISTORY_TTL: &str = "10m";
 const HELLO: &str = "false";
 const MAX_PAYLOAD: &str = "256KiB";
 const SLOW_AFTER: &str = "10s";
+/// The defaults of Socket.IO's Node server.
+const PING_INTERVAL: &str = "25s";
+const PING_TIMEOUT: &str = "20s";
 const GRACE: &str = "10s";
 const LOG_FORMAT: &str = "text";
 const LOG_LEVEL: &str = "info";
@@ -64,6 +67,8 @@ pub const REDIS_PORT: u16 = 6379;
 /// Below Engine.IO's ping timeout of 20 s, so that a slow client is disconnected as slow before the
 /// timeout would count it as dead.
 const SLOW_AFTER_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(19));
+/// Shorter ones would cost more than they tell; longer ones keep vanished clients.
+const PING_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// One replay is limited to what fits into a client's queue, so clients gain little from more.
 const HISTORY_MAX: usize = 10_000;
 /// The upper bound allows clients to look back over a day.
@@ -114,6 +119,10 @@ pub struct Config {
     pub hello: bool,
     /// A client that reads none of its pending bytes for this long is disconnected.
     pub slow_after: Duration,
+    /// How often the server sends a heartbeat to each socket.
+    pub ping_interval: Duration,
+    /// How long a client may take to answer a heartbeat.
+    pub ping_timeout: Duration,
     /// How JWTs are verified; `None` = clients may watch without a token.
     pub tokens: Option<Tokens>,
     /// Bearer tokens that may publish on every channel.
@@ -327,6 +336,14 @@ impl TryFrom<Settings> for Config {
         let slow_after = check.value("SLOW_AFTER", &settings.slow_after, SLOW_AFTER, |text| {
             duration(text, SLOW_AFTER_RANGE)
         });
+        let ping_interval =
+            check.value("PING_INTERVAL", &settings.ping_interval, PING_INTERVAL, |text| {
+                duration(text, PING_RANGE)
+            });
+        let ping_timeout =
+            check.value("PING_TIMEOUT", &settings.ping_timeout, PING_TIMEOUT, |text| {
+                duration(text, PING_RANGE)
+            });
         let max_payload = check.value("MAX_PAYLOAD", &settings.max_payload, MAX_PAYLOAD, |text| {
             let fits = |&size: &usize| size <= MAX_PAYLOAD_MAX;
             let size = Some(size(text)?).filter(fits);
@@ -372,6 +389,8 @@ impl TryFrom<Settings> for Config {
                 assets,
                 hello: hello?,
                 slow_after: slow_after?,
+                ping_interval: ping_interval?,
+                ping_timeout: ping_timeout?,
                 tokens,
                 publish_tokens,
                 max_payload: max_payload?,

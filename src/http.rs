@@ -67,7 +67,8 @@ pub fn public(config: &Config, rear: AppState, hosts: Option<Hosts>) -> Router {
         .route("/socket.io", sockets)
         .with_state(engine)
         .route("/events/{*room}", get(events::follow).with_state(following))
-        .merge(publish::routes(publishing))
+        .merge(publish::routes(publishing));
+    let guarded = headers::without_caching(guarded)
         .merge(assets::client())
         .fallback_service(assets::page(config.assets.as_deref()));
     let routes = origin::guard(guarded, gate).merge(liveness_routes(config, admin));
@@ -105,7 +106,9 @@ fn liveness_routes(config: &Config, admin: Arc<Admin>) -> Router {
     let routes = Router::new().route("/livez", get(admin::livez).with_state(admin.clone()));
     // Without an admin listener, platforms still need a readiness probe.
     match config.admin_addr {
-        None => routes.route("/readyz", get(admin::readyz).with_state(admin)),
-        Some(_) => routes,
+        None => {
+            headers::without_caching(routes.route("/readyz", get(admin::readyz).with_state(admin)))
+        }
+        Some(_) => headers::without_caching(routes),
     }
 }

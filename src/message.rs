@@ -87,6 +87,8 @@ pub enum GapReason {
     QueueFull,
     /// A message was larger than `MAX_PAYLOAD`.
     TooLarge,
+    /// The client named a position that this server does not know.
+    UnknownPosition,
 }
 
 impl GapReason {
@@ -96,6 +98,7 @@ impl GapReason {
             Self::SourceLost => "source_lost",
             Self::QueueFull => "queue_full",
             Self::TooLarge => "too_large",
+            Self::UnknownPosition => "unknown_position",
         }
     }
 }

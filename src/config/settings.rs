@@ -175,6 +175,15 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "TIME", default_value = super::SLOW_AFTER)]
     pub slow_after: String,
 
+    /// How often the server sends a heartbeat to each socket, 1s to 5m; less than the time after
+    /// which a proxy closes a silent connection
+    #[arg(long, env, global = true, value_name = "TIME", default_value = super::PING_INTERVAL)]
+    pub ping_interval: String,
+
+    /// How long a client may take to answer a heartbeat, 1s to 5m
+    #[arg(long, env, global = true, value_name = "TIME", default_value = super::PING_TIMEOUT)]
+    pub ping_timeout: String,
+
     /// Secret that JWTs are signed with (HS256, HS384, HS512). If it or JWT_PUBLIC_KEY is set,
     /// clients cannot watch without a token
     #[arg(long, env, global = true, value_name = "SECRET", hide_env_values = true)]

@@ -3,7 +3,17 @@
 //! `axum::serve` has no header timer and gives no access to a connection's stream. This module
 //! needs both.
 
-use std::{convert::Infallible, future::poll_fn, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{pending, poll_fn},
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use anyhow::Context;
 use axum::{body::Body, response::IntoResponse};
@@ -46,8 +56,13 @@ pub use files::Reserve;
 /// Listen backlog: connections that the kernel completes while the accept loop is busy, as in a
 /// reconnect storm.
 const BACKLOG: i32 = 4096;
-/// Time limit for a complete request head, and for the next request on a kept-alive connection.
+/// Time limit for the head of a connection's first request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time limit for each further request on a kept-alive connection: longer than the proxies in front
+/// keep theirs, usually 60 s. Otherwise a proxy sends a request into a connection that is closing.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(80);
+/// What answers announce as the time limit: some seconds less, for requests on their way.
+pub const KEEP_ALIVE: &str = "timeout=75";
 /// Maximum size of a request head in bytes; a larger one is answered with 431.
 const MAX_HEAD: usize = 32 << 10;
 /// `TCP_NOTSENT_LOWAT` in bytes: while this much is unsent, the kernel reports the socket as not
@@ -254,7 +269,9 @@ where
     async fn serve(self, socket: Socket, guard: ConnectionGuard, peer: SocketAddr) {
         let connection = guard.connection().clone();
         let stream = Stream::new(socket, guard, self.slow_after);
+        let has_begun = AtomicBool::new(false);
         let service = service_fn(|request: Request<Incoming>| {
+            has_begun.store(true, Relaxed);
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(connection.clone());
             // On the heap, so that the connection can be moved while a request is under way.
@@ -262,11 +279,22 @@ where
         });
         let mut http = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
+            .header_read_timeout(IDLE_TIMEOUT)
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service);
+        let is_silent = async {
+            sleep(HEAD_TIMEOUT).await;
+            if has_begun.load(Relaxed) {
+                pending().await
+            }
+        };
         let result = select! {
             result = poll_fn(|cx| http.poll_without_shutdown(cx)) => result,
+            () = is_silent => {
+                debug!(%peer, "closed: no request in time");
+                self.metrics.refusals("head_time").inc();
+                return;
+            }
             () = connection.asked() => {
                 // A client between two polls fetches its pending packets with its next poll.
                 select! {

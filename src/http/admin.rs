@@ -11,7 +11,10 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::hosts::{self, Hosts};
+use super::{
+    headers,
+    hosts::{self, Hosts},
+};
 use crate::{
     health::{Health, SourceReport, SourceState},
     ingest::{LaneReport, Progress},
@@ -45,7 +48,7 @@ pub fn routes(admin: Arc<Admin>, hosts: Option<Hosts>) -> Router {
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .with_state(admin);
-    hosts::guard(routes, hosts)
+    hosts::guard(headers::without_caching(routes), hosts)
 }
 
 /// `/livez`: 200 while all core tasks run, 503 with the failure after one of them has failed.

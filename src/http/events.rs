@@ -1,11 +1,11 @@
 //! `/events/{room}`: the messages of one room as Server-Sent Events, for curl and EventSource.
 
-use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{borrow::Cow, convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
     extract::{Path, Query, State},
-    http::{HeaderMap, StatusCode, Uri},
+    http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header},
     response::{
         IntoResponse, Response, Sse,
         sse::{Event, KeepAlive},
@@ -26,17 +26,22 @@ use crate::{
     clock::now,
     conn::connection::Connection,
     health::SourceSignal,
-    message::Gap,
+    message::{Gap, GapReason},
     metrics::{Close, Metrics},
     outages::{self, Listener, Outages, Told},
     rooms::{
-        Member, Rooms, Subscriber,
+        JoinReply, Member, Rooms, Subscriber,
         delivery::{Batch, Delivery},
         history::{Position, ReplayRequest},
     },
     socketio::Refusal,
 };
 
+/// Headers that keep proxies from holding events back: nginx buffers answers, others compress them.
+const HEADERS: [(HeaderName, &str); 2] = [
+    (header::CACHE_CONTROL, "no-cache, no-transform"),
+    (HeaderName::from_static("x-accel-buffering"), "no"),
+];
 /// Events that may be queued for one client, the same number as batches for a socket.
 const QUEUE: usize = 4096;
 /// Bytes of a one-line event besides its id and payload: field names, line ends, chunk framing.
@@ -58,22 +63,28 @@ pub struct Following {
     pub metrics: Arc<Metrics>,
 }
 
-/// Query parameters of a request: `last` = how many of the latest messages to replay.
+/// Query parameters of a request.
 #[derive(Deserialize)]
-pub struct Asked {
-    last: Option<usize>,
+pub struct Parameters {
+    /// How many of the latest messages to replay. Text, because a number may be too large.
+    last: Option<String>,
+    /// The id of the last event, from clients that cannot set the header `Last-Event-ID`.
+    #[serde(rename = "lastEventId")]
+    last_event_id: Option<String>,
 }
 
 /// Joins a room and answers with its event stream, which lasts until the client disconnects, the
 /// token expires or the server closes the connection.
 ///
 /// Answers 401 without a valid token, 403 for a room that the token does not allow, 400 for a bad
-/// room name or a `Last-Event-ID` that is no position.
+/// room name. A `Last-Event-ID` that is no position of this server opens the stream all the same: an
+/// EventSource never comes back from an error. HEAD gets the headers alone, and joins nothing.
 pub async fn follow(
+    method: Method,
     State(Following { rooms, auth, outages, metrics }): State<Following>,
     Path(room): Path<String>,
     uri: Uri,
-    Query(asked): Query<Asked>,
+    Query(parameters): Query<Parameters>,
     Extension(stream): Extension<Arc<Connection>>,
     headers: HeaderMap,
 ) -> Response {
@@ -91,21 +102,36 @@ pub async fn follow(
         return bearer::forbidden("rooms", &room);
     }
     let ends = grant.ends;
-    let since = match headers.get("last-event-id").map(|id| position(id.as_bytes())) {
-        Some(None) => {
-            let text = "Last-Event-ID must be the id of an event of this server: epoch-offset\n";
-            return (StatusCode::BAD_REQUEST, text).into_response();
-        }
-        since => since.flatten(),
+    let Some(last) = last(parameters.last.as_deref()) else {
+        let text = "last must be a whole number, 0 or more\n";
+        return (StatusCode::BAD_REQUEST, text).into_response();
     };
+    if method == Method::HEAD {
+        return (HEADERS, [(header::CONTENT_TYPE, "text/event-stream")]).into_response();
+    }
+    let id = headers.get("last-event-id").map(|id| id.as_bytes());
+    let id = id.or(parameters.last_event_id.as_ref().map(String::as_bytes));
+    let since = id.map(|id| position(id).unwrap_or_else(Position::unknown));
     let (events, waiting) = mpsc::channel(QUEUE);
     let subscriber =
         Arc::new(EventSubscriber { events, stream: stream.clone(), told: outages.told() });
     let first = subscriber.clone();
-    let wish = ReplayRequest { last: asked.last, since };
-    let member = rooms.join(&room, None, subscriber, &wish, |welcome, messages| {
+    let is_foreign = |now: &Position| since.as_ref().is_some_and(|since| since.epoch != now.epoch);
+    let wish = ReplayRequest { last, since: since.clone() };
+    let member = rooms.join(&room, None, subscriber, &wish, |welcome, mut messages| {
         let Position { epoch, offset } = welcome.position;
-        first.send(event("joined", welcome).id(id(epoch, *offset)), 0);
+        let is_foreign = is_foreign(welcome.position);
+        if is_foreign && last.is_none() {
+            // The client may have some of them already, so it gets only those after its own.
+            let own = messages.iter().position(|kept| Some(&kept.position) == since.as_ref());
+            messages.drain(..own.map_or(messages.len(), |own| own + 1));
+        }
+        let welcome = JoinReply { replayed: messages.len(), ..*welcome };
+        first.send(event("joined", &welcome).id(event_id(epoch, *offset)), 0);
+        if is_foreign {
+            let gap = Gap { from: 0, to: now(), reason: GapReason::UnknownPosition };
+            first.send(event("gap", &gap), 0);
+        }
         let name: Arc<str> = room.as_str().into();
         for kept in messages {
             first.message(&Delivery::again(name.clone(), kept));
@@ -130,7 +156,19 @@ pub async fn follow(
         }
     });
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
-    Sse::new(events).keep_alive(keep_alive).into_response()
+    (HEADERS, Sse::new(events).keep_alive(keep_alive)).into_response()
+}
+
+/// The parameter `last`; `Some(None)` if there is none, `None` if it is no number. A number that is
+/// too large asks for all messages.
+fn last(text: Option<&str>) -> Option<Option<usize>> {
+    match text.map(str::trim) {
+        None | Some("") => Some(None),
+        Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(Some(text.parse().unwrap_or(usize::MAX)))
+        }
+        Some(_) => None,
+    }
 }
 
 /// Waits until the token expires, a time in ms since the Unix epoch; for ever if it never does.
@@ -202,15 +240,15 @@ impl EventSubscriber {
         })
     }
 
-    /// Sends text unchanged, one `data` field per line, and other bytes in base64 as the event
+    /// Sends text as one `data` field per line, whatever ends its lines, and other bytes in base64 as the event
     /// `binary`. EventSource ignores events without data, so an empty payload is the event `empty`.
     fn message(&self, delivery: &Delivery) -> bool {
-        let id = id(&delivery.place.epoch, delivery.place.offset);
+        let id = event_id(&delivery.place.epoch, delivery.place.offset);
         let bytes = FRAMING + id.len() + delivery.payload.len();
         let event = Event::default().id(id);
         let event = match std::str::from_utf8(&delivery.payload) {
             Ok("") => event.event("empty").data("{}"),
-            Ok(text) => event.data(text),
+            Ok(text) => event.data(one_line_end(text)),
             Err(_) => event.event("binary").data(BASE64_STANDARD.encode(&delivery.payload)),
         };
         self.send(event, bytes)
@@ -242,12 +280,21 @@ impl Listener for EventSubscriber {
     }
 }
 
+/// Writes each `\r\n` and lone `\r` as `\n`: in an event stream all three end a line.
+fn one_line_end(text: &str) -> Cow<'_, str> {
+    if text.contains('\r') {
+        text.replace("\r\n", "\n").replace('\r', "\n").into()
+    } else {
+        text.into()
+    }
+}
+
 fn event(name: &str, data: &impl Serialize) -> Event {
     let data = serde_json::to_string(data).unwrap_or_default();
     Event::default().event(name).data(data)
 }
 
-fn id(epoch: &str, offset: u64) -> String {
+fn event_id(epoch: &str, offset: u64) -> String {
     format!("{epoch}-{offset}")
 }
 
@@ -262,10 +309,31 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn lines_end_in_one_way() {
+        assert_eq!(one_line_end("a\r\nb\rc\n\r\n"), "a\nb\nc\n\n");
+        assert_eq!(one_line_end("a\nb"), "a\nb");
+    }
+
+    #[test]
+    fn the_parameter_last_is_a_number_or_refused() {
+        let table = [
+            (None, Some(None)),
+            (Some(""), Some(None)),
+            (Some("7"), Some(Some(7))),
+            (Some("99999999999999999999"), Some(Some(usize::MAX))),
+            (Some("-1"), None),
+            (Some("abc"), None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(last(text), expected, "{text:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn an_id_survives_a_round_trip(epoch in "[0-9a-f]{12}", offset: u64) {
-            let read = position(id(&epoch, offset).as_bytes());
+            let read = position(event_id(&epoch, offset).as_bytes());
             prop_assert_eq!(read, Some(Position { epoch: epoch.into(), offset }));
         }
 

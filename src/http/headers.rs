@@ -9,11 +9,20 @@ use axum::{
 };
 use tower_http::set_header::SetResponseHeaderLayer;
 
-/// Adds `X-Content-Type-Options: nosniff` and `Referrer-Policy: no-referrer` to all answers.
+use crate::conn::accept::KEEP_ALIVE;
+
+/// Adds `X-Content-Type-Options: nosniff` and `Referrer-Policy: no-referrer` to all answers, and says
+/// how long a connection may be idle.
 pub fn with_security_headers(routes: Router) -> Router {
     routes
+        .layer(header(HeaderName::from_static("keep-alive"), KEEP_ALIVE))
         .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(header(header::REFERRER_POLICY, "no-referrer"))
+}
+
+/// Adds `Cache-Control: no-store` to the answers of routes whose content changes with every request.
+pub fn without_caching(routes: Router) -> Router {
+    routes.layer(header(header::CACHE_CONTROL, "no-store"))
 }
 
 /// Adds a header to answers that do not have it yet.

@@ -20,6 +20,11 @@ impl Position {
     pub fn fresh() -> Self {
         Self { epoch: format!("{:012x}", rand::random::<u64>() >> 16).into(), offset: 0 }
     }
+
+    /// A position of no epoch: for a client that names one that cannot be read.
+    pub fn unknown() -> Self {
+        Self { epoch: "".into(), offset: 0 }
+    }
 }
 
 /// A message in a room's history.

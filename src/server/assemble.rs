@@ -34,10 +34,6 @@ use crate::{
     tls::certificates::Certificates,
 };
 
-/// Interval of the heartbeat's PING; the default of Socket.IO's Node server.
-const PING_INTERVAL: Duration = Duration::from_secs(25);
-/// Time limit for the client's PONG; the default of Socket.IO's Node server.
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time limit for the CONNECT after the handshake, which takes one round trip.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The server reads packets of up to this many times the maximum size of a message, so that it can
@@ -187,8 +183,8 @@ impl Parts {
             max_message: limits.message,
         };
         let settings = engine::Settings {
-            ping_interval: PING_INTERVAL,
-            ping_timeout: PING_TIMEOUT,
+            ping_interval: config.ping_interval,
+            ping_timeout: config.ping_timeout,
             connect_timeout: CONNECT_TIMEOUT,
             slow_after: config.slow_after,
             max_packet: READ * limits.message,

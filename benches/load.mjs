@@ -1,7 +1,7 @@
 // Roomcast beside its peers under load, each server anew for each measurement, in some rounds.
 // Prints the table; with --write, it takes its place in README.md.
 
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { setTimeout as pause } from 'node:timers/promises'
 import { run, start, startRedis, temporaryFolder } from '../tests/node/support.mjs'
@@ -11,7 +11,6 @@ import { rows } from './rows.mjs'
 import { grouped, keep, machine, table } from './table.mjs'
 import { startSpace, startVanishing } from './vanish.mjs'
 
-const NAMES = { limit: 'the limit', roomcast: 'Roomcast', socketio: 'Socket.IO on Node', nchan: 'nchan' }
 const ROUNDS = '3'
 const PATIENCE = 180_000 // ms for one measurement: the longest takes 60 s, and then some
 const BUDGET = 25 * 60_000 // ms for all; what has not begun by then is left out
@@ -21,11 +20,17 @@ const TOGETHER = ['--run', 1] // for two benchmarks in the same room
 const { values: options } = parseArgs({
   options: {
     quick: { type: 'boolean' }, only: { type: 'string' }, write: { type: 'boolean' },
-    rounds: { type: 'string', default: ROUNDS },
+    rounds: { type: 'string', default: ROUNDS }, against: { type: 'string' },
   },
 })
+const NAMES = {
+  limit: 'the limit', roomcast: 'Roomcast', ...options.against && { before: 'Roomcast before' },
+  socketio: 'Socket.IO on Node', nchan: 'nchan',
+}
+if (options.against) process.env.AGAINST = resolve(options.against)
 const all = rows(options.quick)
-const chosen = all.filter(row => !options.only || options.only === row.key)
+const keys = options.only?.split(',')
+const chosen = all.filter(row => !keys || keys.includes(row.key))
 if (chosen.length === 0) {
   console.error(`no row ${options.only}: there are ${all.map(row => row.key).join(', ')}`)
   process.exit(2)
@@ -130,7 +135,7 @@ await owning(async owner => {
   for (let round = 1; round <= rounds; round++) {
     for (const row of chosen) {
       if (row.once && round > 1) continue
-      for (const name of row.servers) {
+      for (const name of Object.keys(NAMES).filter(name => row.servers.includes(name === 'before' ? 'roomcast' : name))) {
         const elapsed = performance.now() - began
         if (elapsed > BUDGET) {
           skipped.add(`${row.key}, round ${round}: out of time`)

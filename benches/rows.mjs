@@ -10,6 +10,8 @@ const deliveries = ['deliveries a second, millions', found => found.deliveries_p
 const memory = ['RSS a connection, kB', found => found.server.rss_per_connection / 1000, 1, 'alone']
 const growth = ['RSS after ÷ before', found => found.server.rss_after / found.server.rss_idle, 2, 'alone']
 const connects = ['connects a second', found => found.connects_per_second, 0]
+const connect = ['CPU a connect, handshake and join, µs', found => found.server.cpu_us_per_connect, 0, 'alone']
+const resting = ['idle CPU a connection, µs a second', found => found.server.cpu_us_per_connection_second, 1, 'alone']
 const publishes = ['publishes a second', found => found.published_per_second, 0]
 const cut = ['viewers cut off that kept up', found => found.closed, 0]
 const hindered = ['hindered viewers cut off, of 2', found => found.hindered.closed, 0]
@@ -27,7 +29,7 @@ const steady = (viewers, rate, brief) => ({
 })
 
 const idle = (key, title, servers, brief, more) => ({
-  title, servers, key, figures: [memory, connects],
+  title, servers, key, figures: [memory, connects, connect],
   flags: ['--viewers', brief ? 1000 : 3000, '--hold', brief ? '1s' : '3s', ...more.flags ?? []],
   tls: more.tls,
 })
@@ -61,6 +63,14 @@ export const rows = brief => [
   idle('idle', 'idle, WebSocket at once', PEERS, brief, {}),
   idle('idle-upgraded', 'idle, upgraded from polling', ['roomcast', 'socketio'], brief, { flags: ['--upgrade'] }),
   idle('idle-tls', 'idle, over TLS', ['roomcast', 'socketio', 'nchan'], brief, { tls: true }),
+  {
+    key: 'resting',
+    title: 'idle for longer than a heartbeat',
+    servers: ['roomcast', 'socketio', 'nchan'],
+    figures: [resting],
+    flags: ['--viewers', brief ? 1000 : 3000, '--hold', brief ? '2s' : '60s'],
+    once: true,
+  },
   {
     key: 'http',
     title: '64 rooms of 1 viewer, POSTs flat out over 64 connections',

@@ -27,15 +27,18 @@ export async function limit(owner, redis) {
   return { pids: [server.pid], flags: ['--protocol', 'websocket', `ws://127.0.0.1:${port}/{room}`] }
 }
 
-export async function roomcast(owner, redis, files, more) {
+export async function roomcast(owner, redis, files, more, binary) {
   const tls = files && { TLS_CERT: files.cert, TLS_KEY: files.key, HTTPS_ADDR: '127.0.0.1:0' }
   const settings = { REDISHOST: redis.address, PUBLISH_TOKEN: TOKEN, ...tls, ...more }
-  const server = await startRoomcast(owner, settings)
+  const server = await startRoomcast(owner, settings, [], binary)
   await server.subscribed()
   const post = ['--publish', new URL('/publish/', server.page) + '{room}', '--bearer', TOKEN]
   const { pid, page, admin } = server
   return { pids: [pid], flags: ['--insecure', page], post, port: new URL(page).port, admin }
 }
+
+// Another build of Roomcast, to compare with.
+export const before = (owner, redis, files, more) => roomcast(owner, redis, files, more, process.env.AGAINST)
 
 export async function socketio(owner, redis, files) {
   const server = start(owner, process.execPath, [

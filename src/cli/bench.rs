@@ -137,6 +137,7 @@ impl Bench {
         eprintln!("{}", self.announcement(&plan, config));
         let bar = Bar::new(plan.viewers as u64);
         let (audience, connecting) = Fleet::gather(&plan, &bar).await?;
+        server.joined()?;
         let mut published = Published::default();
         match door {
             None => {
@@ -152,7 +153,8 @@ impl Bench {
         server.end()?;
         bar.clear();
         let outcome = audience.leave()?;
-        let report = Report { plan, connecting, published, outcome, server };
+        let hold = self.hold.unwrap_or_default();
+        let report = Report { plan, connecting, hold, published, outcome, server };
         if self.json {
             println!("{}", report.json());
         } else {

@@ -132,9 +132,9 @@ export async function startRedis(owner, { port, password, args = [] } = {}) {
 }
 
 // Roomcast with these settings. It listens when this returns, but may not have reached Redis yet.
-export async function startRoomcast(owner, env, args = []) {
+export async function startRoomcast(owner, env, args = [], binary = BINARY) {
   const settings = { HTTP_ADDR: '127.0.0.1:0', ADMIN_ADDR: '127.0.0.1:0', LOG_FORMAT: 'json', ...env }
-  const server = startCommand(owner, args, settings)
+  const server = start(owner, binary, args, { env: settings })
   const serving = () => running(server).stderr.split('\n').find(line => line.includes('"serving"'))
   const { page, admin, redis } = JSON.parse(await until(serving, 'roomcast serves'))
   const get = path => fetch(new URL(path, admin))

@@ -52,6 +52,8 @@ pub struct Report {
     pub plan: Arc<Plan>,
     /// How long it took until all viewers had joined.
     pub connecting: Duration,
+    /// How long the connections were kept open without messages.
+    pub hold: Duration,
     /// What was published.
     pub published: Published,
     /// What the viewers received.
@@ -75,6 +77,9 @@ impl Report {
         let server = self.server_cost().map(|(cost, each, connection)| {
             json!({
                 "cpu_us_per_delivery": each,
+                "cpu_us_per_connect": self.each_viewer(cost.connecting),
+                "cpu_us_per_connection_second":
+                    per_second(self.each_viewer(cost.holding), self.hold.as_secs_f64()),
                 "cpu_s": cost.cpu.as_secs_f64(),
                 "rss_before": cost.rss_before,
                 "rss_idle": cost.rss_idle,
@@ -131,6 +136,11 @@ impl Report {
 
     fn deliveries_per_second(&self) -> f64 {
         per_second(self.outcome.brisk.delivered as f64, self.seconds())
+    }
+
+    /// A time in µs per viewer.
+    fn each_viewer(&self, time: Duration) -> f64 {
+        time.as_secs_f64() * 1e6 / self.plan.viewers as f64
     }
 
     /// The server's cost, its CPU time per delivery in µs, and its memory per connection in bytes.

@@ -7,11 +7,12 @@ use anyhow::Context;
 /// Unit of CPU time in `/proc`: Linux reports it in 1/100 s on all common platforms.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The processes of one server, and their usage at three moments. Without processes, nothing is
+/// The processes of one server, and their usage at four moments. Without processes, nothing is
 /// measured.
 pub struct Server {
     pids: Vec<u32>,
     before: Usage,
+    joined: Usage,
     idle: Usage,
     after: Usage,
 }
@@ -27,6 +28,10 @@ struct Usage {
 
 /// What the benchmark cost the server.
 pub struct Cost {
+    /// CPU time until all viewers had joined.
+    pub connecting: Duration,
+    /// CPU time from then until the first message, or the end of the hold.
+    pub holding: Duration,
     /// CPU time from before the first message to the end.
     pub cpu: Duration,
     /// Resident bytes before any viewer connected.
@@ -44,10 +49,19 @@ impl Server {
     /// If a process does not exist, or the system is not Linux.
     pub fn watch(pids: &[u32]) -> anyhow::Result<Self> {
         let before = Usage::of(pids)?;
-        Ok(Self { pids: pids.to_vec(), before, idle: before, after: before })
+        Ok(Self { pids: pids.to_vec(), before, joined: before, idle: before, after: before })
     }
 
-    /// Takes the second measurement, when all viewers have joined and before the first message.
+    /// Takes the second measurement, when all viewers have joined.
+    ///
+    /// # Errors
+    /// If a process has ended.
+    pub fn joined(&mut self) -> anyhow::Result<()> {
+        self.joined = Usage::of(&self.pids)?;
+        Ok(())
+    }
+
+    /// Takes the third measurement, before the first message or at the end of the hold.
     ///
     /// # Errors
     /// If a process has ended.
@@ -68,6 +82,8 @@ impl Server {
     /// The cost, if there are processes to measure.
     pub fn cost(&self) -> Option<Cost> {
         (!self.pids.is_empty()).then(|| Cost {
+            connecting: self.joined.cpu.saturating_sub(self.before.cpu),
+            holding: self.idle.cpu.saturating_sub(self.joined.cpu),
             cpu: self.after.cpu.saturating_sub(self.idle.cpu),
             rss_before: self.before.rss,
             rss_idle: self.idle.rss,

@@ -539,3 +539,6 @@ fn close_text(reason: Close) -> &'static str {
 fn is_server_decision(reason: Close) -> bool {
     !matches!(reason, Close::Client | Close::TransportError | Close::Stop | Close::NotConnected)
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,7 +102,6 @@ pub const REFUSALS: &[&str] = &[
     "head_too_large",
     "host",
     "sessions",
-    "too_early",
     "too_fast",
     "too_large",
     "too_many_rooms",

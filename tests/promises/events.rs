@@ -1,7 +1,7 @@
 //! Rooms over Server-Sent Events.
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
 };
 
@@ -18,6 +18,9 @@ impl Curl {
         let mut curl = Self(BufReader::new(stream));
         let head = curl.part().await;
         assert!(head.starts_with("HTTP/1.1 200") && head.contains("text/event-stream"), "{head}");
+        // Else proxies hold events back.
+        assert!(head.contains("x-accel-buffering: no\n"), "{head}");
+        assert!(head.contains("cache-control: no-cache, no-transform\n"), "{head}");
         curl
     }
 
@@ -72,6 +75,62 @@ async fn messages_arrive_as_events_and_missed_ones_are_replayed_once() {
     let mut latest = Curl::get(&site, "/events/devices/01?last=1", "").await;
     assert!(latest.event().await.0.contains("\"replayed\":1"));
     assert_eq!(latest.event().await.0, "event: empty\ndata: {}");
+}
+
+#[tokio::test]
+async fn an_id_that_is_unknown_opens_the_stream_and_brings_nothing_twice() {
+    let site = TestServer::start().await;
+    site.publish("device01", "kept").await;
+    let mut first = Curl::get(&site, "/events/device01?last=1", "").await;
+    let (joined, _) = first.event().await;
+    assert!(joined.contains("\"replayed\":1"), "{joined}");
+    let (_, id) = first.event().await;
+    let (epoch, _) = id.split_once('-').expect("epoch and offset");
+    for id in [
+        String::new(),
+        "42".to_owned(),
+        format!("{epoch}--1"),
+        format!("{epoch}-18446744073709551616"),
+        "feedfeedfeed-1".to_owned(),
+        "x".repeat(5000),
+    ] {
+        let header = format!("last-event-id: {id}\r\n");
+        let mut curl = Curl::get(&site, "/events/device01", &header).await;
+        let (joined, _) = curl.event().await;
+        assert!(joined.contains("\"recovered\":false,\"replayed\":0"), "{id}: {joined}");
+        assert!(curl.event().await.0.contains("unknown_position"), "{id}");
+        let mut asked = Curl::get(&site, "/events/device01?last=1", &header).await;
+        assert!(asked.event().await.0.contains("\"replayed\":1"), "{id}");
+    }
+    // Polyfills cannot set the header.
+    site.publish("device01", "a\r\nb\rc").await;
+    assert_eq!(first.event().await.0, "data: a\ndata: b\ndata: c");
+    let mut curl = Curl::get(&site, &format!("/events/device01?lastEventId={id}"), "").await;
+    assert!(curl.event().await.0.contains("\"recovered\":true,\"replayed\":1"));
+}
+
+#[tokio::test]
+async fn head_joins_nothing_and_dynamic_answers_are_not_stored() {
+    let site = TestServer::start().await;
+    for (method, path) in [
+        ("HEAD", "/events/device01"),
+        ("GET", "/socket.io/?EIO=4&transport=polling"),
+        ("GET", "/socket.io/?EIO=4&transport=polling&sid=unknown"),
+        ("GET", "/livez"),
+    ] {
+        let mut stream = TcpStream::connect(site.addr).await.expect("connected");
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\
+             connection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        within("the end", BufReader::new(stream).read_to_string(&mut answer)).await.expect("text");
+        let caching =
+            if path.starts_with("/events") { "no-cache, no-transform" } else { "no-store" };
+        assert!(answer.contains(&format!("cache-control: {caching}\r\n")), "{answer}");
+    }
+    assert_eq!(site.metric("roomcast_joins_total{recovered=\"none\"}").await, 0);
 }
 
 #[tokio::test]

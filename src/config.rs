@@ -27,6 +27,7 @@ mod redis;
 mod redis_address;
 mod settings;
 mod spelling;
+mod timing;
 mod tokens;
 
 pub use access::AccessKeys;
@@ -39,6 +40,7 @@ pub use origins::{AllowedOrigin, Origin};
 pub use redis_address::{RedisAddress, RedisTlsFiles, Transport};
 pub use settings::{DnsSettings, Settings};
 pub use spelling::{Misspelt, misspelt};
+pub use timing::Timing;
 pub use tokens::{KeyKind, PublicKey, TokenKey, Tokens};
 
 use https::Hosts;
@@ -54,21 +56,12 @@ const HISTORY: &str = "100";
 const HISTORY_TTL: &str = "10m";
 const HELLO: &str = "false";
 const MAX_PAYLOAD: &str = "256KiB";
-const SLOW_AFTER: &str = "10s";
-/// The defaults of Socket.IO's Node server.
-const PING_INTERVAL: &str = "25s";
-const PING_TIMEOUT: &str = "20s";
 const GRACE: &str = "10s";
 const LOG_FORMAT: &str = "text";
 const LOG_LEVEL: &str = "info";
 
 /// Redis' default port; the embedded broker listens on it too unless another port is set.
 pub const REDIS_PORT: u16 = 6379;
-/// Below Engine.IO's ping timeout of 20 s, so that a slow client is disconnected as slow before the
-/// timeout would count it as dead.
-const SLOW_AFTER_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(19));
-/// Shorter ones would cost more than they tell; longer ones keep vanished clients.
-const PING_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// One replay is limited to what fits into a client's queue, so clients gain little from more.
 const HISTORY_MAX: usize = 10_000;
 /// The upper bound allows clients to look back over a day.
@@ -117,12 +110,8 @@ pub struct Config {
     pub assets: Option<PathBuf>,
     /// Whether a join emits `hello` to the other sockets in the room.
     pub hello: bool,
-    /// A client that reads none of its pending bytes for this long is disconnected.
-    pub slow_after: Duration,
-    /// How often the server sends a heartbeat to each socket.
-    pub ping_interval: Duration,
-    /// How long a client may take to answer a heartbeat.
-    pub ping_timeout: Duration,
+    /// How long clients may be slow or silent.
+    pub timing: Timing,
     /// How JWTs are verified; `None` = clients may watch without a token.
     pub tokens: Option<Tokens>,
     /// Bearer tokens that may publish on every channel.
@@ -299,6 +288,7 @@ impl TryFrom<Settings> for Config {
         let allowed_hosts = given(settings.hosts.clone())
             .map_or(Some(Vec::new()), |text| check.take("HOSTS", access::hosts(&text)));
         let limits = limits::limits(&mut check, &settings);
+        let timing = timing::timing(&mut check, &settings);
         let AccessKeys { tokens, publish_tokens } = AccessKeys::checked(&mut check, &settings);
         let admin_addr = check.value("ADMIN_ADDR", &settings.admin_addr, ADMIN_ADDR, |text| {
             if text == "off" { Ok(None) } else { text.parse().map(Some) }
@@ -333,17 +323,6 @@ impl TryFrom<Settings> for Config {
             );
         }
         let hello = check.value("HELLO", &settings.hello, HELLO, boolean);
-        let slow_after = check.value("SLOW_AFTER", &settings.slow_after, SLOW_AFTER, |text| {
-            duration(text, SLOW_AFTER_RANGE)
-        });
-        let ping_interval =
-            check.value("PING_INTERVAL", &settings.ping_interval, PING_INTERVAL, |text| {
-                duration(text, PING_RANGE)
-            });
-        let ping_timeout =
-            check.value("PING_TIMEOUT", &settings.ping_timeout, PING_TIMEOUT, |text| {
-                duration(text, PING_RANGE)
-            });
         let max_payload = check.value("MAX_PAYLOAD", &settings.max_payload, MAX_PAYLOAD, |text| {
             let fits = |&size: &usize| size <= MAX_PAYLOAD_MAX;
             let size = Some(size(text)?).filter(fits);
@@ -388,9 +367,7 @@ impl TryFrom<Settings> for Config {
                 lanes: lanes?,
                 assets,
                 hello: hello?,
-                slow_after: slow_after?,
-                ping_interval: ping_interval?,
-                ping_timeout: ping_timeout?,
+                timing: timing?,
                 tokens,
                 publish_tokens,
                 max_payload: max_payload?,

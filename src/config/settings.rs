@@ -172,16 +172,16 @@ pub struct Settings {
     pub hello: String,
 
     /// A client that reads none of its pending bytes for this long is disconnected, 1s to 19s
-    #[arg(long, env, global = true, value_name = "TIME", default_value = super::SLOW_AFTER)]
+    #[arg(long, env, global = true, value_name = "TIME", default_value = super::timing::SLOW_AFTER)]
     pub slow_after: String,
 
     /// How often the server sends a heartbeat to each socket, 1s to 5m; less than the time after
     /// which a proxy closes a silent connection
-    #[arg(long, env, global = true, value_name = "TIME", default_value = super::PING_INTERVAL)]
+    #[arg(long, env, global = true, value_name = "TIME", default_value = super::timing::PING_INTERVAL)]
     pub ping_interval: String,
 
     /// How long a client may take to answer a heartbeat, 1s to 5m
-    #[arg(long, env, global = true, value_name = "TIME", default_value = super::PING_TIMEOUT)]
+    #[arg(long, env, global = true, value_name = "TIME", default_value = super::timing::PING_TIMEOUT)]
     pub ping_timeout: String,
 
     /// Secret that JWTs are signed with (HS256, HS384, HS512). If it or JWT_PUBLIC_KEY is set,

@@ -29,7 +29,7 @@ fn the_defaults_are_valid() {
     assert_eq!(config.admin_addr, Some(ListenAddr { host: Some("127.0.0.1".into()), port: 8081 }));
     assert_eq!(config.source, Source::Detect(RedisAddress::default()));
     assert_eq!(config.channels, ["*"]);
-    assert_eq!(config.slow_after, Duration::from_secs(10));
+    assert_eq!(config.timing.slow_after, Duration::from_secs(10));
     assert!(!config.hello);
 }
 

@@ -170,7 +170,7 @@ impl Parts {
     /// Creates the engine with the events of sockets.
     fn engine(&self, expiry: Arc<Expiry>) -> Arc<Engine> {
         let Self { config, auth, metrics, .. } = self;
-        let limits = &config.limits;
+        let (limits, timing) = (&config.limits, config.timing);
         let shared = Shared {
             rooms: self.rooms.clone(),
             outages: self.outages.clone(),
@@ -183,10 +183,10 @@ impl Parts {
             max_message: limits.message,
         };
         let settings = engine::Settings {
-            ping_interval: config.ping_interval,
-            ping_timeout: config.ping_timeout,
+            ping_interval: timing.ping_interval,
+            ping_timeout: timing.ping_timeout,
             connect_timeout: CONNECT_TIMEOUT,
-            slow_after: config.slow_after,
+            slow_after: timing.slow_after,
             max_packet: READ * limits.message,
             max_body: MAX_BODY.max(READ * limits.message),
             max_polling: self.max_connections,
@@ -225,7 +225,7 @@ impl Parts {
             tls: None,
             streams,
             max_connections: self.max_connections,
-            slow_after: config.slow_after,
+            slow_after: config.timing.slow_after,
             addresses,
             metrics: metrics.clone(),
             files: self.files,
@@ -243,7 +243,7 @@ impl Parts {
             tls: None,
             streams: Connections::new(gauge, backlog, self.metrics.clone()),
             max_connections: MAX_ADMIN_CONNECTIONS,
-            slow_after: self.config.slow_after,
+            slow_after: self.config.timing.slow_after,
             addresses: Addresses::new(None, Vec::new()),
             metrics: Arc::default(),
             files: self.files,

@@ -8,10 +8,14 @@ use tokio_tungstenite::tungstenite::{
     protocol::{Role, WebSocketConfig},
 };
 
+use bytes::BytesMut;
+
 use super::*;
+use crate::engine::frame::{BINARY, TEXT, put_header, split};
 
 const MAX: usize = 100_000;
-const FINAL: u8 = FIN;
+const FINAL: u8 = 0x80;
+const MASKED: u8 = 0x80;
 
 /// An item that owns its bytes.
 #[derive(Clone, Debug, PartialEq)]

@@ -121,15 +121,17 @@ pub async fn follow(
     let member = rooms.join(&room, None, subscriber, &wish, |welcome, mut messages| {
         let Position { epoch, offset } = welcome.position;
         let is_foreign = is_foreign(welcome.position);
+        let own = messages.iter().position(|kept| Some(&kept.position) == since.as_ref());
+        // Without its own message, anything may be missing.
+        let from = own.and_then(|own| messages.get(own)).map_or(0, |own| own.at);
         if is_foreign && last.is_none() {
             // The client may have some of them already, so it gets only those after its own.
-            let own = messages.iter().position(|kept| Some(&kept.position) == since.as_ref());
             messages.drain(..own.map_or(messages.len(), |own| own + 1));
         }
         let welcome = JoinReply { replayed: messages.len(), ..*welcome };
         first.send(event("joined", &welcome).id(event_id(epoch, *offset)), 0);
         if is_foreign {
-            let gap = Gap { from: 0, to: now(), reason: GapReason::UnknownPosition };
+            let gap = Gap { from, to: now(), reason: GapReason::UnknownPosition };
             first.send(event("gap", &gap), 0);
         }
         let name: Arc<str> = room.as_str().into();
@@ -240,8 +242,8 @@ impl EventSubscriber {
         })
     }
 
-    /// Sends text as one `data` field per line, whatever ends its lines, and other bytes in base64 as the event
-    /// `binary`. EventSource ignores events without data, so an empty payload is the event `empty`.
+    /// Sends text as one `data` field per line, whatever ends its lines, and other bytes in base64
+    /// as the event `binary`. EventSource ignores events without data, so an empty payload is the event `empty`.
     fn message(&self, delivery: &Delivery) -> bool {
         let id = event_id(&delivery.place.epoch, delivery.place.offset);
         let bytes = FRAMING + id.len() + delivery.payload.len();

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::Notify, time::Instant};
@@ -28,17 +28,16 @@ use super::{
 };
 use crate::metrics::Close;
 
+mod queue;
+
+pub use queue::PORTION;
+use queue::{MAX_WRITE, Queue, State};
+
 /// Bytes that may wait for one client that is behind: a fiftieth of the smallest container that the
 /// demo was deployed in (0.2 GB). A number of messages alone would be no bound.
 const MAX_WAITING: usize = 4 << 20;
 /// Batches of frames that may wait for one client; each is a message, or some of one room.
 const MAX_BATCHES: usize = 4096;
-/// Progress unit in bytes: the stall timer restarts each time this many have been written.
-pub const PORTION: usize = 128 << 10;
-/// The most bytes written at once, so that a client that takes everything does not delay others.
-const MAX_WRITE: usize = 64 << 10;
-/// The most batches written by one system call.
-const MAX_SLICES: usize = 32;
 /// System calls in one turn of the connection's task.
 const MAX_ROUNDS: usize = 16;
 
@@ -64,35 +63,6 @@ pub struct Writer {
     backlog: Arc<Backlog>,
     /// Counts what waits. Most clients never need one.
     quota: OnceLock<Quota>,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Bytes>,
-    state: State,
-    /// Since when the kernel has taken less than a portion, while something waits.
-    stalled: Option<Instant>,
-    /// Bytes taken since then.
-    taken: usize,
-    /// The first batch has been written in part.
-    is_cut: bool,
-}
-
-#[derive(Clone, Copy, Default, PartialEq)]
-enum State {
-    /// There is no socket, and no poll waits for frames.
-    #[default]
-    Detached,
-    /// There is no socket, and a poll waits for frames.
-    Polled,
-    /// The socket takes bytes.
-    Attached,
-    /// The socket takes no more for now. The task waits until it does.
-    Blocked,
-    /// The last frame is in the queue. No more are accepted.
-    Closing,
-    /// Nothing is accepted, and nothing written.
-    Closed,
 }
 
 impl Writer {
@@ -155,6 +125,8 @@ impl Writer {
             let _is_too_much = self.quota().add(last.len());
             queue.waiting.push_back(last);
             queue.state = State::Closing;
+            // A client that does not read its end is as slow as any other.
+            queue.stalled.get_or_insert_with(Instant::now);
         }
         drop(queue);
         self.wake();
@@ -189,6 +161,7 @@ impl Writer {
         if matches!(queue.state, State::Detached | State::Polled) {
             queue.state = State::Attached;
         }
+        queue.has_socket = true;
         *place = Some(socket);
         drop((place, queue));
         self.changed.notify_waiters();
@@ -218,23 +191,10 @@ impl Writer {
     }
 
     /// Takes batches of frames for a poll, as long as they have `max` bytes together; at least one,
-    /// if one waits. The last frames of all come alone: a client that reads the end of its session does
+    /// if one waits, and none once there is a socket, to which they go. The last frames of all come alone: a client that reads the end of its session does
     /// not hand on what came with it. They count as waiting until [`taken`](Self::taken) is called.
     pub fn take(&self, max: usize) -> Vec<Bytes> {
-        let mut queue = self.queue.lock();
-        let mut bytes = 0;
-        let count = queue.waiting.iter().take_while(|frames| {
-            bytes += frames.len();
-            bytes <= max
-        });
-        let is_closing = queue.state == State::Closing && queue.waiting.len() > 1;
-        let most = queue.waiting.len() - usize::from(is_closing);
-        let count = count.count().max(1).min(most);
-        let taken = queue.waiting.drain(..count).collect();
-        if queue.waiting.is_empty() {
-            queue.waiting = VecDeque::new();
-        }
-        taken
+        self.queue.lock().take(max)
     }
 
     /// Subtracts bytes that do not wait in this queue any more.
@@ -433,56 +393,5 @@ impl Writer {
     }
 }
 
-impl Queue {
-    fn lags(&self) -> bool {
-        match self.state {
-            State::Attached => self.stalled.is_some(),
-            State::Polled => false,
-            State::Detached | State::Blocked | State::Closing | State::Closed => true,
-        }
-    }
-
-    fn block(&mut self) {
-        if self.state == State::Attached {
-            self.state = State::Blocked;
-        }
-        self.stalled.get_or_insert_with(Instant::now);
-    }
-
-    /// The next batches to write, and how many they are.
-    fn next(&self) -> ([Bytes; MAX_SLICES], usize) {
-        let mut parts = [const { Bytes::new() }; MAX_SLICES];
-        let mut left = MAX_WRITE;
-        let mut count = 0;
-        for (part, frames) in parts.iter_mut().zip(&self.waiting) {
-            if left == 0 {
-                break;
-            }
-            *part = frames.slice(..frames.len().min(left));
-            left -= part.len();
-            count += 1;
-        }
-        (parts, count)
-    }
-
-    fn advance(&mut self, mut written: usize) {
-        self.taken += written;
-        if self.taken >= PORTION {
-            self.taken = 0;
-            self.stalled = self.stalled.map(|_| Instant::now());
-        }
-        while let Some(first) = self.waiting.front_mut()
-            && written > 0
-        {
-            let part = first.len().min(written);
-            written -= part;
-            if part == first.len() {
-                self.waiting.pop_front();
-                self.is_cut = false;
-            } else {
-                first.advance(part);
-                self.is_cut = true;
-            }
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -119,7 +119,7 @@ impl Engine {
         let protocol = session.format().protocol;
         let packets = payload::decode(&body, protocol, is_binary, self.settings.max_packet)?;
         match session.receive(packets.into_iter()) {
-            Outcome::Handled | Outcome::Upgrade => Ok(text("ok", TEXT)),
+            Outcome::Handled => Ok(text("ok", TEXT)),
             Outcome::End(Close::Client, _) => {
                 session.end(Close::Client);
                 Ok(text("ok", TEXT))

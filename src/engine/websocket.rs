@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::{
     frame::{self, Decoder, Item, Violation},
     payload::{self, Kind, Packet},
-    session::{Outcome, Session},
+    session::{Outcome, Session, close_code},
 };
 use crate::{
     conn::{
@@ -280,6 +280,11 @@ fn receive(session: &Session, decoder: &mut Decoder, mut bytes: &mut [u8]) {
     loop {
         let outcome = match decoder.next(&mut bytes, max) {
             Ok(None) => break,
+            Ok(Some(Item::Close { code })) => {
+                // Nothing counts that comes after it.
+                session.close(Close::Client, frame::close(code.unwrap_or(frame::NORMAL), ""));
+                return;
+            }
             Ok(Some(item)) => handle(session, item),
             Err(Violation { code, reason }) => {
                 session.close(Close::BadPacket, frame::close(code, reason));
@@ -287,8 +292,7 @@ fn receive(session: &Session, decoder: &mut Decoder, mut bytes: &mut [u8]) {
             }
         };
         if let Outcome::End(reason, text) = outcome {
-            let code = if reason == Close::Client { frame::NORMAL } else { frame::POLICY };
-            session.close(reason, frame::close(code, text));
+            session.close(reason, frame::close(close_code(reason), text));
             return;
         }
     }
@@ -305,11 +309,7 @@ fn handle(session: &Session, item: Item<'_>) -> Outcome {
             session.send(&frame::pong(payload));
             session.count_frame()
         }
-        Item::Pong => session.count_frame(),
-        Item::Close { code, .. } => {
-            session.close(Close::Client, frame::close(code.unwrap_or(frame::NORMAL), ""));
-            Outcome::Handled
-        }
+        Item::Pong | Item::Close { .. } => session.count_frame(),
     }
 }
 

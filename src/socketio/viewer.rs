@@ -109,7 +109,7 @@ impl Viewer {
         }
     }
 
-    /// Answers a request. Returns why it is refused, if it is.
+    /// Carries out a request, or refuses it.
     fn answer(&self, state: &mut State, name: &str, request: Request) {
         let Request { args, answer } = request;
         let refused = match name {
@@ -281,12 +281,12 @@ impl Client for Viewer {
             let most = self.shared.max_events;
             let message = format!("a socket may send {most} events a second; slow down");
             Refusal::new("too_fast", message)
-        } else if event.size > self.shared.max_message {
+        } else if event.text.len() > self.shared.max_message {
             let most = self.shared.max_message;
             let message = format!("a message may have {most} bytes at most (MAX_MESSAGE)");
             Refusal::new("too_large", message)
         } else {
-            match event.content {
+            match event.content() {
                 Ok((name, args)) => {
                     let mut state = self.state.lock();
                     return self.answer(&mut state, &name, Request { args, answer });

@@ -19,17 +19,29 @@ use crate::{
 /// An event from a client.
 #[derive(Debug)]
 pub struct Event {
-    /// Its name and arguments.
-    ///
-    /// # Errors
-    /// What is wrong with it, in words for the client's developer.
-    pub content: Result<(String, Vec<Json>), String>,
-    /// The bytes of its name and arguments.
-    pub size: usize,
+    /// Name and arguments as a JSON array, as it came.
+    pub text: String,
     /// The client has sent too many packets a second; the event is to be refused.
     pub is_too_fast: bool,
     /// The id under which an answer is expected.
     pub ack: Option<i64>,
+}
+
+impl Event {
+    /// Reads the name and the arguments. Not before the event is accepted: this costs the most.
+    ///
+    /// # Errors
+    /// What is wrong with them, in words for the client's developer.
+    pub fn content(&self) -> Result<(String, Vec<Json>), String> {
+        let args = serde_json::from_str::<Vec<Json>>(&self.text).map_err(|problem| {
+            format!("the event is not a JSON array that can be read: {problem}")
+        })?;
+        let mut args = args.into_iter();
+        match args.next() {
+            Some(Json::String(name)) => Ok((name, args.collect())),
+            _ => Err("an event's name must be a string".to_owned()),
+        }
+    }
 }
 
 /// What follows from a packet.
@@ -37,8 +49,6 @@ pub struct Event {
 pub enum Outcome {
     /// Nothing more.
     Handled,
-    /// The client upgrades to the WebSocket on which the packet came.
-    Upgrade,
     /// The session ends for this reason.
     End(Close, &'static str),
 }
@@ -110,8 +120,8 @@ impl Session {
                 Outcome::Handled
             }
             (Kind::Close, _) => Outcome::End(Close::Client, ""),
-            (Kind::Upgrade, _) => Outcome::Upgrade,
-            (Kind::Pong | Kind::Noop, _) => Outcome::Handled,
+            // An upgrade has an effect on the WebSocket of a probe alone, which reads its packets itself.
+            (Kind::Pong | Kind::Noop | Kind::Upgrade, _) => Outcome::Handled,
             (Kind::Open | Kind::Ping, _) => {
                 Outcome::End(Close::BadPacket, "a packet of this type is the server's")
             }
@@ -149,6 +159,12 @@ impl Session {
 
     fn handle(&self, inbound: &mut Inbound, packet: Received, is_too_fast: bool) -> Outcome {
         match packet {
+            Received::Connect { namespace, .. } if is_too_fast => {
+                self.send(&packet::connect_error(
+                    &namespace,
+                    "too many packets a second; slow down",
+                ));
+            }
             Received::Connect { namespace, auth } if namespace == "/" => {
                 self.connect(inbound, auth.as_deref());
             }
@@ -158,8 +174,7 @@ impl Session {
             Received::Disconnect => self.leave(inbound),
             Received::Event { text, ack } if inbound.is_connected => {
                 if let Some(client) = self.client() {
-                    let (size, content) = (text.len(), content(&text));
-                    client.event(Event { content, size, is_too_fast, ack });
+                    client.event(Event { text, is_too_fast, ack });
                 }
             }
             // A client that has just left may have sent events before it knew.
@@ -193,14 +208,3 @@ impl Session {
 }
 
 const TOO_FAST: Outcome = Outcome::End(Close::TooFast, "too many packets a second");
-
-/// An event's name and arguments.
-fn content(text: &str) -> Result<(String, Vec<Json>), String> {
-    let args = serde_json::from_str::<Vec<Json>>(text)
-        .map_err(|problem| format!("the event is not a JSON array that can be read: {problem}"))?;
-    let mut args = args.into_iter();
-    match args.next() {
-        Some(Json::String(name)) => Ok((name, args.collect())),
-        _ => Err("an event's name must be a string".to_owned()),
-    }
-}

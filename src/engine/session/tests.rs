@@ -1,15 +1,18 @@
 //! Sessions without a network: heartbeats and time limits on a clock that the tests move, upgrades,
 //! and what is left at the end.
 
-use std::{sync::Weak, time::Duration};
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use http::Request;
 use tokio::time::advance;
 
-use super::*;
+use super::{clock::UNFINISHED, *};
 use crate::{
     conn::backlog::Backlog,
-    engine::{Application, Settings, payload, rate_limit::Rate},
+    engine::{Application, Settings, packet::Protocol, payload, rate_limit::Rate},
     metrics::{Gauge, Metrics},
 };
 
@@ -22,11 +25,11 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Open(Arc<AtomicU64>);
 
 /// A client, which is counted while it is in the namespace.
-struct Counted(Arc<AtomicU64>, #[expect(dead_code, reason = "keeps it alive")] Weak<Session>);
+struct Counted(Arc<AtomicU64>);
 
 impl Application for Open {
-    fn open(&self, session: &Arc<Session>, _: &Parts) -> Arc<dyn Client> {
-        Arc::new(Counted(self.0.clone(), Arc::downgrade(session)))
+    fn open(&self, _: &Arc<Session>, _: &Parts) -> Arc<dyn Client> {
+        Arc::new(Counted(self.0.clone()))
     }
 }
 

@@ -1,0 +1,133 @@
+//! How a session's frames get to its client: by polls, by a WebSocket, or by polls with a WebSocket
+//! beside them, to which the client may upgrade.
+
+use std::sync::Arc;
+
+use super::Session;
+use crate::{conn::socket::Socket, metrics::Transport};
+
+/// How the session's frames get to the client.
+pub struct Route {
+    /// The transport that carries them.
+    pub transport: Transport,
+    has_poll: bool,
+    probe: Probe,
+}
+
+impl Route {
+    /// A transport, without a poll and without a probe.
+    pub fn new(transport: Transport) -> Self {
+        Self { transport, has_poll: false, probe: Probe::None }
+    }
+}
+
+/// A WebSocket beside the polls of its session.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Probe {
+    /// There is none.
+    None,
+    /// It is open.
+    Open,
+    /// Its PING was answered. The client is about to upgrade, and waits for the end of its poll.
+    Answered,
+}
+
+/// Why a poll, a POST or a WebSocket is refused.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Refused {
+    /// The session has ended.
+    Ended,
+    /// The session is carried by a WebSocket, or another WebSocket is about to do so.
+    Upgraded,
+    /// Another poll waits already; the session ends.
+    Overlap,
+}
+
+impl Session {
+    pub(in crate::engine) fn transport(&self) -> Transport {
+        self.route.lock().transport
+    }
+
+    /// A poll begins. It ends when the guard is dropped.
+    ///
+    /// # Errors
+    /// If the session cannot be polled.
+    pub(in crate::engine) fn begin_poll(self: &Arc<Self>) -> Result<Poll, Refused> {
+        let mut route = self.route.lock();
+        if self.ended().is_some() {
+            return Err(Refused::Ended);
+        }
+        if route.transport == Transport::WebSocket {
+            return Err(Refused::Upgraded);
+        }
+        if route.has_poll {
+            return Err(Refused::Overlap);
+        }
+        route.has_poll = true;
+        drop(route);
+        self.writer.set_polled(true);
+        Ok(Poll(self.clone()))
+    }
+
+    pub(in crate::engine) fn probe(&self) -> Probe {
+        self.route.lock().probe
+    }
+
+    /// A WebSocket opens beside the polls.
+    ///
+    /// # Errors
+    /// If the session has ended, or a WebSocket is there already.
+    pub(in crate::engine) fn begin_probe(&self) -> Result<(), Refused> {
+        let mut route = self.route.lock();
+        if self.ended().is_some() {
+            return Err(Refused::Ended);
+        }
+        if route.transport == Transport::WebSocket || route.probe != Probe::None {
+            return Err(Refused::Upgraded);
+        }
+        route.probe = Probe::Open;
+        Ok(())
+    }
+
+    /// The PING of the probe was answered: a poll that waits ends, so that the client can upgrade.
+    pub(in crate::engine) fn answer_probe(&self) {
+        self.route.lock().probe = Probe::Answered;
+        self.writer.changed().notify_waiters();
+    }
+
+    /// The WebSocket beside the polls is gone. The session goes on by polling.
+    pub(in crate::engine) fn end_probe(&self) {
+        self.route.lock().probe = Probe::None;
+    }
+
+    /// The client upgrades: what waits, and all that comes later, goes over the WebSocket.
+    ///
+    /// # Errors
+    /// If the session has ended; the socket is closed.
+    pub(in crate::engine) fn upgrade(&self, socket: Socket) -> Result<(), Refused> {
+        let mut route = self.route.lock();
+        if self.ended().is_some() {
+            return Err(Refused::Ended);
+        }
+        self.engine.count(Transport::Polling, -1);
+        self.engine.count(Transport::WebSocket, 1);
+        *route = Route::new(Transport::WebSocket);
+        drop(route);
+        self.writer.attach(socket);
+        Ok(())
+    }
+}
+
+/// A poll under way.
+pub(in crate::engine) struct Poll(Arc<Session>);
+
+impl Drop for Poll {
+    fn drop(&mut self) {
+        let mut route = self.0.route.lock();
+        if route.transport == Transport::Polling {
+            route.has_poll = false;
+            drop(route);
+            self.0.writer.set_polled(false);
+        }
+    }
+}

@@ -8,10 +8,7 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::AcqRel},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,8 +17,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
-    conn::backlog::Backlog,
-    metrics::{Metrics, Transport},
+    conn::{backlog::Backlog, rate::Rate},
+    metrics::Metrics,
 };
 
 mod errors;
@@ -29,6 +26,7 @@ pub mod frame;
 mod handshake;
 pub mod packet;
 mod payload;
+mod polled;
 mod polling;
 mod query;
 pub mod rate_limit;
@@ -38,7 +36,7 @@ mod sweep;
 mod websocket;
 
 pub use packet::Sid;
-use rate_limit::Rate;
+use polled::Polled;
 use session::{Event, Session};
 
 /// Parts of the registry. Each has its own lock.
@@ -86,6 +84,8 @@ pub struct Settings {
     pub max_body: usize,
     /// The most polling sessions.
     pub max_polling: usize,
+    /// The most polling sessions of one address; `None` = no limit.
+    pub max_polling_per_address: Option<usize>,
     /// Packets of one session.
     pub rate: Rate,
 }
@@ -98,7 +98,7 @@ pub struct Engine {
     metrics: Arc<Metrics>,
     shards: [Mutex<HashMap<Sid, Arc<Session>>>; SHARDS],
     hasher: RandomState,
-    polling: AtomicUsize,
+    polled: Arc<Polled>,
     start: Instant,
 }
 
@@ -110,9 +110,10 @@ impl Engine {
         backlog: Arc<Backlog>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let (shards, hasher, polling) = Default::default();
+        let (shards, hasher) = Default::default();
         let (application, start) = (Box::new(application), Instant::now());
-        Arc::new(Self { settings, application, backlog, metrics, shards, hasher, polling, start })
+        let polled = Polled::new(settings.max_polling, settings.max_polling_per_address);
+        Arc::new(Self { settings, application, backlog, metrics, shards, hasher, polled, start })
     }
 
     /// Milliseconds since the engine was made. Never 0, which stands for "not set".
@@ -137,17 +138,5 @@ impl Engine {
     fn remove(&self, sid: Sid) {
         let removed = self.shard(&sid).lock().remove(&sid);
         drop(removed);
-    }
-
-    /// Counts a session on a transport.
-    fn count(&self, transport: Transport, change: i64) {
-        self.metrics.sessions(transport).inc_by(change);
-        if transport == Transport::Polling {
-            if change > 0 {
-                self.polling.fetch_add(1, AcqRel);
-            } else {
-                self.polling.fetch_sub(1, AcqRel);
-            }
-        }
     }
 }

@@ -42,6 +42,8 @@ pub struct Metrics {
     pub history_bytes: Gauge,
     /// Bytes queued for clients that are behind.
     pub backlog_bytes: Gauge,
+    /// Bytes of requests and messages that have arrived in part.
+    pub inbound_bytes: Gauge,
     /// Members of all rooms; a socket counts once per room.
     pub members: Gauge,
     joins: By<Counter>,
@@ -105,6 +107,8 @@ impl Default for Metrics {
             rooms: new.one("rooms", "Rooms with members or a history"),
             history_bytes: new.one("history_bytes", "Bytes of all histories"),
             backlog_bytes: new.one("backlog_bytes", "Bytes queued for clients"),
+            inbound_bytes: new
+                .one("inbound_bytes", "Bytes of requests and messages that are not complete"),
             members: new.one("members", "Memberships over all rooms"),
             joins: new.by(
                 "joins",

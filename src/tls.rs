@@ -1,6 +1,6 @@
 //! The server side of TLS: handshakes with a time limit, ALPN protocols and session tickets.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use rustls::{
@@ -8,7 +8,10 @@ use rustls::{
     crypto::ring::{Ticketer, default_provider},
 };
 use rustls_acme::acme::ACME_TLS_ALPN_NAME;
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::info;
 
@@ -84,8 +87,10 @@ impl Tls {
     /// # Cancel safety
     ///
     /// If the future is dropped, the connection is closed.
-    pub async fn accept(&self, io: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let peer = io.peer_addr().ok();
+    pub async fn accept<T>(&self, io: T, peer: SocketAddr) -> io::Result<TlsStream<T>>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
         let accepted = timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(io)).await;
         let (result, accepted): (_, io::Result<_>) = match accepted {
             Ok(Ok(mut stream)) => {
@@ -101,8 +106,8 @@ impl Tls {
         };
         self.metrics.handshakes(result).inc();
         accepted.inspect_err(|error| {
-            let (error, peer) = (error.to_string(), peer.map(tracing::field::display));
-            FAILED.line(move |left_out| info!(left_out, peer, "a TLS handshake failed: {error}"));
+            let error = error.to_string();
+            FAILED.line(move |left_out| info!(left_out, %peer, "a TLS handshake failed: {error}"));
         })
     }
 }

@@ -42,7 +42,7 @@ use crate::{
     conn::{
         addresses::Addresses,
         connection::{ConnectionGuard, Connections, Upgraded},
-        socket::Socket,
+        socket::{Counted, Socket},
         stream::Stream,
     },
     metrics::{Counter, Metrics},
@@ -63,8 +63,11 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(80);
 /// What answers announce as the time limit: some seconds less, for requests on their way.
 pub const KEEP_ALIVE: &str = "timeout=75";
+/// Size of the kernel's receive buffer in bytes, which it doubles. By default the kernel would keep
+/// megabytes of a client whose bytes are not read, for example while a request is under way.
+const RECEIVE_BUFFER: usize = 64 << 10;
 /// Maximum size of a request head in bytes; a larger one is answered with 431.
-const MAX_HEAD: usize = 32 << 10;
+const MAX_HEAD: usize = 16 << 10;
 /// `TCP_NOTSENT_LOWAT` in bytes: while this much is unsent, the kernel reports the socket as not
 /// writable. Its default buffers, megabytes on a fast network, would hide a slow viewer for long.
 #[cfg(target_os = "linux")]
@@ -120,6 +123,8 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     // Lets a restart bind while connections of the previous process are in TIME_WAIT.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
+    // Accepted sockets inherit it.
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
@@ -223,7 +228,7 @@ where
                     if let Ok(permit) = refusals.clone().try_acquire_owned() {
                         let tls = self.tls.clone();
                         tokio::spawn(async move {
-                            let _ = timeout(REFUSAL_TIMEOUT, refuse(io, tls, refusal)).await;
+                            let _ = timeout(REFUSAL_TIMEOUT, refuse(io, peer, tls, refusal)).await;
                             drop(permit);
                         });
                     }
@@ -244,7 +249,7 @@ where
             TOO_MANY_OF_ADDRESS
         })?;
         let guard = ConnectionGuard::new(peer, &self.streams);
-        guard.connection().hold(permit);
+        guard.connection().hold(permit.map(Arc::new));
         Ok(guard)
     }
 
@@ -257,8 +262,11 @@ where
         };
         let connection = guard.connection().clone();
         select! {
-            accepted = tls.accept(io) => match accepted {
-                Ok(io) => self.serve(io.into(), guard, peer).await,
+            accepted = tls.accept(Counted::new(io, connection.clone()), peer) => match accepted {
+                Ok(io) => {
+                    connection.request_ends();
+                    self.serve(io.into(), guard, peer).await;
+                }
                 Err(error) => debug!(%peer, "TLS handshake failed: {error}"),
             },
             () = connection.asked() => debug!(%peer, "TLS handshake aborted by the drain"),
@@ -274,8 +282,14 @@ where
             has_begun.store(true, Relaxed);
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(connection.clone());
+            let (answer, connection) =
+                (self.service.clone().oneshot(request), connection.clone());
             // On the heap, so that the connection can be moved while a request is under way.
-            Box::pin(self.service.clone().oneshot(request))
+            Box::pin(async move {
+                let answer = answer.await;
+                connection.request_ends();
+                answer
+            })
         });
         let mut http = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -331,11 +345,11 @@ where
     }
 }
 
-async fn refuse(io: TcpStream, tls: Option<Tls>, refusal: Refusal) {
+async fn refuse(io: TcpStream, peer: SocketAddr, tls: Option<Tls>, refusal: Refusal) {
     match tls {
         None => answer(io, refusal).await,
         Some(tls) => {
-            if let Ok(io) = tls.accept(io).await {
+            if let Ok(io) = tls.accept(io, peer).await {
                 answer(io, refusal).await;
             }
         }

@@ -43,9 +43,10 @@ pub fn most(asked: Option<usize>) -> usize {
 /// A peer takes a [`Quota`] when something has to wait for it for the first time. Dropping the quota
 /// removes the peer.
 pub struct Backlog {
-    /// The sum of all quotas' bytes. It is the gauge of the metrics itself, so that it is counted
-    /// only once.
-    total: Gauge,
+    /// The sum of all quotas' bytes.
+    total: AtomicUsize,
+    /// Shows the total.
+    gauge: Gauge,
     max: usize,
     peers: Mutex<HashMap<u64, Weak<dyn Peer>>>,
     next_id: AtomicU64,
@@ -69,10 +70,10 @@ pub struct Quota {
 }
 
 impl Backlog {
-    /// Bounds the total to `max` bytes; `total` shows the current number.
-    pub fn new(max: usize, total: Gauge) -> Arc<Self> {
-        let (peers, next_id) = Default::default();
-        Arc::new(Self { total, max, peers, next_id })
+    /// Bounds the total to `max` bytes; `gauge` shows the current number.
+    pub fn new(max: usize, gauge: Gauge) -> Arc<Self> {
+        let (total, peers, next_id) = Default::default();
+        Arc::new(Self { total, gauge, max, peers, next_id })
     }
 
     /// Registers a peer for eviction. Returns its quota, which is empty.
@@ -98,7 +99,18 @@ impl Backlog {
     }
 
     fn total(&self) -> usize {
-        usize::try_from(self.total.get()).unwrap_or_default()
+        self.total.load(Acquire)
+    }
+
+    /// Adds to the total; returns the new one.
+    fn add(&self, bytes: usize) -> usize {
+        self.gauge.inc_by(bytes as i64);
+        self.total.fetch_add(bytes, AcqRel) + bytes
+    }
+
+    fn subtract(&self, bytes: usize) {
+        self.gauge.dec_by(bytes as i64);
+        self.total.fetch_sub(bytes, AcqRel);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Weak<dyn Peer>>> {
@@ -117,8 +129,7 @@ impl Quota {
     #[must_use]
     pub fn add(&self, bytes: usize) -> bool {
         self.bytes.fetch_add(bytes, AcqRel);
-        let before = self.backlog.total.inc_by(bytes as i64);
-        before + bytes as i64 > self.backlog.max as i64
+        self.backlog.add(bytes) > self.backlog.max
     }
 
     /// Subtracts bytes that the kernel has taken. They may be more than were added, because HTTP
@@ -129,13 +140,13 @@ impl Quota {
         }
         let rest = |waiting: usize| Some(waiting.saturating_sub(bytes));
         let before = self.bytes.fetch_update(AcqRel, Acquire, rest).unwrap_or_default();
-        self.backlog.total.dec_by(before.min(bytes) as i64);
+        self.backlog.subtract(before.min(bytes));
     }
 
     /// Resets the number of pending bytes to 0; returns the previous number.
     pub fn clear(&self) -> usize {
         let bytes = self.bytes.swap(0, AcqRel);
-        self.backlog.total.dec_by(bytes as i64);
+        self.backlog.subtract(bytes);
         bytes
     }
 

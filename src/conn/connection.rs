@@ -2,11 +2,11 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, OnceLock, Weak,
         atomic::{
-            AtomicBool, AtomicU64,
+            AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
     },
@@ -19,8 +19,10 @@ use tokio::sync::Notify;
 use tracing::info;
 
 use super::{
-    addresses::IpPermit,
+    addresses::{IpPermit, network_of},
     backlog::{Backlog, Peer, Quota},
+    inbound::{self, Holder, InboundBudget, Unfinished},
+    rate::{Allowance, Rate},
     socket::Socket,
 };
 use crate::{
@@ -50,19 +52,33 @@ pub struct Connections {
     changed: Notify,
     open: Gauge,
     backlog: Arc<Backlog>,
+    inbound: Arc<InboundBudget>,
+    /// What one connection may send; `None` = no limit.
+    rate: Option<Rate>,
     metrics: Arc<Metrics>,
     busy: OnceLock<Busy>,
 }
+
+/// A session may send a tenth of what its connection may, which a proxy may use for several.
+const SESSIONS: usize = 10;
 
 /// Whether messages are being delivered at the moment.
 type Busy = Box<dyn Fn() -> bool + Send + Sync>;
 
 impl Connections {
     /// An empty registry. `open` shows the number of connections; what waits for them counts in
-    /// `backlog`.
-    pub fn new(open: Gauge, backlog: Arc<Backlog>, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// `backlog`, and what they have sent in part in `inbound`. Each connection may send ten times
+    /// the `rate` of a session.
+    pub fn new(
+        open: Gauge,
+        backlog: Arc<Backlog>,
+        inbound: Arc<InboundBudget>,
+        rate: Option<Rate>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         let (live, next_id, changed, busy) = Default::default();
-        Arc::new(Self { live, next_id, changed, open, backlog, metrics, busy })
+        let rate = rate.map(|rate| rate.times(SESSIONS));
+        Arc::new(Self { live, next_id, changed, open, backlog, inbound, rate, metrics, busy })
     }
 
     /// From now on, a connection that was asked to finish does so at a moment when `busy` is false,
@@ -112,8 +128,13 @@ impl ConnectionGuard {
             id,
             peer,
             connections: connections.clone(),
+            client: Mutex::new(peer.ip()),
+            is_shared: AtomicBool::new(false),
             permit: Mutex::default(),
             quota: OnceLock::new(),
+            unfinished: Unfinished::new(connections.inbound.clone()),
+            last_read: AtomicUsize::new(0),
+            allowance: connections.rate.map(Allowance::new),
             upgrade: Mutex::default(),
             ended: OnceLock::new(),
             is_broken: AtomicBool::new(false),
@@ -144,6 +165,7 @@ impl Drop for ConnectionGuard {
         if let Some(quota) = self.0.quota.get() {
             quota.clear();
         }
+        self.0.set_unfinished(0);
         self.0.hold(None);
         // Dropped outside the lock: the closure may end a session.
         let upgrade = self.0.upgrade.lock().take();
@@ -174,9 +196,18 @@ pub struct Connection {
     id: u64,
     peer: SocketAddr,
     connections: Arc<Connections>,
-    permit: Mutex<Option<IpPermit>>,
+    /// The client's address: the peer's or, behind a trusted proxy, that of the latest request.
+    client: Mutex<IpAddr>,
+    /// The peer is a trusted proxy, which sends requests of many clients.
+    is_shared: AtomicBool,
+    permit: Mutex<Option<Arc<IpPermit>>>,
     /// Bytes of answers that the kernel has not taken, while the connection speaks HTTP.
     quota: OnceLock<Quota>,
+    /// Bytes of requests or messages that are not complete.
+    unfinished: Unfinished,
+    /// Bytes of the latest read.
+    last_read: AtomicUsize,
+    allowance: Option<Allowance>,
     upgrade: Mutex<Option<Upgrade>>,
     ended: OnceLock<Close>,
     /// A write has failed.
@@ -199,6 +230,55 @@ impl Connection {
     /// The other end: a client, or the proxy in front of it.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// The client's address: the peer's or, behind a trusted proxy, that of the latest request.
+    pub fn client(&self) -> IpAddr {
+        *self.client.lock()
+    }
+
+    /// A trusted proxy has sent a request of this client.
+    pub fn set_forwarded(&self, client: IpAddr) {
+        self.is_shared.store(true, Release);
+        *self.client.lock() = client;
+    }
+
+    /// What the connection may still send; `None` if it is not limited.
+    pub(super) fn allowance(&self) -> Option<&Allowance> {
+        self.allowance.as_ref().filter(|_| !self.is_shared.load(Acquire))
+    }
+
+    /// Sets how many bytes have arrived of a request, a message or a TLS record that is not complete.
+    /// If all connections hold too many, some are ended, perhaps this one.
+    pub fn set_unfinished(&self, bytes: usize) {
+        // A connection that has ended holds nothing more.
+        let bytes = if self.ended().is_some() { 0 } else { bytes };
+        if self.unfinished.set(bytes) {
+            let connections = &self.connections;
+            inbound::evict(&connections.inbound, connections.all().into_iter());
+        }
+    }
+
+    /// Counts bytes that have arrived of a request. `spare` is what is held besides those that were
+    /// read, `spare_before` what it was at the call before.
+    pub(super) fn read(&self, bytes: usize, spare: usize, spare_before: usize) {
+        if bytes > 0 {
+            self.last_read.store(bytes, Release);
+        }
+        let unfinished = self.unfinished.bytes() + bytes + spare;
+        self.set_unfinished(unfinished.saturating_sub(spare_before));
+    }
+
+    /// A request or a handshake is complete, and its bytes are no longer held. The next request may
+    /// have begun in the same read.
+    pub(super) fn request_ends(&self) {
+        self.set_unfinished(self.unfinished.bytes().min(self.last_read.load(Acquire)));
+        self.set_authenticated(false);
+    }
+
+    /// Whether the client has shown what allows it to send: a token, or a place in the namespace.
+    pub fn set_authenticated(&self, is_authenticated: bool) {
+        self.unfinished.set_authenticated(is_authenticated);
     }
 
     /// Registers what happens with the socket once HTTP has sent a 101 answer. If that does not come
@@ -237,9 +317,14 @@ impl Connection {
     }
 
     /// Keeps the permit of the client's address until the connection is gone.
-    pub fn hold(&self, permit: Option<IpPermit>) {
+    pub fn hold(&self, permit: Option<Arc<IpPermit>>) {
         let before = std::mem::replace(&mut *self.permit.lock(), permit);
         drop(before);
+    }
+
+    /// The permit of the client's address; `None` if it needs none.
+    pub(super) fn permit(&self) -> Option<Arc<IpPermit>> {
+        self.permit.lock().clone()
     }
 
     /// Asks the connection to finish in order, after what waits has been sent. A connection that is
@@ -313,6 +398,7 @@ impl Connection {
             if let Some(quota) = self.quota.get() {
                 quota.clear();
             }
+            self.set_unfinished(0);
             self.owner.wake();
             self.changed.notify_waiters();
         }
@@ -383,5 +469,19 @@ impl Peer for Connection {
 
     fn end(&self, reason: Close) {
         Self::end(self, reason);
+    }
+}
+
+impl Holder for Arc<Connection> {
+    fn address(&self) -> IpAddr {
+        network_of(self.client())
+    }
+
+    fn unfinished(&self) -> &Unfinished {
+        &self.unfinished
+    }
+
+    fn evict(&self) {
+        self.end(Close::Inbound);
     }
 }

@@ -6,16 +6,19 @@
 use std::{
     io::{self, IoSlice, Read, Write},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use rustls::ServerConnection;
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
+
+use super::connection::Connection;
 
 /// A connected socket.
 pub enum Socket {
@@ -29,6 +32,8 @@ pub enum Socket {
 pub struct TlsSocket {
     tcp: TcpStream,
     session: ServerConnection,
+    /// Bytes that have arrived since a record was complete.
+    unfinished: usize,
 }
 
 impl From<TcpStream> for Socket {
@@ -37,10 +42,58 @@ impl From<TcpStream> for Socket {
     }
 }
 
-impl From<TlsStream<TcpStream>> for Socket {
-    fn from(stream: TlsStream<TcpStream>) -> Self {
-        let (tcp, session) = stream.into_inner();
-        Self::Tls(Box::new(TlsSocket { tcp, session }))
+impl From<TlsStream<Counted>> for Socket {
+    fn from(stream: TlsStream<Counted>) -> Self {
+        let (Counted { tcp, .. }, session) = stream.into_inner();
+        Self::Tls(Box::new(TlsSocket { tcp, session, unfinished: 0 }))
+    }
+}
+
+/// A socket during its TLS handshake, whose bytes count as unfinished.
+pub struct Counted {
+    tcp: TcpStream,
+    connection: Arc<Connection>,
+}
+
+impl Counted {
+    /// Counts what arrives at `tcp` for `connection`.
+    pub fn new(tcp: TcpStream, connection: Arc<Connection>) -> Self {
+        Self { tcp, connection }
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.connection.register_owner(cx.waker());
+        if self.connection.ended().is_some() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+        self.connection.read(buf.filled().len() - before, 0, 0);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }
 
@@ -53,6 +106,14 @@ impl Socket {
         match self {
             Self::Plain(tcp) => poll_tcp(tcp, cx, buf),
             Self::Tls(tls) => tls.poll_read(cx, buf),
+        }
+    }
+
+    /// Bytes that TLS holds of a record that is not complete.
+    pub fn unfinished(&self) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Tls(tls) => tls.unfinished,
         }
     }
 
@@ -123,13 +184,16 @@ impl TlsSocket {
         loop {
             match self.session.reader().read(buf) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read),
+                read => {
+                    self.unfinished = 0;
+                    return Poll::Ready(read);
+                }
             }
             let read = self.session.read_tls(&mut Records { tcp: &mut self.tcp, cx });
             match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
                 Err(error) => return Poll::Ready(Err(error)),
-                Ok(_) => {}
+                Ok(read) => self.unfinished += read,
             }
             let processed = self.session.process_new_packets().map_err(io::Error::other);
             // Answers of the protocol itself: an alert, or a new key.

@@ -38,6 +38,9 @@ pub struct Stream {
     stall: Option<Pin<Box<Sleep>>>,
     /// Bytes taken since the stall timer was started.
     taken: usize,
+    /// Bytes that are held besides those that were read: HTTP's free buffer, and what TLS has of a
+    /// record that is not complete.
+    spare: usize,
     /// The peer has sent its last byte.
     is_at_end: bool,
 }
@@ -48,7 +51,8 @@ impl Stream {
     pub fn new(socket: Socket, guard: ConnectionGuard, slow_after: Duration) -> Self {
         let connection = guard.connection().clone();
         let parts = Some((socket, guard));
-        Self { parts, connection, slow_after, stall: None, taken: 0, is_at_end: false }
+        let (stall, taken, spare, is_at_end) = Default::default();
+        Self { parts, connection, slow_after, stall, taken, spare, is_at_end }
     }
 
     /// Takes the socket out, for a WebSocket.
@@ -123,7 +127,14 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         self.connection.register_owner(cx.waker());
         self.check()?;
-        let read = ready!(self.socket()?.poll_read(cx, buf.initialize_unfilled()))?;
+        let socket = self.socket()?;
+        let read = socket.poll_read(cx, buf.initialize_unfilled());
+        let bytes = if let Poll::Ready(Ok(bytes)) = read { bytes } else { 0 };
+        let spare = socket.unfinished() + buf.remaining().saturating_sub(bytes);
+        self.connection.read(bytes, spare, self.spare);
+        self.spare = spare;
+        let read = ready!(read)?;
+        self.check()?;
         buf.advance(read);
         self.is_at_end |= read == 0;
         Poll::Ready(Ok(()))

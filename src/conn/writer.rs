@@ -247,6 +247,11 @@ impl Writer {
         self.changed.notify_waiters();
     }
 
+    /// Bytes that TLS holds of a record that is not complete.
+    pub fn unfinished(&self) -> usize {
+        self.socket.lock().as_ref().map_or(0, Socket::unfinished)
+    }
+
     /// Reads from the socket; 0 bytes are the end of the stream.
     ///
     /// # Errors

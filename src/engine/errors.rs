@@ -31,6 +31,8 @@ pub enum Problem {
     TooLate,
     /// The server holds as many polling sessions as it may.
     TooManySessions,
+    /// The client's address holds as many polling sessions as it may.
+    TooManySessionsOfAddress,
     /// The server is stopping.
     Stopping,
 }
@@ -42,6 +44,7 @@ impl Problem {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooLate => StatusCode::REQUEST_TIMEOUT,
             Self::TooManySessions | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManySessionsOfAddress => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -52,7 +55,7 @@ impl Problem {
             Self::UnknownTransport => 0,
             Self::UnknownSession => 1,
             Self::BadMethod => 2,
-            Self::TooManySessions | Self::Stopping => 4,
+            Self::TooManySessions | Self::TooManySessionsOfAddress | Self::Stopping => 4,
             Self::UnsupportedVersion => 5,
             _ => 3,
         }
@@ -70,6 +73,9 @@ impl Problem {
             Self::TooManySessions => {
                 "The server holds as many polling sessions as it may (MAX_CONNECTIONS)"
             }
+            Self::TooManySessionsOfAddress => {
+                "Your address has as many polling sessions as it may (MAX_CONNECTIONS_PER_ADDRESS)"
+            }
             Self::Stopping => "The server is stopping",
         }
     }
@@ -80,6 +86,7 @@ impl Problem {
             Self::TooLarge(_) => Some("too_large"),
             Self::TooLate => Some("body_time"),
             Self::TooManySessions => Some("sessions"),
+            Self::TooManySessionsOfAddress => Some("address"),
             Self::UnknownTransport | Self::UnsupportedVersion => Some("unsupported"),
             _ => None,
         }

@@ -24,7 +24,7 @@ use super::{
     session::{Outcome, Probe, Refused, Session},
 };
 use crate::{
-    conn::connection::Connection,
+    conn::{caller::Caller, connection::Connection},
     metrics::{Close, Transport},
 };
 
@@ -97,13 +97,16 @@ impl Engine {
     /// Takes the packets of a POST.
     pub(super) async fn post(
         &self,
-        session: &Session,
+        session: &Arc<Session>,
         parts: &Parts,
         body: Body,
+        caller: &Caller,
     ) -> Result<Response, Problem> {
-        if session.transport() == Transport::WebSocket {
-            return Err(Refused::Upgraded.into());
-        }
+        let _post = session.begin_post().inspect_err(|refused| {
+            if *refused == Refused::Overlap {
+                session.end(Close::BadPacket);
+            }
+        })?;
         session.seen();
         let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
         let length = length.and_then(|length| length.parse::<usize>().ok());
@@ -112,13 +115,14 @@ impl Engine {
                 "the request is larger than maxPayload of the handshake",
             ));
         }
+        caller.connection().set_authenticated(!session.is_outside());
         let body =
             timeout(BODY_TIMEOUT, self.collect(body)).await.map_err(|_| Problem::TooLate)??;
         let kind = parts.headers.get(CONTENT_TYPE);
         let is_binary = kind.is_some_and(|kind| kind.as_bytes().starts_with(BINARY.as_bytes()));
         let protocol = session.format().protocol;
         let packets = payload::decode(&body, protocol, is_binary, self.settings.max_packet)?;
-        match session.receive(packets.into_iter()) {
+        match session.receive(packets.into_iter(), caller) {
             Outcome::Handled => Ok(text("ok", TEXT)),
             Outcome::End(Close::Client, _) => {
                 session.end(Close::Client);

@@ -2,12 +2,14 @@
 
 use tokio::time::Instant;
 
+use crate::conn::rate::{Bucket, Rate};
+
 /// A client that sends more than this many times the allowed rate is disconnected: even refusing
 /// packets costs CPU time.
 const EXCESSIVE: f32 = 10.0;
 
 /// What to do with a packet.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Answer it.
     Answer,
@@ -17,21 +19,12 @@ pub enum Verdict {
     Excessive,
 }
 
-/// The allowed rate, which all sessions share.
-#[derive(Clone, Copy, Debug)]
-pub struct Rate {
-    /// Packets per second.
-    pub per_second: usize,
-    /// Packets that may come at once.
-    pub burst: usize,
-}
-
 /// The rate limit of one session: two token buckets. A packet takes one token from each.
 pub struct RateLimit {
     /// Empty: packets are refused.
-    answered: f32,
+    answered: Bucket,
     /// Empty: the client is disconnected.
-    hard: f32,
+    hard: Bucket,
     at: Instant,
 }
 
@@ -39,7 +32,7 @@ impl RateLimit {
     /// Two full buckets.
     pub fn new(rate: Rate, now: Instant) -> Self {
         let burst = rate.burst as f32;
-        Self { answered: burst, hard: burst * EXCESSIVE, at: now }
+        Self { answered: Bucket::full(burst), hard: Bucket::full(burst * EXCESSIVE), at: now }
     }
 
     /// Counts a packet that arrived at `now`.
@@ -47,24 +40,14 @@ impl RateLimit {
         let (per_second, burst) = (rate.per_second as f32, rate.burst as f32);
         let new = now.saturating_duration_since(self.at).as_secs_f32() * per_second;
         self.at = now;
-        let may_answer = take(&mut self.answered, new, burst);
-        let may_go_on = take(&mut self.hard, new * EXCESSIVE, burst * EXCESSIVE);
+        let may_answer = self.answered.take(new, burst);
+        let may_go_on = self.hard.take(new * EXCESSIVE, burst * EXCESSIVE);
         match (may_go_on, may_answer) {
             (false, _) => Verdict::Excessive,
             (true, false) => Verdict::TooFast,
             (true, true) => Verdict::Answer,
         }
     }
-}
-
-/// Adds `new` tokens to a bucket of `most`, then takes one if there is one.
-fn take(tokens: &mut f32, new: f32, most: f32) -> bool {
-    *tokens = (*tokens + new).min(most);
-    let is_there = *tokens >= 1.0;
-    if is_there {
-        *tokens -= 1.0;
-    }
-    is_there
 }
 
 #[cfg(test)]

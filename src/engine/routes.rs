@@ -18,7 +18,10 @@ use super::{
     session::{Refused, Session},
     websocket,
 };
-use crate::{conn::connection::Connection, metrics::Transport};
+use crate::{
+    conn::{caller::Caller, connection::Connection},
+    metrics::Transport,
+};
 
 impl Engine {
     /// Answers a request to `/socket.io/`. Its extensions have the [`Connection`] on which it came.
@@ -37,29 +40,34 @@ impl Engine {
     async fn serve(self: &Arc<Self>, request: Request<Body>) -> Result<Response, Problem> {
         let (parts, body) = request.into_parts();
         let query = Query::read(&parts.method, &parts.uri)?;
-        let connection = parts.extensions.get::<Arc<Connection>>().cloned();
-        let connection = connection.ok_or(Problem::BadRequest("the request has no connection"))?;
+        let caller = Caller::of(&parts.extensions);
+        let caller = caller.ok_or(Problem::BadRequest("the request has no connection"))?;
+        caller.pace().await;
+        let connection = caller.connection();
         let Some(sid) = &query.sid else {
             return match query.transport {
-                Transport::Polling => self.open_polling(query.format, &parts),
-                Transport::WebSocket => self.open_websocket(query.format, &parts, &connection),
+                Transport::Polling => self.open_polling(query.format, &parts, &caller),
+                Transport::WebSocket => self.open_websocket(query.format, &parts, connection),
             };
         };
         let session = self.find(sid).filter(|session| session.ended().is_none());
         let session = session.ok_or(Problem::UnknownSession)?;
         match (query.transport, &parts.method) {
-            (Transport::WebSocket, _) => open_probe(session, &parts, &connection),
-            (Transport::Polling, &Method::POST) => self.post(&session, &parts, body).await,
-            (Transport::Polling, _) => self.poll(&session, &connection).await,
+            (Transport::WebSocket, _) => open_probe(session, &parts, connection),
+            (Transport::Polling, &Method::POST) => self.post(&session, &parts, body, &caller).await,
+            (Transport::Polling, _) => self.poll(&session, connection).await,
         }
     }
 
     /// Opens a session that is polled.
-    fn open_polling(self: &Arc<Self>, format: Format, parts: &Parts) -> Result<Response, Problem> {
-        if self.polling.load(std::sync::atomic::Ordering::Acquire) >= self.settings.max_polling {
-            return Err(Problem::TooManySessions);
-        }
-        let session = Session::open(self, format, Transport::Polling, parts);
+    fn open_polling(
+        self: &Arc<Self>,
+        format: Format,
+        parts: &Parts,
+        caller: &Caller,
+    ) -> Result<Response, Problem> {
+        let place = self.place(caller.address())?;
+        let session = Session::open(self, format, Some(place), parts);
         let open = self.open_packet(&session, &["websocket"]);
         session.enter_by_itself();
         Ok(super::polling::packets(format, &[frame::text(&[open.as_bytes()])]))
@@ -73,7 +81,7 @@ impl Engine {
         connection: &Connection,
     ) -> Result<Response, Problem> {
         let response = handshake::answer(parts)?;
-        let session = Session::open(self, format, Transport::WebSocket, parts);
+        let session = Session::open(self, format, None, parts);
         let open = self.open_packet(&session, &[]);
         session.send(&frame::text(&[open.as_bytes()]));
         session.enter_by_itself();

@@ -18,6 +18,7 @@ use tracing::info;
 use super::{
     Client, Engine, Sid, frame,
     packet::{self, Format},
+    polled::Place,
 };
 use crate::{
     conn::{
@@ -37,7 +38,7 @@ use clock::Clock;
 pub(super) use farewell::close_code;
 use farewell::{close_frame, is_server_decision};
 use inbound::Inbound;
-pub use inbound::{Event, Outcome};
+pub use inbound::{Event, Outcome, Unacceptable};
 use route::Route;
 pub use route::{Probe, Refused};
 
@@ -69,18 +70,19 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens a session and enters it into the registry. Over a WebSocket, its first frame waits for
-    /// the socket.
+    /// Opens a session and enters it into the registry: a polled one in its place, or else one whose
+    /// first frame waits for its WebSocket.
     pub(super) fn open(
         engine: &Arc<Engine>,
         format: Format,
-        transport: Transport,
+        place: Option<Place>,
         request: &Parts,
     ) -> Arc<Self> {
-        engine.count(transport, 1);
+        let transport = if place.is_some() { Transport::Polling } else { Transport::WebSocket };
+        engine.metrics.sessions(transport).inc();
         let session = Arc::new_cyclic(|me: &Weak<Self>| {
             let writer = Writer::new(me.clone(), engine.backlog.clone());
-            let route = Mutex::new(Route::new(transport));
+            let route = Mutex::new(Route::new(transport, place));
             let inbound = Mutex::new(Inbound::new(engine.settings.rate));
             let (client, closes, ended, has_entered, clock) = Default::default();
             let (sid, engine) = (Sid::new(), engine.clone());
@@ -99,6 +101,7 @@ impl Session {
             }
         });
         session.seen();
+        session.clock.opened.store(engine.now(), Relaxed);
         session.set_connect_timeout();
         session.clock.next_ping.store(session.after(engine.settings.ping_interval), Relaxed);
         *session.client.lock() = Some(engine.application.open(&session, request));
@@ -218,6 +221,16 @@ impl Session {
         self.close(Close::Stop, close_frame(Close::Stop));
     }
 
+    /// Whether the client is outside the namespace.
+    pub(super) fn is_outside(&self) -> bool {
+        self.clock.connect_by.load(Acquire) != 0
+    }
+
+    /// Whether the client has ever been in the namespace.
+    pub(super) fn has_entered(&self) -> bool {
+        self.has_entered.load(Acquire)
+    }
+
     /// The last frames are sent, or the client is gone.
     pub(super) fn finish(&self, reason: Close) {
         self.end_with(self.closes.get().copied().unwrap_or(reason), None);
@@ -225,9 +238,8 @@ impl Session {
 
     /// The connection is gone, without a goodbye.
     pub(super) fn lost(&self) {
-        let is_outside = self.clock.connect_by.load(Acquire) != 0;
         // A client that has left the namespace has said goodbye.
-        self.finish(if is_outside { Close::Client } else { Close::TransportError });
+        self.finish(if self.is_outside() { Close::Client } else { Close::TransportError });
     }
 
     /// The connection was ended, and that was counted.
@@ -239,7 +251,7 @@ impl Session {
 
     fn end_with(&self, reason: Close, last: Option<&Bytes>) {
         let reason = match reason {
-            Close::Client if !self.has_entered.load(Acquire) => Close::NotConnected,
+            Close::Client if !self.has_entered() => Close::NotConnected,
             reason => reason,
         };
         if self.ended.set(reason).is_err() {
@@ -273,7 +285,8 @@ impl Session {
         self.engine.remove(self.sid);
         let client = self.client.lock().take();
         if let Some(client) = client {
-            self.engine.count(self.transport(), -1);
+            self.engine.metrics.sessions(self.transport()).dec();
+            self.leave_polls();
             client.disconnected();
         }
     }

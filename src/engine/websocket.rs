@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     conn::{
-        connection::{ConnectionGuard, Upgraded},
+        caller::Caller,
+        connection::{Connection, ConnectionGuard, Upgraded},
         socket::Socket,
         stream::linger,
     },
@@ -80,16 +81,25 @@ impl Future for Task {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let task = self.get_mut();
-        let (session, decoder) = (&task.session, &mut task.decoder);
-        let Some(connection) = task.guard.as_ref().map(ConnectionGuard::connection) else {
+        let Some(connection) = task.guard.as_ref().map(ConnectionGuard::connection).cloned() else {
             return Poll::Ready(());
         };
+        let done = task.run(&connection, cx);
+        connection.set_unfinished(task.decoder.pending() + task.session.writer().unfinished());
+        done
+    }
+}
+
+impl Task {
+    /// Reads and writes until the socket is not ready, or it is the turn of others.
+    fn run(&mut self, connection: &Arc<Connection>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { session, decoder, rest, .. } = self;
         session.writer().register(cx.waker());
         connection.register_owner(cx.waker());
-        if !task.rest.is_empty() {
+        if !rest.is_empty() {
             // Copied, because frames are unmasked in place.
-            let mut rest = std::mem::take(&mut task.rest).to_vec();
-            receive(session, decoder, &mut rest);
+            let mut rest = std::mem::take(rest).to_vec();
+            receive(session, connection, decoder, &mut rest);
         }
         for _ in 0..MAX_READS {
             if let Some(reason) = connection.ended() {
@@ -117,7 +127,7 @@ impl Future for Task {
                 let read = ready!(session.writer().poll_read(cx, buffer));
                 Poll::Ready(read.inspect(|&read| {
                     if let Some(bytes) = buffer.get_mut(..read) {
-                        receive(session, decoder, bytes);
+                        receive(session, connection, decoder, bytes);
                     }
                 }))
             });
@@ -199,7 +209,7 @@ impl Probe<'_> {
     /// Returns when the client upgrades.
     async fn run(&mut self, socket: &mut Socket) -> io::Result<()> {
         let mut bytes = std::mem::take(&mut self.rest).to_vec();
-        let mut is_answered = false;
+        let (mut is_answered, connection) = (false, self.guard.connection());
         loop {
             let mut input = bytes.as_mut_slice();
             while let Some(item) =
@@ -216,6 +226,7 @@ impl Probe<'_> {
                 }
             }
             self.read(socket, &mut bytes).await?;
+            connection.set_unfinished(self.decoder.pending() + socket.unfinished());
         }
     }
 
@@ -271,12 +282,17 @@ fn violation(violation: Violation) -> io::Error {
 }
 
 /// Hands bytes of the client to its session.
-fn receive(session: &Session, decoder: &mut Decoder, mut bytes: &mut [u8]) {
+fn receive(
+    session: &Session,
+    connection: &Arc<Connection>,
+    decoder: &mut Decoder,
+    mut bytes: &mut [u8],
+) {
     session.seen();
     if session.writer().is_closed() {
         return;
     }
-    let max = session.max_packet();
+    let (max, caller) = (session.max_packet(), Caller::alone(connection));
     loop {
         let outcome = match decoder.next(&mut bytes, max) {
             Ok(None) => break,
@@ -285,7 +301,7 @@ fn receive(session: &Session, decoder: &mut Decoder, mut bytes: &mut [u8]) {
                 session.close(Close::Client, frame::close(code.unwrap_or(frame::NORMAL), ""));
                 return;
             }
-            Ok(Some(item)) => handle(session, item),
+            Ok(Some(item)) => handle(session, &caller, item),
             Err(Violation { code, reason }) => {
                 session.close(Close::BadPacket, frame::close(code, reason));
                 return;
@@ -297,12 +313,13 @@ fn receive(session: &Session, decoder: &mut Decoder, mut bytes: &mut [u8]) {
         }
     }
     session.set_unfinished(decoder.pending() > 0);
+    connection.set_authenticated(!session.is_outside());
 }
 
-fn handle(session: &Session, item: Item<'_>) -> Outcome {
+fn handle(session: &Session, caller: &Caller, item: Item<'_>) -> Outcome {
     match item {
         Item::Message { is_text, payload } => match packet(session, is_text, payload) {
-            Ok(packet) => session.receive(std::iter::once(packet)),
+            Ok(packet) => session.receive(std::iter::once(packet), caller),
             Err(reason) => Outcome::End(Close::BadPacket, reason),
         },
         Item::Ping(payload) => {

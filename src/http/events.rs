@@ -3,9 +3,8 @@
 use std::{borrow::Cow, convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use axum::{
-    Extension,
     extract::{Path, Query, State},
-    http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header},
+    http::{Extensions, HeaderMap, HeaderName, Method, StatusCode, Uri, header},
     response::{
         IntoResponse, Response, Sse,
         sse::{Event, KeepAlive},
@@ -24,7 +23,7 @@ use super::bearer;
 use crate::{
     auth::{Auth, WATCHING},
     clock::now,
-    conn::connection::Connection,
+    conn::{caller::Caller, connection::Connection},
     health::SourceSignal,
     message::{Gap, GapReason},
     metrics::{Close, Metrics},
@@ -85,9 +84,13 @@ pub async fn follow(
     Path(room): Path<String>,
     uri: Uri,
     Query(parameters): Query<Parameters>,
-    Extension(stream): Extension<Arc<Connection>>,
+    extensions: Extensions,
     headers: HeaderMap,
 ) -> Response {
+    let Some(caller) = Caller::of(&extensions) else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let stream = caller.connection().clone();
     let grant = match auth.viewer(bearer::of(&headers, &uri), now()) {
         Ok(grant) => grant,
         Err(problem) => {
@@ -106,6 +109,7 @@ pub async fn follow(
         let text = "last must be a whole number, 0 or more\n";
         return (StatusCode::BAD_REQUEST, text).into_response();
     };
+    caller.pace().await;
     if method == Method::HEAD {
         return (HEADERS, [(header::CONTENT_TYPE, "text/event-stream")]).into_response();
     }

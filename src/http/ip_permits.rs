@@ -1,4 +1,4 @@
-//! The limit of connections per address for clients behind a trusted proxy.
+//! Clients behind a trusted proxy: their addresses, and the limit of connections per address.
 //!
 //! A proxy shares its connections among clients, so their number says nothing about one client.
 //! Instead, each request under way and each WebSocket holds a permit of the client's address.
@@ -33,7 +33,7 @@ pub fn with_ip_permits(routes: Router, addresses: Arc<Addresses>, metrics: Arc<M
 async fn permit(
     State((addresses, metrics)): State<(Arc<Addresses>, Arc<Metrics>)>,
     Extension(stream): Extension<Arc<Connection>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let peer = stream.peer().ip();
@@ -41,14 +41,20 @@ async fn permit(
         return next.run(request).await;
     }
     let client = forwarded::client(addresses.proxies(), peer, request.headers());
+    stream.set_forwarded(client);
+    if !addresses.is_limited() {
+        return next.run(request).await;
+    }
     let Ok(permit) = addresses.enter(client) else {
         metrics.refusals("address").inc();
         return TOO_MANY_OF_ADDRESS.into_response();
     };
+    let permit = Arc::new(permit);
+    request.extensions_mut().insert(permit.clone());
     let response = next.run(request).await;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         // After the upgrade the connection belongs to this client alone.
-        stream.hold(permit);
+        stream.hold(Some(permit));
         return response;
     }
     response.map(|body| {

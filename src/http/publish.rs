@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Body,
     extract::{Path, State},
     http::{HeaderMap, StatusCode, header},
@@ -22,6 +22,7 @@ use crate::{
     channel,
     clock::now,
     config::Config,
+    conn::connection::Connection,
     metrics::Metrics,
     redis::{Link, RETRY_AFTER},
 };
@@ -36,9 +37,9 @@ const UNIT: usize = 1 << 10;
 
 /// State of the route, shared by all requests.
 ///
-/// Each request takes permits of `under_way` for its Content-Length, or for `MAX_PAYLOAD` without
-/// one, before it reads the body, and keeps them until Redis has answered. If there are too few
-/// permits, the request is answered 503 at once instead of waiting.
+/// A body that arrives counts in the inbound budget. Once it is whole, the request takes permits of
+/// `under_way` for its bytes and keeps them until Redis has answered. If there are too few permits,
+/// the request is answered 503 at once instead of waiting.
 pub struct Publishing {
     auth: Arc<Auth>,
     link: Link,
@@ -64,6 +65,7 @@ impl Publishing {
         &self,
         channel: &str,
         headers: &HeaderMap,
+        connection: Option<&Arc<Connection>>,
         body: Body,
     ) -> Result<Response, Response> {
         let grant = self.auth.publisher(bearer::header(headers), now());
@@ -77,15 +79,18 @@ impl Publishing {
             return Err(bearer::forbidden("publish", channel));
         }
         let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-        let length = length.and_then(|length| length.parse().ok()).unwrap_or(self.max_payload);
-        if length > self.max_payload {
+        let length = length.and_then(|length| length.parse::<usize>().ok());
+        if length.is_some_and(|length| length > self.max_payload) {
             return Err(self.too_large());
         }
-        let units = length.div_ceil(UNIT).max(1) as u32;
+        if let Some(connection) = connection {
+            connection.set_authenticated(true);
+        }
+        let payload = self.collect(body).await?;
+        let units = payload.len().div_ceil(UNIT).max(1) as u32;
         let Ok(_under_way) = self.under_way.try_acquire_many(units) else {
             return Err(try_again("Redis is slower than the publishers: too much is under way"));
         };
-        let payload = self.collect(body).await?;
         match self.link.publish(channel, &payload).await {
             Ok(subscribers) => {
                 self.metrics.published.inc();
@@ -122,10 +127,13 @@ pub fn routes(publishing: Publishing) -> Router {
     }
     let publish = async |State(publishing): State<Arc<Publishing>>,
                          channel: Option<Path<String>>,
+                         connection: Option<Extension<Arc<Connection>>>,
                          headers: HeaderMap,
                          body: Body| {
         let channel = channel.map(|Path(channel)| channel).unwrap_or_default();
-        publishing.publish(&channel, &headers, body).await.unwrap_or_else(|refused| refused)
+        let connection = connection.as_deref();
+        let published = publishing.publish(&channel, &headers, connection, body).await;
+        published.unwrap_or_else(|refused| refused)
     };
     Router::new()
         .route("/publish/{*channel}", post(publish))

@@ -46,6 +46,9 @@ label! {
         QueueFull = "queue_full",
         /// The backlogs of all clients exceeded their limit, and this client's was the largest.
         Backlog = "backlog",
+        /// Clients had sent too many bytes of requests and messages that were not complete, and this
+        /// client's were the largest.
+        Inbound = "inbound",
         /// The client went on sending events at an excessive rate.
         TooFast = "too_fast",
         /// The connection was still open when the grace was over.
@@ -62,6 +65,8 @@ label! {
         TransportError = "transport_error",
         /// The client sent an invalid packet, or two polls at once.
         BadPacket = "bad_packet",
+        /// The server held as many polling sessions as it may, and this one made room for another.
+        Sessions = "sessions",
         /// The session ended before it had entered the namespace, or its handshake was refused.
         NotConnected = "not_connected",
     }

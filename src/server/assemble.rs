@@ -20,8 +20,10 @@ use crate::{
         addresses::Addresses,
         backlog::{self, Backlog},
         connection::Connections,
+        inbound::InboundBudget,
+        rate::Rate,
     },
-    engine::{self, Engine, rate_limit::Rate},
+    engine::{self, Engine},
     health::Health,
     http::{self, AppState, Publishing, admin::Admin, hosts::Hosts},
     ingest::{self, Progress},
@@ -56,7 +58,14 @@ pub async fn assemble(server: Server) -> Running {
     let rooms = Arc::new(Rooms::new(limits(&config), metrics.clone()));
     let most = backlog::most(config.limits.backlog);
     let backlog = Backlog::new(most, metrics.backlog_bytes.clone());
-    let streams = Connections::new(metrics.connections.clone(), backlog.clone(), metrics.clone());
+    let inbound = InboundBudget::new(InboundBudget::bound(), metrics.inbound_bytes.clone());
+    let streams = Connections::new(
+        metrics.connections.clone(),
+        backlog.clone(),
+        inbound.clone(),
+        Some(rate(&config)),
+        metrics.clone(),
+    );
     let (core, stops) = (CoreTasks::new(health.clone()), Stops::default());
     let (max_connections, files) = (server.max_connections, server.files);
     let is_embedded = embedded.is_some();
@@ -69,6 +78,7 @@ pub async fn assemble(server: Server) -> Running {
         health,
         rooms,
         backlog,
+        inbound,
         max_connections,
         files,
         is_embedded,
@@ -125,6 +135,7 @@ struct Parts {
     outages: Arc<Outages>,
     rooms: Arc<Rooms>,
     backlog: Arc<Backlog>,
+    inbound: Arc<InboundBudget>,
     max_connections: usize,
     files: usize,
     is_embedded: bool,
@@ -190,11 +201,8 @@ impl Parts {
             max_packet: READ * limits.message,
             max_body: MAX_BODY.max(READ * limits.message),
             max_polling: self.max_connections,
-            // A burst is large enough to connect, and to join and leave all rooms at once.
-            rate: Rate {
-                per_second: limits.events,
-                burst: limits.events.max(2 * limits.rooms).saturating_add(1),
-            },
+            max_polling_per_address: limits.per_address,
+            rate: rate(config),
         };
         Engine::new(settings, Events(Arc::new(shared)), self.backlog.clone(), metrics.clone())
     }
@@ -219,7 +227,11 @@ impl Parts {
             admin,
         };
         let routes = http::public(config, rear, hosts);
-        let addresses = Addresses::new(config.limits.per_address, config.trusted_proxies.clone());
+        let addresses = Addresses::new(
+            config.limits.per_address,
+            Some(rate(config)),
+            config.trusted_proxies.clone(),
+        );
         Accept {
             service: http::with_ip_permits(routes, addresses.clone(), metrics.clone()),
             tls: None,
@@ -241,10 +253,16 @@ impl Parts {
         Accept {
             service: http::admin::routes(admin, hosts),
             tls: None,
-            streams: Connections::new(gauge, backlog, self.metrics.clone()),
+            streams: Connections::new(
+                gauge,
+                backlog,
+                self.inbound.clone(),
+                None,
+                self.metrics.clone(),
+            ),
             max_connections: MAX_ADMIN_CONNECTIONS,
             slow_after: self.config.timing.slow_after,
-            addresses: Addresses::new(None, Vec::new()),
+            addresses: Addresses::new(None, None, Vec::new()),
             metrics: Arc::default(),
             files: self.files,
             errors: self.metrics.accept_errors.clone(),
@@ -275,6 +293,16 @@ impl Parts {
         }
         accepting.push(core.spawn("accept", stop, public.run(listener, stop.clone())));
         (accepting, renewing)
+    }
+}
+
+/// What one session may send. A burst is large enough to connect, and to join and leave all rooms at
+/// once.
+fn rate(config: &Config) -> Rate {
+    let limits = &config.limits;
+    Rate {
+        per_second: limits.events,
+        burst: limits.events.max(2 * limits.rooms).saturating_add(1),
     }
 }
 

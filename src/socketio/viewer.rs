@@ -27,7 +27,7 @@ use crate::{
     clock::now,
     engine::{
         Client,
-        session::{Event, Session},
+        session::{Event, Session, Unacceptable},
     },
     glob,
     metrics::Close,
@@ -277,22 +277,28 @@ impl Client for Viewer {
 
     fn event(&self, event: Event) {
         let answer = Answer::new(self.session.clone(), event.ack);
-        let refusal = if event.is_too_fast {
-            let most = self.shared.max_events;
-            let message = format!("a socket may send {most} events a second; slow down");
-            Refusal::new("too_fast", message)
-        } else if event.text.len() > self.shared.max_message {
-            let most = self.shared.max_message;
-            let message = format!("a message may have {most} bytes at most (MAX_MESSAGE)");
-            Refusal::new("too_large", message)
-        } else {
-            match event.content() {
+        let refusal = match event.refused {
+            Some(Unacceptable::TooFast) => {
+                let most = self.shared.max_events;
+                let message = format!("a socket may send {most} events a second; slow down");
+                Refusal::new("too_fast", message)
+            }
+            Some(Unacceptable::TooLarge { most }) => {
+                let message = format!("an event with attachments may have {most} bytes at most");
+                Refusal::new("too_large", message)
+            }
+            None if event.text.len() > self.shared.max_message => {
+                let most = self.shared.max_message;
+                let message = format!("a message may have {most} bytes at most (MAX_MESSAGE)");
+                Refusal::new("too_large", message)
+            }
+            None => match event.content() {
                 Ok((name, args)) => {
                     let mut state = self.state.lock();
                     return self.answer(&mut state, &name, Request { args, answer });
                 }
                 Err(problem) => Refusal::new("bad_request", problem),
-            }
+            },
         };
         self.refuse(answer, refusal);
     }

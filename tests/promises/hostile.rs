@@ -5,8 +5,10 @@
 
 mod frames;
 mod heads;
+mod inbound;
 mod packets;
 mod rates;
+mod sessions;
 mod slowloris;
 
 use std::{fs, sync::Arc, time::Duration};
@@ -88,6 +90,7 @@ impl Attack {
             ("roomcast_sockets", 1),
             ("roomcast_members", 1),
             ("roomcast_backlog_bytes", 0),
+            ("roomcast_inbound_bytes", 0),
         ];
         for (gauge, value) in gauges {
             until(&site, gauge, async || site.metric(gauge).await == value).await;

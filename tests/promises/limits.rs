@@ -8,7 +8,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::support::{Client, Polling, TestServer, request, within};
+use crate::support::{Client, POLLING, Polling, TestServer, request, within};
 
 #[tokio::test]
 async fn a_connection_over_the_limit_is_answered_503() {
@@ -42,11 +42,10 @@ async fn a_burst_of_connections_does_not_get_past_the_limit() {
 #[tokio::test]
 async fn polling_sessions_count_as_connections() {
     let site = TestServer::start_with(|settings| settings.max_connections = Some("3".into())).await;
-    let path = "/socket.io/?EIO=4&transport=polling";
     for _ in 0..3 {
-        assert_eq!(request(site.addr, "GET", path, "").await.0, 200);
+        Polling::connect(&site).await;
     }
-    let (status, text) = request(site.addr, "GET", path, "").await;
+    let (status, text) = request(site.addr, "GET", POLLING, "").await;
     assert_eq!(status, 503);
     assert!(String::from_utf8_lossy(&text).contains("MAX_CONNECTIONS"));
 }

@@ -305,14 +305,47 @@ impl Redis {
 
 /// Sends one HTTP request on a new connection; returns the status and the body.
 pub async fn request(addr: SocketAddr, method: &str, path: &str, body: &str) -> (u16, Bytes) {
-    let stream = TcpStream::connect(addr).await.expect("connected");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
-    tokio::spawn(connection);
-    let request = Request::builder().method(method).uri(path).header("host", "localhost");
-    let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes())));
-    let response = sender.send_request(request.expect("a request")).await.expect("a response");
-    let status = response.status().as_u16();
-    (status, response.into_body().collect().await.expect("a body").to_bytes())
+    Http::connect(addr).await.send(method, path, body).await
+}
+
+/// An HTTP connection that is kept alive.
+pub struct Http {
+    sender: http1::SendRequest<Full<Bytes>>,
+    /// The client's address, if this is the connection of a proxy.
+    pub forwarded_for: Option<String>,
+}
+
+impl Http {
+    /// Connects to a listener.
+    pub async fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).await.expect("connected");
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+        tokio::spawn(connection);
+        Self { sender, forwarded_for: None }
+    }
+
+    /// Sends a request; returns the status and the body.
+    pub async fn send(&mut self, method: &str, path: &str, body: &str) -> (u16, Bytes) {
+        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
+        if let Some(client) = &self.forwarded_for {
+            request = request.header("x-forwarded-for", client);
+        }
+        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes())));
+        self.sender.ready().await.expect("kept alive");
+        let request = request.expect("a request");
+        let response = self.sender.send_request(request).await.expect("a response");
+        let status = response.status().as_u16();
+        (status, response.into_body().collect().await.expect("a body").to_bytes())
+    }
+}
+
+/// The path of Engine.IO's handshake for a session that is polled.
+pub const POLLING: &str = "/socket.io/?EIO=4&transport=polling";
+
+/// The sid in Engine.IO's first packet.
+pub fn sid(open: &str) -> String {
+    let open: Value = serde_json::from_str(&open[1..]).expect("JSON");
+    open["sid"].as_str().expect("a sid").to_owned()
 }
 
 /// A Socket.IO client over polling.
@@ -320,28 +353,39 @@ pub struct Polling {
     addr: SocketAddr,
     /// The path of its requests, with its sid.
     pub path: String,
+    /// The client's address, if a proxy sends the requests.
+    forwarded_for: Option<String>,
 }
 
 impl Polling {
     /// Connects to the namespace. The next poll waits for a message.
     pub async fn connect(site: &TestServer) -> Self {
-        let addr = site.addr;
-        let path = "/socket.io/?EIO=4&transport=polling";
-        let (_, open) = request(addr, "GET", path, "").await;
-        let open: Value = serde_json::from_slice(&open[1..]).expect("JSON");
-        let path = format!("{path}&sid={}", open["sid"].as_str().expect("a sid"));
-        let client = Self { addr, path };
+        Self::connect_from(site, None).await
+    }
+
+    /// The same for a client behind a proxy.
+    pub async fn connect_from(site: &TestServer, forwarded_for: Option<&str>) -> Self {
+        let forwarded_for = forwarded_for.map(str::to_owned);
+        let mut client = Self { addr: site.addr, path: POLLING.to_owned(), forwarded_for };
+        let (_, open) = client.request("GET", "").await;
+        client.path = format!("{POLLING}&sid={}", sid(&open));
         client.post("40").await;
         assert!(client.poll().await.1.starts_with("40{"));
         client
     }
 
     pub async fn post(&self, packets: &str) -> u16 {
-        request(self.addr, "POST", &self.path, packets).await.0
+        self.request("POST", packets).await.0
     }
 
     pub async fn poll(&self) -> (u16, String) {
-        let (status, packets) = request(self.addr, "GET", &self.path, "").await;
+        self.request("GET", "").await
+    }
+
+    async fn request(&self, method: &str, body: &str) -> (u16, String) {
+        let mut http = Http::connect(self.addr).await;
+        http.forwarded_for = self.forwarded_for.clone();
+        let (status, packets) = http.send(method, &self.path, body).await;
         (status, String::from_utf8(packets.to_vec()).expect("UTF-8"))
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::{Duration, sleep};
 
 use super::*;
 use crate::{
-    conn::{backlog::Backlog, connection::ConnectionGuard},
+    conn::{backlog::Backlog, connection::ConnectionGuard, inbound::InboundBudget},
     ingest::{self, Bounds, Receiver, Sender},
     message::Message,
 };
@@ -23,7 +23,8 @@ fn lane() -> (Sender, Receiver) {
 
 fn streams() -> Arc<Connections> {
     let backlog = Backlog::new(usize::MAX >> 1, <_>::default());
-    Connections::new(<_>::default(), backlog, Arc::default())
+    let inbound = InboundBudget::new(usize::MAX, <_>::default());
+    Connections::new(<_>::default(), backlog, inbound, None, Arc::default())
 }
 
 fn open(streams: &Arc<Connections>) -> ConnectionGuard {

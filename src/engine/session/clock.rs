@@ -22,6 +22,8 @@ pub const UNFINISHED: u64 = 30_000;
 /// Times in ms since the engine was made; 0 = not set.
 #[derive(Default)]
 pub struct Clock {
+    /// The handshake.
+    pub opened: AtomicU64,
     /// The client's last byte.
     pub seen: AtomicU64,
     /// When the next PING is due.
@@ -54,6 +56,11 @@ impl Session {
             (false, 1..) => self.clock.unfinished.store(0, Release),
             _ => {}
         }
+    }
+
+    /// When the session was opened.
+    pub(in crate::engine) fn opened(&self) -> u64 {
+        self.clock.opened.load(Relaxed)
     }
 
     pub(super) fn after(&self, time: Duration) -> u64 {

@@ -14,7 +14,9 @@ pub fn close_code(reason: Close) -> u16 {
     match reason {
         Close::Stop | Close::Drain => frame::GOING_AWAY,
         Close::TooFast | Close::NotConnected => frame::POLICY,
-        Close::Slow | Close::QueueFull | Close::Backlog => frame::TRY_AGAIN_LATER,
+        Close::Slow | Close::QueueFull | Close::Backlog | Close::Inbound | Close::Sessions => {
+            frame::TRY_AGAIN_LATER
+        },
         Close::BadPacket => frame::PROTOCOL_ERROR,
         Close::Expired | Close::Client | Close::PingTimeout | Close::TransportError => {
             frame::NORMAL
@@ -31,6 +33,8 @@ fn close_text(reason: Close) -> &'static str {
         Close::Slow => "the client read too slowly",
         Close::QueueFull => "too much was waiting for the client",
         Close::Backlog => "too much was waiting for all clients",
+        Close::Inbound => "too many bytes of incomplete messages from all clients",
+        Close::Sessions => "too many polling sessions",
         Close::BadPacket => "an invalid packet",
         Close::Expired => "the token has expired",
         Close::PingTimeout => "no answer to the heartbeat",

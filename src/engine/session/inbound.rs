@@ -7,11 +7,12 @@ use tokio::time::Instant;
 
 use super::Session;
 use crate::{
+    conn::{caller::Caller, rate::Rate},
     engine::{
         frame,
         packet::{self, Protocol, Received},
         payload::{Data, Kind, Packet},
-        rate_limit::{Rate, RateLimit, Verdict},
+        rate_limit::{RateLimit, Verdict},
     },
     metrics::Close,
 };
@@ -21,8 +22,8 @@ use crate::{
 pub struct Event {
     /// Name and arguments as a JSON array, as it came.
     pub text: String,
-    /// The client has sent too many packets a second; the event is to be refused.
-    pub is_too_fast: bool,
+    /// The event is to be refused for this reason.
+    pub refused: Option<Unacceptable>,
     /// The id under which an answer is expected.
     pub ack: Option<i64>,
 }
@@ -44,6 +45,18 @@ impl Event {
     }
 }
 
+/// Why an event is refused whatever its content is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Unacceptable {
+    /// The client has sent too many packets a second.
+    TooFast,
+    /// The event is too large to wait for its attachments. Its content is not kept.
+    TooLarge {
+        /// The most bytes of such an event.
+        most: usize,
+    },
+}
+
 /// What follows from a packet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
@@ -63,8 +76,13 @@ pub struct Inbound {
 
 struct Partial {
     packet: Received,
+    is_too_large: bool,
     attachments: usize,
 }
+
+/// The most bytes of an event that waits for its attachments. No event of ours has any, so this is
+/// the beginning of one that will be refused.
+const MAX_PARTIAL: usize = 4 << 10;
 
 impl Inbound {
     pub fn new(rate: Rate) -> Self {
@@ -77,12 +95,29 @@ impl Inbound {
     }
 }
 
+impl Partial {
+    fn new(mut packet: Received, attachments: usize) -> Self {
+        let mut is_too_large = false;
+        if let Received::Event { text, .. } = &mut packet
+            && text.len() > MAX_PARTIAL
+        {
+            is_too_large = true;
+            *text = String::new();
+        }
+        Self { packet, is_too_large, attachments }
+    }
+}
+
 impl Session {
     /// Handles packets of one POST or one read, in order, until one of them ends the session.
-    pub(in crate::engine) fn receive(&self, packets: impl Iterator<Item = Packet>) -> Outcome {
+    pub(in crate::engine) fn receive(
+        &self,
+        packets: impl Iterator<Item = Packet>,
+        caller: &Caller,
+    ) -> Outcome {
         let mut inbound = self.inbound.lock();
         for packet in packets {
-            match self.packet(&mut inbound, packet) {
+            match self.packet(&mut inbound, packet, caller) {
                 Outcome::Handled => {}
                 outcome => return outcome,
             }
@@ -105,8 +140,12 @@ impl Session {
         }
     }
 
-    fn packet(&self, inbound: &mut Inbound, packet: Packet) -> Outcome {
-        let verdict = inbound.rate.packet(self.engine().settings.rate, Instant::now());
+    fn packet(&self, inbound: &mut Inbound, packet: Packet, caller: &Caller) -> Outcome {
+        let mut verdict = inbound.rate.packet(self.engine().settings.rate, Instant::now());
+        // Sessions that replace each other share the rate of their connection and their address.
+        if !caller.packet() {
+            verdict = verdict.max(Verdict::TooFast);
+        }
         if verdict == Verdict::Excessive {
             return TOO_FAST;
         }
@@ -133,9 +172,11 @@ impl Session {
             return Outcome::End(Close::BadPacket, "an attachment is missing");
         }
         match packet::decode(text) {
-            Ok((packet, 0)) => self.handle(inbound, packet, is_too_fast),
+            Ok((packet, 0)) => {
+                self.handle(inbound, packet, is_too_fast.then_some(Unacceptable::TooFast))
+            }
             Ok((packet, attachments)) => {
-                inbound.partial = Some(Box::new(Partial { packet, attachments }));
+                inbound.partial = Some(Box::new(Partial::new(packet, attachments)));
                 Outcome::Handled
             }
             Err(reason) => Outcome::End(Close::BadPacket, reason),
@@ -147,7 +188,10 @@ impl Session {
         match inbound.partial.take() {
             None => Outcome::End(Close::BadPacket, "an attachment without its packet"),
             Some(partial) if partial.attachments <= 1 => {
-                self.handle(inbound, partial.packet, verdict == Verdict::TooFast)
+                let is_too_fast = verdict == Verdict::TooFast;
+                let too_fast = is_too_fast.then_some(Unacceptable::TooFast);
+                let too_large = partial.is_too_large.then_some(TOO_LARGE);
+                self.handle(inbound, partial.packet, too_fast.or(too_large))
             }
             Some(mut partial) => {
                 partial.attachments -= 1;
@@ -157,9 +201,15 @@ impl Session {
         }
     }
 
-    fn handle(&self, inbound: &mut Inbound, packet: Received, is_too_fast: bool) -> Outcome {
+    fn handle(
+        &self,
+        inbound: &mut Inbound,
+        packet: Received,
+        refused: Option<Unacceptable>,
+    ) -> Outcome {
         match packet {
-            Received::Connect { namespace, .. } if is_too_fast => {
+            Received::Connect { namespace, .. } if refused.is_some() => {
+                self.engine().metrics.refusals("too_fast").inc();
                 self.send(&packet::connect_error(
                     &namespace,
                     "too many packets a second; slow down",
@@ -174,7 +224,7 @@ impl Session {
             Received::Disconnect => self.leave(inbound),
             Received::Event { text, ack } if inbound.is_connected => {
                 if let Some(client) = self.client() {
-                    client.event(Event { text, is_too_fast, ack });
+                    client.event(Event { text, refused, ack });
                 }
             }
             // A client that has just left may have sent events before it knew.
@@ -207,4 +257,5 @@ impl Session {
     }
 }
 
+const TOO_LARGE: Unacceptable = Unacceptable::TooLarge { most: MAX_PARTIAL };
 const TOO_FAST: Outcome = Outcome::End(Close::TooFast, "too many packets a second");

@@ -1,23 +1,26 @@
 //! How a session's frames get to its client: by polls, by a WebSocket, or by polls with a WebSocket
 //! beside them, to which the client may upgrade.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use super::Session;
-use crate::{conn::socket::Socket, metrics::Transport};
+use crate::{conn::socket::Socket, engine::polled::Place, metrics::Transport};
 
 /// How the session's frames get to the client.
 pub struct Route {
     /// The transport that carries them.
     pub transport: Transport,
     has_poll: bool,
+    has_post: bool,
     probe: Probe,
+    /// The place among the polled sessions.
+    pub place: Option<Box<Place>>,
 }
 
 impl Route {
     /// A transport, without a poll and without a probe.
-    pub fn new(transport: Transport) -> Self {
-        Self { transport, has_poll: false, probe: Probe::None }
+    pub fn new(transport: Transport, place: Option<Place>) -> Self {
+        Self { transport, has_poll: false, has_post: false, probe: Probe::None, place: place.map(Box::new) }
     }
 }
 
@@ -39,13 +42,24 @@ pub enum Refused {
     Ended,
     /// The session is carried by a WebSocket, or another WebSocket is about to do so.
     Upgraded,
-    /// Another poll waits already; the session ends.
+    /// Another request of this kind is under way already; the session ends.
     Overlap,
 }
 
 impl Session {
     pub(in crate::engine) fn transport(&self) -> Transport {
         self.route.lock().transport
+    }
+
+    /// The address of the client, as long as the session is polled.
+    pub(in crate::engine) fn polled_from(&self) -> Option<IpAddr> {
+        self.route.lock().place.as_ref().map(|place| place.address())
+    }
+
+    /// Gives the place among the polled sessions back.
+    pub(in crate::engine) fn leave_polls(&self) {
+        let place = self.route.lock().place.take();
+        drop(place);
     }
 
     /// A poll begins. It ends when the guard is dropped.
@@ -67,6 +81,22 @@ impl Session {
         drop(route);
         self.writer.set_polled(true);
         Ok(Poll(self.clone()))
+    }
+
+    /// A POST begins. It ends when the guard is dropped. Packets of two POSTs at once would have no
+    /// order.
+    ///
+    /// # Errors
+    /// If the session takes no POST.
+    pub(in crate::engine) fn begin_post(self: &Arc<Self>) -> Result<Post, Refused> {
+        let mut route = self.route.lock();
+        if route.transport == Transport::WebSocket {
+            return Err(Refused::Upgraded);
+        }
+        if std::mem::replace(&mut route.has_post, true) {
+            return Err(Refused::Overlap);
+        }
+        Ok(Post(self.clone()))
     }
 
     pub(in crate::engine) fn probe(&self) -> Probe {
@@ -109,10 +139,11 @@ impl Session {
         if self.ended().is_some() {
             return Err(Refused::Ended);
         }
-        self.engine.count(Transport::Polling, -1);
-        self.engine.count(Transport::WebSocket, 1);
-        *route = Route::new(Transport::WebSocket);
+        self.engine.metrics.sessions(Transport::Polling).dec();
+        self.engine.metrics.sessions(Transport::WebSocket).inc();
+        let polled = std::mem::replace(&mut *route, Route::new(Transport::WebSocket, None));
         drop(route);
+        drop(polled);
         self.writer.attach(socket);
         Ok(())
     }
@@ -129,5 +160,14 @@ impl Drop for Poll {
             drop(route);
             self.0.writer.set_polled(false);
         }
+    }
+}
+
+/// A POST under way.
+pub(in crate::engine) struct Post(Arc<Session>);
+
+impl Drop for Post {
+    fn drop(&mut self) {
+        self.0.route.lock().has_post = false;
     }
 }

@@ -11,8 +11,14 @@ use tokio::time::advance;
 
 use super::{clock::UNFINISHED, *};
 use crate::{
-    conn::backlog::Backlog,
-    engine::{Application, Settings, packet::Protocol, payload, rate_limit::Rate},
+    conn::{
+        backlog::Backlog,
+        caller::Caller,
+        connection::{ConnectionGuard, Connections},
+        inbound::InboundBudget,
+        rate::Rate,
+    },
+    engine::{Application, Settings, packet::Protocol, payload},
     metrics::{Gauge, Metrics},
 };
 
@@ -67,6 +73,7 @@ fn site() -> Site {
         max_packet: 1000,
         max_body: 1000,
         max_polling: 10,
+        max_polling_per_address: None,
         rate: Rate { per_second: 100, burst: 100 },
     };
     let backlog = Backlog::new(1 << 20, Gauge::default());
@@ -78,7 +85,9 @@ impl Site {
     fn open(&self, protocol: Protocol, transport: Transport) -> Arc<Session> {
         let (parts, ()) = Request::new(()).into_parts();
         let format = Format { protocol, is_base64: false };
-        let session = Session::open(&self.engine, format, transport, &parts);
+        let place = (transport == Transport::Polling)
+            .then(|| self.engine.place([127, 0, 0, 1].into()).expect("a place"));
+        let session = Session::open(&self.engine, format, place, &parts);
         session.enter_by_itself();
         session
     }
@@ -92,10 +101,19 @@ impl Site {
     }
 }
 
+/// A client without limits of its own.
+fn caller() -> Caller {
+    let backlog = Backlog::new(1 << 20, Gauge::default());
+    let inbound = InboundBudget::new(usize::MAX, Gauge::default());
+    let connections = Connections::new(Gauge::default(), backlog, inbound, None, Arc::default());
+    let guard = ConnectionGuard::new(([127, 0, 0, 1], 1).into(), &connections);
+    Caller::alone(guard.connection())
+}
+
 fn send(session: &Session, packet: &str) -> Outcome {
     session.seen();
     let packet = payload::packet(packet.as_bytes(), true, session.format().protocol);
-    session.receive(packet.into_iter())
+    session.receive(packet.into_iter(), &caller())
 }
 
 /// The packets that wait for the client.

@@ -51,15 +51,15 @@ async fn five_hundred_clients_that_send_a_byte_at_a_time_are_disconnected() {
     let site = &siege.site;
     let session = Polling::connect(site).await;
     let _silent = Polling::connect(site).await;
-    // The session of polls with a body. Two polls at once end it.
+    // The session of polls with a body. Two polls at once end it, as two POSTs end theirs.
     let polled = Polling::connect(site).await;
     let mut slow = JoinSet::new();
     for number in 0..500 {
         let site = site.clone();
-        let request = |method: &str, path: &str| {
+        let request = move |method: &str, path: &str| {
             format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9999\r\n\r\n")
         };
-        let (post, poll) = (request("POST", &session.path), request("GET", &polled.path));
+        let poll = request("GET", &polled.path);
         slow.spawn(async move {
             let (stream, bytes) = match number % 5 {
                 0 => (
@@ -67,7 +67,10 @@ async fn five_hundred_clients_that_send_a_byte_at_a_time_are_disconnected() {
                     b"x: y\r\n".to_vec(),
                 ),
                 1 => (connected(&site, "").await, b"G".to_vec()),
-                2 => (connected(&site, &post).await, b"4".to_vec()),
+                2 => {
+                    let post = request("POST", &Polling::connect(&site).await.path);
+                    (connected(&site, &post).await, b"4".to_vec())
+                }
                 3 => (connected(&site, &poll).await, b"4".to_vec()),
                 // A frame that never ends, from a client that has sent no CONNECT.
                 _ => (websocket(&site).await, frame(0x81, &[b'4'; 60_000])),
@@ -81,6 +84,6 @@ async fn five_hundred_clients_that_send_a_byte_at_a_time_are_disconnected() {
     assert_eq!(session.post("1").await, 200);
     // The silent polling client has not answered its heartbeat.
     let overdue = "roomcast_closes_total{reason=\"ping_timeout\"}";
-    until(site, overdue, async || site.metric(overdue).await == 1).await;
+    until(site, overdue, async || site.metric(overdue).await >= 1).await;
     siege.end().await;
 }

@@ -61,7 +61,8 @@ async fn heads_that_never_end_take_what_each_connection_may() {
     })
     .await;
     let grown = siege.process.memory().saturating_sub(siege.memory);
-    assert!(grown <= 3000 * EACH, "grown by {grown} kB");
+    // Half of what each connection is reckoned with, and what the allocator has not returned yet.
+    assert!(grown <= 3000 * 48, "grown by {grown} kB");
     drop(streams);
     siege.end().await;
 }

@@ -13,7 +13,7 @@ use tracing::info;
 
 use crate::{
     config::{AccessKeys, Config, Secret},
-    glob,
+    glob::Pattern,
     log_limit::LogLimit,
 };
 
@@ -136,7 +136,7 @@ pub struct Grant {
 enum Allowed {
     Everything,
     /// The names that at least one of these glob patterns matches.
-    Matching(Arc<[String]>),
+    Matching(Arc<[Pattern]>),
 }
 
 impl Grant {
@@ -172,7 +172,7 @@ impl Allowed {
         match self {
             Self::Everything => true,
             Self::Matching(patterns) => {
-                patterns.iter().any(|pattern| glob::matches(pattern.as_bytes(), name.as_bytes()))
+                patterns.iter().any(|pattern| pattern.matches(name.as_bytes()))
             }
         }
     }

@@ -7,6 +7,7 @@ pub mod caller;
 pub mod capacity;
 pub mod connection;
 pub mod drain;
+pub mod handshaking;
 pub mod inbound;
 pub mod rate;
 pub mod socket;

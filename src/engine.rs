@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod errors;
+mod eviction;
 pub mod frame;
 mod handshake;
 pub mod packet;

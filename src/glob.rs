@@ -1,6 +1,6 @@
-//! Matches Redis' glob patterns byte by byte.
+//! Redis' glob patterns, byte by byte.
 
-/// Whether `text` as a whole matches `pattern`, by the rules of `PSUBSCRIBE`.
+/// A compiled pattern, by the rules of `PSUBSCRIBE`.
 ///
 /// `*` matches any run of bytes, `?` one byte, `[abc]`, `[a-z]` and `[z-a]` one byte of a class,
 /// `[^a]` one byte outside of it, and `\x` the byte `x` itself, inside a class too. Undocumented
@@ -9,74 +9,145 @@
 /// only the empty pattern, not `*`.
 ///
 /// Bytes are unsigned in ranges. Redis differs where C's `char` is signed: there it reverses a
-/// range from an ASCII byte to one above 0x7f. Takes at most `pattern.len() * text.len()` steps and
-/// allocates nothing.
+/// range from an ASCII byte to one above 0x7f.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pattern(Box<[Element]>);
+
+/// What one part of a pattern matches.
+#[derive(Clone, Debug, PartialEq)]
+enum Element {
+    /// Any run of bytes.
+    Star,
+    /// Any byte.
+    Any,
+    /// This byte.
+    Byte(u8),
+    /// A byte of this class.
+    Class(Box<Class>),
+}
+
+/// Whether `text` as a whole matches `pattern`. For a pattern that is used once.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    if text.is_empty() {
-        return pattern.is_empty();
-    }
-    let (mut pattern, mut text) = (pattern, text);
-    // The pattern after the latest star, and the text that this star has not consumed yet.
-    // Backtracking to the latest star is enough: if no position matches the pattern after it,
-    // extending an earlier star does not help either.
-    let mut retry: Option<(&[u8], &[u8])> = None;
-    while let Some((&byte, text_rest)) = text.split_first() {
-        if let [b'*', rest @ ..] = pattern {
-            if rest.is_empty() {
-                return true;
-            }
+    Pattern::new(pattern).matches(text)
+}
+
+impl Pattern {
+    /// Compiles a pattern. Every text is a pattern.
+    pub fn new(mut pattern: &[u8]) -> Self {
+        let mut elements = Vec::with_capacity(pattern.len());
+        while let Some((&first, rest)) = pattern.split_first() {
+            let (element, rest) = match (first, rest) {
+                (b'*', rest) => (Element::Star, rest),
+                (b'?', rest) => (Element::Any, rest),
+                (b'[', rest) => {
+                    let (class, rest) = Class::read(rest);
+                    (Element::Class(Box::new(class)), rest)
+                }
+                (b'\\', [literal, rest @ ..]) => (Element::Byte(*literal), rest),
+                (literal, rest) => (Element::Byte(literal), rest),
+            };
             pattern = rest;
-            retry = Some((pattern, text));
-        } else if let Some(rest) = one(pattern, byte) {
-            (pattern, text) = (rest, text_rest);
-        } else if let Some((after_star, [_, swallowed @ ..])) = retry {
-            (pattern, text) = (after_star, swallowed);
-            retry = Some((pattern, text));
-        } else {
-            return false;
+            // Several stars in a row match what one does.
+            if element != Element::Star || elements.last() != Some(&Element::Star) {
+                elements.push(element);
+            }
+        }
+        Self(elements.into())
+    }
+
+    /// The number of stars, several in a row counting as one.
+    pub fn stars(&self) -> usize {
+        self.0.iter().filter(|element| **element == Element::Star).count()
+    }
+
+    /// Whether `text` as a whole matches. Takes at most as many steps as the product of both lengths,
+    /// and allocates nothing.
+    pub fn matches(&self, text: &[u8]) -> bool {
+        if text.is_empty() {
+            return self.0.is_empty();
+        }
+        let (mut pattern, mut text) = (&*self.0, text);
+        // The pattern after the latest star, and the text that this star has not consumed yet.
+        // Backtracking to the latest star is enough: if no position matches the pattern after it,
+        // extending an earlier star does not help either.
+        let mut retry: Option<(&[Element], &[u8])> = None;
+        while let Some((&byte, text_rest)) = text.split_first() {
+            match pattern {
+                [Element::Star] => return true,
+                [Element::Star, rest @ ..] => {
+                    pattern = rest;
+                    retry = Some((pattern, text));
+                }
+                [element, rest @ ..] if element.matches(byte) => {
+                    (pattern, text) = (rest, text_rest)
+                }
+                _ => {
+                    let Some((after_star, [_, swallowed @ ..])) = retry else { return false };
+                    (pattern, text) = (after_star, swallowed);
+                    retry = Some((pattern, text));
+                }
+            }
+        }
+        pattern.iter().all(|element| *element == Element::Star)
+    }
+}
+
+impl Element {
+    /// Whether it matches this byte alone. A star does not.
+    fn matches(&self, byte: u8) -> bool {
+        match self {
+            Self::Star => false,
+            Self::Any => true,
+            Self::Byte(own) => *own == byte,
+            Self::Class(class) => class.has(byte),
         }
     }
-    pattern.iter().all(|&byte| byte == b'*')
 }
 
-/// The rest of `pattern` if its first element, which is not a star, matches `byte`; otherwise
-/// `None`.
-fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
-    let (hit, rest) = match pattern {
-        [] => return None,
-        [b'?', rest @ ..] => (true, rest),
-        [b'[', rest @ ..] => class(rest, byte),
-        [b'\\', literal, rest @ ..] | [literal, rest @ ..] => (*literal == byte, rest),
-    };
-    hit.then_some(rest)
-}
+/// A set of bytes: one bit for each.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Class([u64; 4]);
 
-/// Whether a class matches `byte`, and the pattern after its `]`. `pattern` starts after the `[`.
-fn class(pattern: &[u8], byte: u8) -> (bool, &[u8]) {
-    let (negated, mut pattern) = match pattern {
-        [b'^', rest @ ..] => (true, rest),
-        rest => (false, rest),
-    };
-    let mut hit = false;
-    loop {
-        // The order of these arms is Redis': `]` closes the class even as its first byte, and `a-]`
-        // is a range that includes the bracket.
-        pattern = match pattern {
-            [] => return (hit != negated, pattern),
-            [b'\\', literal, rest @ ..] => {
-                hit |= *literal == byte;
-                rest
-            }
-            [b']', rest @ ..] => return (hit != negated, rest),
-            [from, b'-', to, rest @ ..] => {
-                hit |= (*from.min(to)..=*from.max(to)).contains(&byte);
-                rest
-            }
-            [literal, rest @ ..] => {
-                hit |= *literal == byte;
-                rest
-            }
+impl Class {
+    /// Reads a class and returns the pattern after its `]`. `pattern` starts after the `[`.
+    fn read(pattern: &[u8]) -> (Self, &[u8]) {
+        let (is_negated, mut pattern) = match pattern {
+            [b'^', rest @ ..] => (true, rest),
+            rest => (false, rest),
         };
+        let mut class = Self::default();
+        loop {
+            // The order of these arms is Redis': `]` closes the class even as its first byte, and
+            // `a-]` is a range that includes the bracket.
+            pattern = match pattern {
+                [] => return (class.negated(is_negated), pattern),
+                [b'\\', literal, rest @ ..] => {
+                    class.add(*literal);
+                    rest
+                }
+                [b']', rest @ ..] => return (class.negated(is_negated), rest),
+                [from, b'-', to, rest @ ..] => {
+                    (*from.min(to)..=*from.max(to)).for_each(|byte| class.add(byte));
+                    rest
+                }
+                [literal, rest @ ..] => {
+                    class.add(*literal);
+                    rest
+                }
+            };
+        }
+    }
+
+    fn add(&mut self, byte: u8) {
+        self.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
+    }
+
+    fn has(&self, byte: u8) -> bool {
+        self.0[usize::from(byte >> 6)] & 1 << (byte & 63) != 0
+    }
+
+    fn negated(self, is_negated: bool) -> Self {
+        if is_negated { Self(self.0.map(|bits| !bits)) } else { self }
     }
 }
 
@@ -84,7 +155,7 @@ fn class(pattern: &[u8], byte: u8) -> (bool, &[u8]) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{matches, one};
+    use super::{Pattern, matches};
 
     /// A slow and obvious reference: tries every length for each star.
     fn naive(pattern: &[u8], text: &[u8]) -> bool {
@@ -92,8 +163,47 @@ mod tests {
             ([], _) => text.is_empty(),
             ([b'*', rest @ ..], _) => (0..=text.len()).any(|taken| naive(rest, &text[taken..])),
             (_, []) => false,
-            (_, [byte, text @ ..]) => one(pattern, *byte).is_some_and(|rest| naive(rest, text)),
+            ([b'[', ..], [byte, text @ ..]) => {
+                let (hit, rest) = in_class(&pattern[1..], *byte);
+                hit && naive(rest, text)
+            }
+            ([b'?', rest @ ..], [_, text @ ..]) => naive(rest, text),
+            ([b'\\', literal, rest @ ..] | [literal, rest @ ..], [byte, text @ ..]) => {
+                literal == byte && naive(rest, text)
+            }
         }
+    }
+
+    /// Whether a class has a byte, without a table.
+    fn in_class(pattern: &[u8], byte: u8) -> (bool, &[u8]) {
+        let (is_negated, mut rest) = match pattern {
+            [b'^', rest @ ..] => (true, rest),
+            rest => (false, rest),
+        };
+        let mut hit = false;
+        loop {
+            rest = match rest {
+                [] => return (hit != is_negated, rest),
+                [b'\\', literal, rest @ ..] => {
+                    hit |= *literal == byte;
+                    rest
+                }
+                [b']', rest @ ..] => return (hit != is_negated, rest),
+                [from, b'-', to, rest @ ..] => {
+                    hit |= (*from.min(to)..=*from.max(to)).contains(&byte);
+                    rest
+                }
+                [literal, rest @ ..] => {
+                    hit |= *literal == byte;
+                    rest
+                }
+            };
+        }
+    }
+
+    #[test]
+    fn stars_in_a_row_count_as_one() {
+        assert_eq!(Pattern::new(b"a***b*\\*[*]*").stars(), 3);
     }
 
     proptest! {

@@ -7,8 +7,6 @@
 
 use std::{
     collections::VecDeque,
-    hash::{BuildHasher, RandomState},
-    num::NonZero,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -20,6 +18,7 @@ use tracing::info;
 
 use crate::message::{Event, Gap, GapReason, Message};
 use crate::{
+    lanes::Lanes,
     log_limit::LogLimit,
     metrics::{DropReason, Metrics},
 };
@@ -59,13 +58,8 @@ impl Bounds {
 
 /// Creates the queues for `lanes` lanes, which share the bounds evenly. Returns the source's end
 /// and one receiver per lane.
-pub fn queue(
-    lanes: NonZero<usize>,
-    bounds: Bounds,
-    metrics: Arc<Metrics>,
-) -> (Sender, Vec<Receiver>) {
-    let lanes = Lanes { count: lanes, hasher: RandomState::new() };
-    let (messages, bytes) = (bounds.messages / lanes.count, bounds.bytes / lanes.count);
+pub fn queue(lanes: Lanes, bounds: Bounds, metrics: Arc<Metrics>) -> (Sender, Vec<Receiver>) {
+    let (messages, bytes) = (bounds.messages / lanes.count(), bounds.bytes / lanes.count());
     let idle = Arc::new(Notify::new());
     let lane = || {
         Arc::new(Shared {
@@ -76,28 +70,11 @@ pub fn queue(
             metrics: metrics.clone(),
         })
     };
-    let queues: Vec<_> = (0..lanes.count.get()).map(|_| lane()).collect();
-    let receiver = |(lane, shared): (usize, &Arc<Shared>)| Receiver {
-        shared: shared.clone(),
-        lane,
-        lanes: lanes.clone(),
-    };
+    let queues: Vec<_> = (0..lanes.count().get()).map(|_| lane()).collect();
+    let receiver =
+        |(lane, shared): (usize, &Arc<Shared>)| Receiver { shared: shared.clone(), lane };
     let receivers = queues.iter().enumerate().map(receiver).collect();
     (Sender { queues, lanes }, receivers)
-}
-
-/// Assigns channels to lanes by a hash with a random key.
-#[derive(Clone)]
-struct Lanes {
-    count: NonZero<usize>,
-    hasher: RandomState,
-}
-
-impl Lanes {
-    fn of(&self, channel: &[u8]) -> usize {
-        // The divisor is a usize, so the remainder fits into one.
-        (self.hasher.hash_one(channel) % self.count.get() as u64) as usize
-    }
 }
 
 /// The source's end of the queues. Dropping it ends each queue once its receiver has taken all
@@ -118,7 +95,6 @@ pub struct Progress {
 pub struct Receiver {
     shared: Arc<Shared>,
     lane: usize,
-    lanes: Lanes,
 }
 
 struct Shared {
@@ -184,7 +160,7 @@ impl Sender {
     /// Queues a message. A message that is too large is dropped and leaves a gap in its channel; if
     /// the lane is full, the message is dropped and leaves a gap in the lane.
     pub fn message(&self, message: Message) {
-        let shared = &self.queues[self.lanes.of(&message.channel)];
+        let shared = &self.queues[self.lanes.of(self.lanes.hash(&message.channel))];
         let Shared { bounds, metrics, .. } = &**shared;
         metrics.messages.inc();
         let at = message.at;
@@ -323,9 +299,9 @@ impl Drop for Sender {
 }
 
 impl Receiver {
-    /// Whether messages of this channel are in this lane.
-    pub fn carries(&self, channel: &[u8]) -> bool {
-        self.lanes.of(channel) == self.lane
+    /// The number of this lane.
+    pub fn lane(&self) -> usize {
+        self.lane
     }
 
     /// Waits for events and moves the next ones into `batch`. Returns the time at which the first

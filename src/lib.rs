@@ -38,6 +38,7 @@ mod engine;
 mod file_calls;
 mod http;
 mod ingest;
+mod lanes;
 mod log_limit;
 mod memory;
 mod message;

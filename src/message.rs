@@ -89,6 +89,8 @@ pub enum GapReason {
     TooLarge,
     /// The client named a position that this server does not know.
     UnknownPosition,
+    /// The history was forgotten while it was replayed.
+    Forgotten,
 }
 
 impl GapReason {
@@ -99,6 +101,7 @@ impl GapReason {
             Self::QueueFull => "queue_full",
             Self::TooLarge => "too_large",
             Self::UnknownPosition => "unknown_position",
+            Self::Forgotten => "forgotten",
         }
     }
 }

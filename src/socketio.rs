@@ -10,7 +10,7 @@ use crate::{
     engine::{Application, Client, session::Session},
     metrics::Metrics,
     outages::Outages,
-    rooms::Rooms,
+    rooms::{Rooms, memberships::Memberships},
 };
 
 mod arguments;
@@ -30,6 +30,8 @@ use viewer::Viewer;
 pub struct Shared {
     /// The rooms and their members.
     pub rooms: Arc<Rooms>,
+    /// The bound of memberships.
+    pub memberships: Arc<Memberships>,
     /// Announces outages of the source.
     pub outages: Arc<Outages>,
     /// Checks tokens.

@@ -12,6 +12,7 @@ use super::{Allowed, BadToken, Grant, LEEWAY, MAX_TOKEN, repeated, ring};
 use crate::{
     clock::now,
     config::{KeyKind, PublicKey, Secret, TokenKey, Tokens},
+    glob::Pattern,
 };
 
 /// The key of the settings, with the checks that each JWT has to pass.
@@ -133,7 +134,7 @@ fn milliseconds(name: &str, claim: Option<&Json>) -> Result<Option<u64>, BadToke
 
 /// Reads a claim that is a list of patterns or a single one. A missing claim allows nothing.
 fn patterns(name: &str, claims: &Map<String, Json>) -> Result<Allowed, BadToken> {
-    let text = |value: &Json| value.as_str().map(str::to_owned);
+    let text = |value: &Json| Some(Pattern::new(value.as_str()?.as_bytes()));
     let patterns = match claims.get(name) {
         None | Some(Json::Null) => Some(Vec::new()),
         Some(Json::Array(list)) => list.iter().map(text).collect(),

@@ -42,7 +42,8 @@ use crate::{
     conn::{
         addresses::Addresses,
         connection::{ConnectionGuard, Connections, Upgraded},
-        socket::{Counted, Socket},
+        handshaking::Counted,
+        socket::Socket,
         stream::Stream,
     },
     metrics::{Counter, Metrics},
@@ -282,8 +283,7 @@ where
             has_begun.store(true, Relaxed);
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(connection.clone());
-            let (answer, connection) =
-                (self.service.clone().oneshot(request), connection.clone());
+            let (answer, connection) = (self.service.clone().oneshot(request), connection.clone());
             // On the heap, so that the connection can be moved while a request is under way.
             Box::pin(async move {
                 let answer = answer.await;

@@ -74,7 +74,11 @@ impl Addresses {
     /// # Errors
     /// If the address has reached its limit.
     pub fn connection(self: &Arc<Self>, peer: IpAddr) -> Result<Option<IpPermit>, ()> {
-        if self.max.is_none() || self.is_proxy(peer) { Ok(None) } else { self.enter(peer).map(Some) }
+        if self.max.is_none() || self.is_proxy(peer) {
+            Ok(None)
+        } else {
+            self.enter(peer).map(Some)
+        }
     }
 
     /// Takes a permit for `address`, also if it is a proxy's. For requests that arrive through a
@@ -90,7 +94,10 @@ impl Addresses {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(Arc::new(Held {
                 count: AtomicUsize::new(0),
-                allowance: self.max.zip(self.rate).map(|(max, rate)| Allowance::new(rate.times(max))),
+                allowance: self
+                    .max
+                    .zip(self.rate)
+                    .map(|(max, rate)| Allowance::new(rate.times(max))),
             })),
         };
         if self.max.is_some_and(|max| held.count.load(Acquire) >= max) {

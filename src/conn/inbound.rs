@@ -263,7 +263,12 @@ mod tests {
         let budget = InboundBudget::new(8000, Gauge::default());
         let (peers, _) = peers(
             &budget,
-            &[("a", 1, 5000, true), ("b", 2, 1500, false), ("c", 3, 4000, true), ("d", 4, 0, false)],
+            &[
+                ("a", 1, 5000, true),
+                ("b", 2, 1500, false),
+                ("c", 3, 4000, true),
+                ("d", 4, 0, false),
+            ],
         );
         evict(&budget, peers.iter());
         assert_eq!(ended(&peers), ["a", "b"]);

@@ -29,9 +29,9 @@ use crate::{
     metrics::{Close, Metrics},
     outages::{self, Listener, Outages, Told},
     rooms::{
-        JoinReply, Member, Rooms, Subscriber,
+        JoinReply, Joining, Member, Rooms, Subscriber,
         delivery::{Batch, Delivery},
-        history::{Position, ReplayRequest},
+        history::{HistoryEntry, Position, ReplayRequest},
     },
     socketio::Refusal,
 };
@@ -120,31 +120,12 @@ pub async fn follow(
     let subscriber =
         Arc::new(EventSubscriber { events, stream: stream.clone(), told: outages.told() });
     let first = subscriber.clone();
-    let is_foreign = |now: &Position| since.as_ref().is_some_and(|since| since.epoch != now.epoch);
-    let wish = ReplayRequest { last, since: since.clone() };
-    let member = rooms.join(&room, None, subscriber, &wish, |welcome, mut messages| {
-        let Position { epoch, offset } = welcome.position;
-        let is_foreign = is_foreign(welcome.position);
-        let own = messages.iter().position(|kept| Some(&kept.position) == since.as_ref());
-        // Without its own message, anything may be missing.
-        let from = own.and_then(|own| messages.get(own)).map_or(0, |own| own.at);
-        if is_foreign && last.is_none() {
-            // The client may have some of them already, so it gets only those after its own.
-            messages.drain(..own.map_or(messages.len(), |own| own + 1));
-        }
-        let welcome = JoinReply { replayed: messages.len(), ..*welcome };
-        first.send(event("joined", &welcome).id(event_id(epoch, *offset)), 0);
-        if is_foreign {
-            let gap = Gap { from, to: now(), reason: GapReason::UnknownPosition };
-            first.send(event("gap", &gap), 0);
-        }
-        let name: Arc<str> = room.as_str().into();
-        for kept in messages {
-            first.message(&Delivery::again(name.clone(), kept));
-        }
-    });
+    let wish = ReplayRequest { last, since: since.clone(), appends: true };
+    let mut joining = StreamJoining { stream: &first, since, room: room.as_str().into() };
+    let (room, member) = rooms.join(&room, None, subscriber, &wish, &mut joining);
     outages::enter(&first);
-    let membership = Membership { rooms, room, member, stream, metrics, expired: false };
+    let membership =
+        Membership { rooms, room, member: Some(member), stream, metrics, expired: false };
     let events = stream::unfold(Some((waiting, membership)), move |following| async move {
         let (mut waiting, mut membership) = following?;
         let stream = membership.stream.clone();
@@ -163,6 +144,36 @@ pub async fn follow(
     });
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     (HEADERS, Sse::new(events).keep_alive(keep_alive)).into_response()
+}
+
+/// An event stream that is joining a room.
+struct StreamJoining<'a> {
+    stream: &'a EventSubscriber,
+    /// The position that the client knows.
+    since: Option<Position>,
+    room: Arc<str>,
+}
+
+impl Joining for StreamJoining<'_> {
+    fn welcome(&mut self, answer: &JoinReply<'_>, known: Option<u64>) {
+        let Position { epoch, offset } = answer.position;
+        self.stream.send(event("joined", answer).id(event_id(epoch, *offset)), 0);
+        if self.since.as_ref().is_some_and(|since| since.epoch != *epoch) {
+            // Without its own message, anything may be missing.
+            let from = known.unwrap_or_default();
+            self.gap(&Gap { from, to: now(), reason: GapReason::UnknownPosition });
+        }
+    }
+
+    fn replay(&mut self, messages: Vec<HistoryEntry>) {
+        for kept in messages {
+            self.stream.message(&Delivery::again(self.room.clone(), kept));
+        }
+    }
+
+    fn gap(&mut self, gap: &Gap) {
+        self.stream.send(event("gap", gap), 0);
+    }
 }
 
 /// The parameter `last`; `Some(None)` if there is none, `None` if it is no number. A number that is
@@ -196,8 +207,9 @@ fn expired() -> Event {
 /// reason.
 struct Membership {
     rooms: Arc<Rooms>,
-    room: String,
-    member: Member,
+    room: Arc<str>,
+    /// Taken when the membership ends.
+    member: Option<Member>,
     stream: Arc<Connection>,
     metrics: Arc<Metrics>,
     expired: bool,
@@ -205,7 +217,9 @@ struct Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.rooms.leave(&self.room, self.member);
+        if let Some(member) = self.member.take() {
+            self.rooms.leave(&self.room, member);
+        }
         // If the server has ended the stream, the end has been counted already.
         if self.stream.ended().is_none() {
             let reason = if self.expired {

@@ -1,3 +1,5 @@
+use std::num::NonZero;
+
 use bytes::Bytes;
 use futures_util::FutureExt;
 
@@ -6,7 +8,7 @@ use super::*;
 /// One lane with these bounds.
 fn lane(messages: usize, bytes: usize, metrics: &Arc<Metrics>) -> (Sender, Receiver) {
     let bounds = Bounds { messages, bytes, payload: 4 };
-    let (sender, receivers) = queue(NonZero::<usize>::MIN, bounds, metrics.clone());
+    let (sender, receivers) = queue(Lanes::new(NonZero::<usize>::MIN), bounds, metrics.clone());
     (sender, receivers.into_iter().next().expect("a lane"))
 }
 
@@ -45,13 +47,15 @@ async fn messages_are_bounded_and_a_gap_marks_where_some_are_missing() {
 #[tokio::test(start_paused = true)]
 async fn a_lane_is_not_ok_while_full_and_for_30_s_after_a_drop() {
     let metrics = Arc::new(Metrics::default());
-    let lanes = NonZero::new(2).expect("not 0");
+    let lanes = Lanes::new(NonZero::new(2).expect("not 0"));
     let bounds = Bounds { messages: 4, bytes: 1000, payload: 4 };
-    let (sender, mut receivers) = queue(lanes, bounds, metrics.clone());
+    let (sender, mut receivers) = queue(lanes.clone(), bounds, metrics.clone());
     let fill = sender.progress();
     let ok = |fill: &Progress| fill.lanes().iter().map(|lane| lane.ok).collect::<Vec<_>>();
     let channels: Vec<_> = (0..100).map(|name| Bytes::from(format!("c{name}"))).collect();
-    let of = |lane: usize| channels.iter().find(|channel| receivers[lane].carries(channel));
+    let of = |lane: usize| {
+        channels.iter().find(|channel| lanes.of(lanes.hash(channel)) == receivers[lane].lane())
+    };
     let channel = of(1).expect("a channel").clone();
     sender.message(Message::now(channel.clone(), "1".into()));
     assert_eq!(ok(&fill), [true, true]);
@@ -105,15 +109,15 @@ async fn the_queue_ends_when_the_sender_is_dropped_and_all_events_are_taken() {
 
 #[tokio::test]
 async fn a_lane_is_idle_once_its_last_batch_is_delivered() {
-    let lanes = NonZero::new(2).expect("not 0");
+    let lanes = Lanes::new(NonZero::new(2).expect("not 0"));
     let bounds = Bounds { messages: 10, bytes: 100, payload: 4 };
-    let (sender, mut receivers) = queue(lanes, bounds, Arc::default());
+    let (sender, mut receivers) = queue(lanes.clone(), bounds, Arc::default());
     let progress = sender.progress();
     let is_idle = || progress.idle().now_or_never().is_some();
     assert!(is_idle());
     sender.message(message("1"));
     assert!(!is_idle(), "a message is queued");
-    let carries = |receiver: &&mut Receiver| receiver.carries(b"c");
+    let carries = |receiver: &&mut Receiver| lanes.of(lanes.hash(b"c")) == receiver.lane();
     let lane = receivers.iter_mut().find(carries).expect("its lane");
     assert_eq!(drain(lane).await, ["1"]);
     assert!(!is_idle(), "the message is being delivered");
@@ -125,11 +129,13 @@ async fn a_lane_is_idle_once_its_last_batch_is_delivered() {
 #[tokio::test]
 async fn a_full_lane_drops_only_its_own_messages() {
     let metrics = Arc::new(Metrics::default());
-    let lanes = NonZero::new(2).expect("not 0");
+    let lanes = Lanes::new(NonZero::new(2).expect("not 0"));
     let (sender, mut receivers) =
-        queue(lanes, Bounds { messages: 4, bytes: 1000, payload: 4 }, metrics.clone());
+        queue(lanes.clone(), Bounds { messages: 4, bytes: 1000, payload: 4 }, metrics.clone());
     let channels: Vec<_> = (0..100).map(|name| Bytes::from(format!("c{name}"))).collect();
-    let of = |lane: usize| channels.iter().find(|channel| receivers[lane].carries(channel));
+    let of = |lane: usize| {
+        channels.iter().find(|channel| lanes.of(lanes.hash(channel)) == receivers[lane].lane())
+    };
     let (full, other) = (of(0).expect("a channel").clone(), of(1).expect("a channel").clone());
     for payload in ["1", "2", "3"] {
         sender.message(Message::now(full.clone(), payload.into()));

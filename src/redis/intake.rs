@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::pulse::Pulse;
 use crate::{
     channel::RESERVED,
-    glob,
+    glob::Pattern,
     ingest::Sender,
     message::{Gap, GapReason, Message},
 };
@@ -23,6 +23,7 @@ type Confirm = Box<dyn FnOnce() -> Instant + Send>;
 /// reads.
 pub struct Intake {
     patterns: Vec<String>,
+    compiled: Vec<Pattern>,
     /// The channel of this process' probes.
     pub probe_channel: String,
     queue: Sender,
@@ -35,7 +36,8 @@ impl Intake {
     /// An intake that queues the messages of these patterns.
     pub fn new(patterns: Vec<String>, probe_channel: String, queue: Sender) -> Arc<Self> {
         let (pulse, confirm) = (Pulse::new(), Mutex::default());
-        Arc::new(Self { patterns, probe_channel, queue, pulse, confirm })
+        let compiled = patterns.iter().map(|pattern| Pattern::new(pattern.as_bytes())).collect();
+        Arc::new(Self { patterns, compiled, probe_channel, queue, pulse, confirm })
     }
 
     /// The patterns to subscribe to.
@@ -89,8 +91,8 @@ impl Intake {
         if channel.starts_with(RESERVED.as_bytes()) {
             return;
         }
-        let mut earlier = self.patterns.iter().take_while(|known| known.as_bytes() != pattern);
-        if !earlier.any(|known| glob::matches(known.as_bytes(), &channel)) {
+        let earlier = self.patterns.iter().take_while(|known| known.as_bytes() != pattern).count();
+        if !self.compiled.iter().take(earlier).any(|known| known.matches(&channel)) {
             self.queue.message(Message::now(channel, payload));
         }
     }

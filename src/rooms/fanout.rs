@@ -23,11 +23,12 @@ use crate::{
     clock::now,
     ingest::Receiver,
     log_limit::LogLimit,
-    message::{Event, Message},
+    message::{Event, Gap, Message},
     metrics::{DropReason, Metrics},
     rooms::{
-        Members, Rooms,
+        Rooms, Snapshot,
         delivery::{Batch, Delivery},
+        members::CHUNK,
     },
 };
 
@@ -36,7 +37,7 @@ use crate::{
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Deliveries to members before the task yields, so that accepts, pongs and the source are not
 /// delayed for longer. The members of a larger room are shared out among the worker threads.
-const TURN: usize = 256;
+const TURN: usize = CHUNK;
 /// Bytes delivered before the task yields. They count as backlog until the kernel has accepted
 /// them: without the yield, a burst would look as if no client could keep up.
 const TURN_BYTES: usize = 16 << 20;
@@ -69,12 +70,19 @@ pub async fn run(mut queue: Receiver, rooms: Arc<Rooms>, metrics: Arc<Metrics>) 
                 Event::Message(message) => waiting.add(message),
                 Event::Gap(gap) => {
                     delivered += waiting.send(&rooms, &metrics).await;
-                    rooms.gap(&gap, |room| queue.carries(room.as_bytes()));
+                    let mut told = 0;
+                    for (room, members) in rooms.interrupt(queue.lane(), &gap) {
+                        told += tell(&room, &members, &gap);
+                        if told >= TURN {
+                            told = 0;
+                            yield_now().await;
+                        }
+                    }
                 }
                 Event::ChannelGap { channel, gap } => {
                     delivered += waiting.send(&rooms, &metrics).await;
                     if let Ok(name) = std::str::from_utf8(&channel) {
-                        rooms.gap_in(name, &gap);
+                        tell(name, &rooms.interrupt_one(name, &gap), &gap);
                     }
                 }
             }
@@ -84,6 +92,12 @@ pub async fn run(mut queue: Receiver, rooms: Arc<Rooms>, metrics: Arc<Metrics>) 
             metrics.delay.observe(arrived.elapsed().as_secs_f64());
         }
     }
+}
+
+/// Tells members about a gap, and returns how many there are.
+fn tell(room: &str, members: &Snapshot, gap: &Gap) -> usize {
+    members.iter().for_each(|member| member.gap(room, gap));
+    members.len()
 }
 
 /// Messages that are not delivered yet, by channel. Those of one channel are delivered together:
@@ -135,10 +149,10 @@ impl Waiting {
 
 /// Delivers a batch to a room's members and returns how many deliveries they accepted. For a large
 /// room, one task per worker thread takes the next members in turn.
-async fn hand_out(members: &Members, batch: Batch) -> usize {
+async fn hand_out(members: &Snapshot, batch: Batch) -> usize {
     let turn = TURN.min(TURN_BYTES / size(&batch).max(1)).max(1);
     if members.len() <= turn {
-        return members.values().map(|member| member.deliver(&batch)).sum();
+        return members.iter().map(|member| member.deliver(&batch)).sum();
     }
     let shared = Arc::new((members.clone(), batch, AtomicUsize::new(0)));
     let cores = Handle::current().metrics().num_workers();
@@ -147,15 +161,21 @@ async fn hand_out(members: &Members, batch: Batch) -> usize {
         async move {
             let (members, batch, next) = &*shared;
             let mut taken = 0;
-            loop {
-                let first = next.fetch_add(turn, Relaxed);
-                if first >= members.len() {
-                    return taken;
+            while let Some(mut these) = members.chunk(next.fetch_add(1, Relaxed)) {
+                // Large messages take several turns for the members of one chunk.
+                loop {
+                    let mut seen = 0;
+                    for member in these.by_ref().take(turn) {
+                        taken += member.deliver(batch);
+                        seen += 1;
+                    }
+                    yield_now().await;
+                    if seen < turn {
+                        break;
+                    }
                 }
-                let these = members.values().skip(first).take(turn);
-                taken += these.map(|member| member.deliver(batch)).sum::<usize>();
-                yield_now().await;
             }
+            taken
         }
     });
     hands.collect::<JoinSet<usize>>().join_all().await.into_iter().sum()

@@ -27,11 +27,12 @@ use crate::{
     health::Health,
     http::{self, AppState, Publishing, admin::Admin, hosts::Hosts},
     ingest::{self, Progress},
+    lanes::Lanes,
     memory,
     metrics::{Gauge, Metrics},
     outages::Outages,
     redis::{Link, Subscription},
-    rooms::{Limits, Rooms, fanout, history::Bounds, snapshot::Snapshot},
+    rooms::{Limits, Rooms, fanout, history::Bounds, memberships::Memberships, snapshot::Snapshot},
     socketio::{Events, Shared, expiry::Expiry},
     tls::certificates::Certificates,
 };
@@ -55,7 +56,8 @@ const MAX_ADMIN_CONNECTIONS: usize = 64;
 pub async fn assemble(server: Server) -> Running {
     let Server { config, auth, listener, https, metrics, admin, embedded, redis, .. } = server;
     let health = Arc::new(Health::new(redis.to_string(), config.channels.clone()));
-    let rooms = Arc::new(Rooms::new(limits(&config), metrics.clone()));
+    let lanes = Lanes::new(config.lanes);
+    let rooms = Arc::new(Rooms::new(limits(&config), lanes.clone(), metrics.clone()));
     let most = backlog::most(config.limits.backlog);
     let backlog = Backlog::new(most, metrics.backlog_bytes.clone());
     let inbound = InboundBudget::new(InboundBudget::bound(), metrics.inbound_bytes.clone());
@@ -76,7 +78,9 @@ pub async fn assemble(server: Server) -> Running {
         metrics,
         outages: Outages::new(health.watch_source()),
         health,
+        lanes,
         rooms,
+        memberships: Memberships::new(),
         backlog,
         inbound,
         max_connections,
@@ -133,7 +137,9 @@ struct Parts {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     outages: Arc<Outages>,
+    lanes: Lanes,
     rooms: Arc<Rooms>,
+    memberships: Arc<Memberships>,
     backlog: Arc<Backlog>,
     inbound: Arc<InboundBudget>,
     max_connections: usize,
@@ -157,9 +163,9 @@ impl Parts {
         stops: &Stops,
         redis: RedisAddress,
     ) -> (Progress, Vec<JoinHandle<()>>) {
-        let Self { config, metrics, health, rooms, .. } = self;
+        let Self { config, lanes, metrics, health, rooms, .. } = self;
         let bounds = ingest::Bounds::new(config.max_payload);
-        let (queue, lanes) = ingest::queue(config.lanes, bounds, metrics.clone());
+        let (queue, lanes) = ingest::queue(lanes.clone(), bounds, metrics.clone());
         let progress = queue.progress();
         let subscription = Subscription::new(
             redis,
@@ -184,6 +190,7 @@ impl Parts {
         let (limits, timing) = (&config.limits, config.timing);
         let shared = Shared {
             rooms: self.rooms.clone(),
+            memberships: self.memberships.clone(),
             outages: self.outages.clone(),
             auth: auth.clone(),
             expiry,
@@ -300,10 +307,7 @@ impl Parts {
 /// once.
 fn rate(config: &Config) -> Rate {
     let limits = &config.limits;
-    Rate {
-        per_second: limits.events,
-        burst: limits.events.max(2 * limits.rooms).saturating_add(1),
-    }
+    Rate { per_second: limits.events, burst: limits.events.max(2 * limits.rooms).saturating_add(1) }
 }
 
 /// The limits of the histories: messages and age for each room, bytes for all of them.

@@ -6,13 +6,18 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::request::Refusal;
-use crate::rooms::{
-    Rooms,
-    history::{Position, ReplayRequest},
+use crate::{
+    glob::Pattern,
+    rooms::{
+        Rooms,
+        history::{Position, ReplayRequest},
+    },
 };
 
 /// Maximum size of a pattern in bytes; matching takes time that grows with it.
 const MAX_PATTERN: usize = 256;
+/// The most stars of a pattern: each can make the match of one name longer.
+const MAX_STARS: usize = 8;
 
 /// Range of the option `maxRate`, in messages per second.
 const MAX_RATE: RangeInclusive<f64> = 0.1..=100.0;
@@ -64,13 +69,21 @@ pub fn token(args: &[Json]) -> Result<&str, Refusal> {
 /// The pattern of a `channels` request; `*` if there is no argument.
 ///
 /// # Errors
-/// `bad_request` if the first argument is not a string or is longer than 256 bytes.
-pub fn pattern(args: &[Json]) -> Result<String, Refusal> {
-    match args.first() {
-        None | Some(Json::Null) => Ok("*".to_owned()),
-        Some(Json::String(pattern)) if pattern.len() <= MAX_PATTERN => Ok(pattern.clone()),
-        Some(_) => Err(bad("the first argument must be a pattern, a string of at most 256 bytes")),
+/// `bad_request` if the first argument is not a string, is longer than 256 bytes or has more than 8
+/// stars.
+pub fn pattern(args: &[Json]) -> Result<Pattern, Refusal> {
+    let pattern = match args.first() {
+        None | Some(Json::Null) => "*",
+        Some(Json::String(pattern)) if pattern.len() <= MAX_PATTERN => pattern,
+        Some(_) => {
+            return Err(bad("the first argument must be a pattern, a string of at most 256 bytes"));
+        }
+    };
+    let pattern = Pattern::new(pattern.as_bytes());
+    if pattern.stars() > MAX_STARS {
+        return Err(bad("a pattern may have 8 stars at most"));
     }
+    Ok(pattern)
 }
 
 impl Options {
@@ -163,7 +176,7 @@ mod tests {
                 prop_assert!(Rooms::check_name(&room).is_ok());
             }
             if let Ok(pattern) = pattern(&args) {
-                prop_assert!(pattern.len() <= MAX_PATTERN);
+                prop_assert!(pattern.stars() <= MAX_STARS);
             }
             for argument in &args {
                 match Options::read(Some(argument)) {
@@ -193,7 +206,7 @@ mod tests {
                 "meta": meta, "latest": latest, "last": last, "since": since, "maxRate": rate,
             });
             let tick = rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
-            let meant = Options { meta, latest, tick, wish: ReplayRequest { last, since } };
+            let meant = Options { meta, latest, tick, wish: ReplayRequest { last, since, appends: false } };
             prop_assert_eq!(Options::read(Some(&argument)), Ok(meant));
         }
     }

@@ -9,6 +9,7 @@ use super::{frames, source::SourceOutlet};
 use crate::{
     engine::session::Session,
     message::Gap,
+    metrics::Close,
     outages::catch_up,
     rooms::{
         Subscriber,
@@ -47,6 +48,15 @@ impl SocketSubscriber {
         let frames = frames::encode(&past, self.meta.is_some(), self.session.format());
         if let Err(reason) = self.session.push_replay(frames) {
             self.session.end(reason);
+        }
+    }
+
+    /// Messages of a replay are missing. A client without `meta` cannot be told, so it is
+    /// disconnected, and comes back.
+    pub fn gap_in_replay(&self, room: &str, gap: &Gap) {
+        match &self.meta {
+            Some(_) => self.gap(room, gap),
+            None => self.session.end(Close::QueueFull),
         }
     }
 }

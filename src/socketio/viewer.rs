@@ -29,12 +29,19 @@ use crate::{
         Client,
         session::{Event, Session, Unacceptable},
     },
-    glob,
+    glob::Pattern,
+    message::Gap,
     metrics::Close,
     outages,
-    rooms::{Channel, JoinReply, Member, Subscriber, history::ReplayRequest},
+    rooms::{
+        Channel, JoinReply, Joining, Member, Snapshot, Subscriber,
+        history::{HistoryEntry, ReplayRequest},
+        memberships::{self, Reservation},
+    },
 };
 
+/// Requests for the list of channels that one client may wait for.
+const MAX_LISTINGS: u8 = 4;
 /// How long before its token expires a viewer is notified, in ms.
 const NOTICE: u64 = 60_000;
 
@@ -64,6 +71,8 @@ struct State {
     alarm: Option<Alarm>,
     /// Set when a room has been joined with `meta`.
     source: Option<Arc<SourceOutlet>>,
+    /// Requests for the list of channels that are not answered.
+    listings: u8,
 }
 
 #[derive(Serialize)]
@@ -87,6 +96,37 @@ struct Channels {
 struct Membership {
     member: Member,
     subscriber: Arc<SocketSubscriber>,
+    /// `None` for the rooms that each client may join in any case.
+    reservation: Option<Reservation>,
+}
+
+/// A viewer that is joining a room.
+struct ViewerJoining<'a> {
+    /// Taken when the join is answered.
+    answer: Option<Answer>,
+    room: &'a Arc<str>,
+    /// The subscriber of an earlier join of the same room, if it has to be closed.
+    before: Option<Arc<SocketSubscriber>>,
+    subscriber: &'a SocketSubscriber,
+}
+
+impl Joining for ViewerJoining<'_> {
+    fn welcome(&mut self, answer: &JoinReply<'_>, _: Option<u64>) {
+        if let Some(before) = &self.before {
+            before.close();
+        }
+        if let Some(to) = self.answer.take() {
+            to.accept(answer);
+        }
+    }
+
+    fn replay(&mut self, messages: Vec<HistoryEntry>) {
+        self.subscriber.replay(self.room, messages);
+    }
+
+    fn gap(&mut self, gap: &Gap) {
+        self.subscriber.gap_in_replay(self.room, gap);
+    }
 }
 
 impl Viewer {
@@ -114,15 +154,17 @@ impl Viewer {
         let Request { args, answer } = request;
         let refused = match name {
             "channel" => match self.admit(state, &args) {
-                Ok((room, options)) => return self.join(state, answer, room, options),
+                Ok((room, options, reservation)) => {
+                    return self.join(state, answer, (room, options, reservation));
+                }
                 Err(refusal) => refusal,
             },
             "leave" => match arguments::room(&args) {
                 Ok(room) => return self.leave(state, answer, &room),
                 Err(refusal) => refusal,
             },
-            "channels" => match arguments::pattern(&args) {
-                Ok(pattern) => return answer.accept(self.channels(state, &pattern)),
+            "channels" => match self.admit_listing(state, &args) {
+                Ok(listing) => return self.list_channels(answer, listing),
                 Err(refusal) => refusal,
             },
             "auth" => match self.renew(state, &args) {
@@ -144,34 +186,80 @@ impl Viewer {
         answer.refuse(refusal);
     }
 
-    fn channels(&self, state: &State, pattern: &str) -> Channels {
-        let may_join = |room: &str| state.grant.as_ref().is_some_and(|grant| grant.may_join(room));
-        let asked =
-            |room: &str| glob::matches(pattern.as_bytes(), room.as_bytes()) && may_join(room);
-        let (channels, more) = self.shared.rooms.channels(asked, now());
-        Channels { channels, more }
+    /// What a request for the list of channels may see.
+    fn admit_listing(
+        &self,
+        state: &mut State,
+        args: &[serde_json::Value],
+    ) -> Result<(Option<Grant>, Pattern), Refusal> {
+        let pattern = arguments::pattern(args)?;
+        if state.listings == MAX_LISTINGS {
+            let message = format!(
+                "a socket may wait for {MAX_LISTINGS} answers to `channels`; wait for one first"
+            );
+            return Err(Refusal::new("too_fast", message));
+        }
+        state.listings += 1;
+        Ok((state.grant.clone(), pattern))
+    }
+
+    /// Answers with the list of channels when it is this client's turn.
+    fn list_channels(&self, answer: Answer, (grant, pattern): (Option<Grant>, Pattern)) {
+        let (rooms, me) = (self.shared.rooms.clone(), self.me.clone());
+        tokio::spawn(async move {
+            // The grant first: a client learns nothing of other rooms, not even by its time.
+            let asked = move |room: &str| {
+                grant.as_ref().is_some_and(|grant| grant.may_join(room))
+                    && pattern.matches(room.as_bytes())
+            };
+            let (channels, more) = rooms.channels(asked).await;
+            answer.accept(Channels { channels, more });
+            if let Some(me) = me.upgrade() {
+                let mut state = me.state.lock();
+                state.listings = state.listings.saturating_sub(1);
+            }
+        });
     }
 
     fn admit(
         &self,
         state: &State,
         args: &[serde_json::Value],
-    ) -> Result<(Arc<str>, Options), Refusal> {
+    ) -> Result<(Arc<str>, Options, Option<Reservation>), Refusal> {
         let room = arguments::room(args)?;
         let options = Options::read(args.get(1))?;
         if !state.grant.as_ref().is_some_and(|grant| grant.may_join(&room)) {
             let message = "the token does not allow this room; use one that does";
             return Err(Refusal::new("forbidden", message));
         }
-        let most = self.shared.max_rooms;
-        if state.rooms.len() >= most && !state.rooms.contains_key(&room) {
+        let (count, most) = (state.rooms.len(), self.shared.max_rooms);
+        if state.rooms.contains_key(&room) {
+            return Ok((room, options, None));
+        }
+        if count >= most {
             let message = format!("a socket may be in {most} rooms at most; leave one first");
             return Err(Refusal::new("too_many_rooms", message));
         }
-        Ok((room, options))
+        if count < memberships::FREE {
+            return Ok((room, options, None));
+        }
+        let reservation = self.shared.memberships.reserve().ok_or_else(|| {
+            let message = format!(
+                "all clients together are in as many rooms as the server's memory allows; \
+                 leave a room (up to {} are always possible) or try again later",
+                memberships::FREE
+            );
+            Refusal::new("too_many_rooms", message)
+        })?;
+        Ok((room, options, Some(reservation)))
     }
 
-    fn join(&self, state: &mut State, answer: Answer, room: Arc<str>, options: Options) {
+    fn join(
+        &self,
+        state: &mut State,
+        answer: Answer,
+        (room, options, reservation): (Arc<str>, Options, Option<Reservation>),
+    ) {
         let rooms = &self.shared.rooms;
         let source = options.meta.then(|| self.source(state));
         let socket_subscriber =
@@ -183,24 +271,26 @@ impl Viewer {
         if let Some(tick) = options.tick {
             subscriber = MaxRate::new(subscriber, tick);
         }
-        let before = state.rooms.remove(&room);
-        let welcome = |welcome: &JoinReply<'_>, messages| {
-            // A second join of the same room. If the client requested a replay, messages that are
-            // still on their way to the previous subscriber are part of it, so that subscriber is
-            // closed. Otherwise they arrive after this answer.
-            if let Some(before) =
-                before.as_ref().filter(|_| options.wish != ReplayRequest::default())
-            {
-                before.subscriber.close();
+        let (again, before, reservation) = match state.rooms.remove(&room) {
+            None => (None, None, reservation),
+            Some(Membership { member, subscriber, reservation }) => {
+                (Some(member), Some(subscriber), reservation)
             }
-            answer.accept(welcome);
-            socket_subscriber.replay(&room, messages);
         };
-        let again = before.as_ref().map(|before| before.member);
         let others = (self.shared.hello && again.is_none()).then(|| rooms.members(&room));
-        let member = rooms.join(&room, again, subscriber, &options.wish, welcome);
-        others.iter().flat_map(|others| others.values()).for_each(|other| other.hello());
-        state.rooms.insert(room, Membership { member, subscriber: socket_subscriber });
+        // A second join of the same room. If the client requested a replay, messages that are still
+        // on their way to the previous subscriber are part of it, so that subscriber is closed.
+        // Otherwise they arrive after this answer.
+        let before = before.filter(|_| options.wish != ReplayRequest::default());
+        let mut joining = ViewerJoining {
+            answer: Some(answer),
+            room: &room,
+            before,
+            subscriber: &socket_subscriber,
+        };
+        let (name, member) = rooms.join(&room, again, subscriber, &options.wish, &mut joining);
+        others.iter().flat_map(Snapshot::iter).for_each(|other| other.hello());
+        state.rooms.insert(name, Membership { member, subscriber: socket_subscriber, reservation });
         // After the answer: emits an outage that has already been announced to others.
         source.iter().for_each(outages::enter);
     }

@@ -8,6 +8,7 @@ mod heads;
 mod inbound;
 mod packets;
 mod rates;
+mod rooms;
 mod sessions;
 mod slowloris;
 
@@ -73,6 +74,16 @@ impl Attack {
             witness
         });
         Self { site, process, files, memory, publishing, over, witness }
+    }
+
+    /// Ends the attack together with the server, and asserts that the witness missed nothing.
+    async fn stop(self) {
+        let Self { process, publishing, over, witness, .. } = self;
+        over.send(()).expect("the publisher runs");
+        within("all messages", witness).await.expect("no panic");
+        publishing.await.expect("published");
+        let log = process.stop().await;
+        assert!(!log.contains("panicked"), "{log}");
     }
 
     /// Ends the attack, and asserts that nothing is left of it.

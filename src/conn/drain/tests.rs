@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     conn::{backlog::Backlog, connection::ConnectionGuard, inbound::InboundBudget},
     ingest::{self, Bounds, Receiver, Sender},
+    lanes::Lanes,
     message::Message,
 };
 
@@ -17,7 +18,8 @@ const GRACE: Duration = Duration::from_secs(10);
 
 fn lane() -> (Sender, Receiver) {
     let bounds = Bounds { messages: 10, bytes: 100, payload: 10 };
-    let (sender, receivers) = ingest::queue(NonZero::<usize>::MIN, bounds, Arc::default());
+    let (sender, receivers) =
+        ingest::queue(Lanes::new(NonZero::<usize>::MIN), bounds, Arc::default());
     (sender, receivers.into_iter().next().expect("one receiver per lane"))
 }
 

@@ -16,7 +16,7 @@ pub fn close_code(reason: Close) -> u16 {
         Close::TooFast | Close::NotConnected => frame::POLICY,
         Close::Slow | Close::QueueFull | Close::Backlog | Close::Inbound | Close::Sessions => {
             frame::TRY_AGAIN_LATER
-        },
+        }
         Close::BadPacket => frame::PROTOCOL_ERROR,
         Close::Expired | Close::Client | Close::PingTimeout | Close::TransportError => {
             frame::NORMAL

@@ -20,7 +20,13 @@ pub struct Route {
 impl Route {
     /// A transport, without a poll and without a probe.
     pub fn new(transport: Transport, place: Option<Place>) -> Self {
-        Self { transport, has_poll: false, has_post: false, probe: Probe::None, place: place.map(Box::new) }
+        Self {
+            transport,
+            has_poll: false,
+            has_post: false,
+            probe: Probe::None,
+            place: place.map(Box::new),
+        }
     }
 }
 

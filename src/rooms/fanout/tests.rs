@@ -8,10 +8,11 @@ use tokio::{runtime::Builder, task::JoinSet};
 use super::*;
 use crate::{
     ingest::{self, Sender},
+    lanes::Lanes,
     message::{Gap, GapReason},
     rooms::{
-        Limits, Member, Subscriber,
-        history::{Bounds, Position, ReplayRequest},
+        JoinReply, Joining, Limits, Member, Subscriber,
+        history::{Bounds, HistoryEntry, Position, ReplayRequest},
     },
 };
 
@@ -47,7 +48,8 @@ fn step() -> impl Strategy<Value = Step> {
 /// message.
 struct Viewer {
     room: usize,
-    member: Member,
+    /// `None` if it has left.
+    member: Option<Member>,
     /// How many messages had been published in the room when the viewer joined.
     since: usize,
     /// How many had been published when it left; `None` if it has not left.
@@ -83,13 +85,26 @@ impl Subscriber for Heard {
     fn hello(&self) {}
 }
 
+/// A viewer that is joining.
+struct Entering(Arc<Heard>);
+
+impl Joining for Entering {
+    fn welcome(&mut self, answer: &JoinReply<'_>, _: Option<u64>) {
+        let position = Sound::JoinReply(answer.position.clone());
+        self.0.0.lock().expect("not poisoned").push(position);
+    }
+
+    fn replay(&mut self, _: Vec<HistoryEntry>) {}
+
+    fn gap(&mut self, _: &Gap) {}
+}
+
 fn enter(rooms: &Rooms, room: usize, since: usize) -> Viewer {
     let heard = Arc::new(Heard::default());
-    let member =
-        rooms.join(&name(room), None, heard.clone(), &ReplayRequest::default(), |welcome, _| {
-            heard.0.lock().expect("not poisoned").push(Sound::JoinReply(welcome.position.clone()));
-        });
-    Viewer { room, member, since, until: None, heard }
+    let wish = ReplayRequest::default();
+    let mut joining = Entering(heard.clone());
+    let (_, member) = rooms.join(&name(room), None, heard.clone(), &wish, &mut joining);
+    Viewer { room, member: Some(member), since, until: None, heard }
 }
 
 fn name(room: usize) -> String {
@@ -109,8 +124,8 @@ fn publish(source: &Sender, room: usize, count: usize, published: &mut [usize]) 
 async fn play(lanes: usize, steps: Vec<Step>) -> (Vec<Viewer>, Vec<usize>) {
     let metrics = Arc::new(Metrics::default());
     let limits = Limits { room: Bounds { count: 10, age: u64::MAX / 2 }, bytes: 1 << 20 };
-    let rooms = Arc::new(Rooms::new(limits, metrics.clone()));
-    let lanes = NonZero::new(lanes).expect("not 0");
+    let lanes = Lanes::new(NonZero::new(lanes).expect("not 0"));
+    let rooms = Arc::new(Rooms::new(limits, lanes.clone(), metrics.clone()));
     let bounds = ingest::Bounds { messages: 1_000_000, bytes: 1 << 30, payload: 1 << 20 };
     let (source, receivers) = ingest::queue(lanes, bounds, metrics.clone());
     let mut running = JoinSet::new();
@@ -128,7 +143,8 @@ async fn play(lanes: usize, steps: Vec<Step>) -> (Vec<Viewer>, Vec<usize>) {
                 if count > 0 {
                     let mut staying = viewers.iter_mut().filter(|viewer| viewer.until.is_none());
                     let viewer = staying.nth(which.index(count)).expect("an index below the count");
-                    rooms.leave(&name(viewer.room), viewer.member);
+                    let member = viewer.member.take().expect("it has not left");
+                    rooms.leave(&name(viewer.room), member);
                     viewer.until = Some(published[viewer.room]);
                 }
             }

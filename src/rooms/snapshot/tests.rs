@@ -1,6 +1,6 @@
 //! When the history is written, and what is restored after a crash.
 
-use std::fs;
+use std::{fs, num::NonZero};
 
 use bytes::Bytes;
 use tokio::{
@@ -10,6 +10,7 @@ use tokio::{
 
 use super::*;
 use crate::{
+    lanes::Lanes,
     message::Message,
     rooms::{Limits, history::Bounds},
 };
@@ -27,7 +28,8 @@ impl Run {
     async fn begin(folder: &Path) -> Self {
         let metrics = Arc::new(Metrics::default());
         let limits = Limits { room: Bounds { count: 10, age: 1 << 40 }, bytes: 1 << 20 };
-        let rooms = Arc::new(Rooms::new(limits, metrics.clone()));
+        let rooms =
+            Arc::new(Rooms::new(limits, Lanes::new(NonZero::<usize>::MIN), metrics.clone()));
         let snapshot = Snapshot::open(folder.to_owned(), limits.bytes, metrics.clone()).await;
         let mut snapshot = snapshot.expect("a folder");
         snapshot.restore(&rooms).await;

@@ -1,0 +1,150 @@
+//! Joining a room: the answer, the replay, and the moment from which on messages are delivered.
+
+use std::{ops::DerefMut, sync::Arc};
+
+use serde::Serialize;
+
+use super::{
+    Gap, GapReason, Hold, MAX_COPIED, MAX_COPIED_BYTES, Member, Room, Rooms, Subscriber,
+    history::{HistoryEntry, Position, Replay, ReplayRequest},
+};
+
+/// A client that is joining a room: receives the answer, then its replay in pieces. The methods must
+/// not block.
+pub trait Joining {
+    /// The answer. `known` is when the message at the requested position arrived, in ms since the Unix
+    /// epoch, if it is still kept. May be called while the room is locked.
+    fn welcome(&mut self, answer: &JoinReply<'_>, known: Option<u64>);
+
+    /// The next messages of the replay, oldest first.
+    fn replay(&mut self, messages: Vec<HistoryEntry>);
+
+    /// Between the calls before and after this one, messages may be missing. May be called while the
+    /// room is locked.
+    fn gap(&mut self, gap: &Gap);
+}
+
+/// The acknowledgement of a join, as the client receives it.
+#[derive(Serialize)]
+pub struct JoinReply<'a> {
+    /// The room's name.
+    pub room: &'a Arc<str>,
+    /// The room's current position.
+    #[serde(flatten)]
+    pub position: &'a Position,
+    /// Whether the replay contains every message after the requested position; `None` if the client
+    /// requested no position.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<bool>,
+    /// How many messages of the history follow.
+    pub replayed: usize,
+}
+
+impl Rooms {
+    /// Adds `subscriber` to a room; with `again`, replaces the subscriber of that member. Returns the
+    /// room's name, which all members share, and the membership.
+    ///
+    /// `client` receives the answer and the requested part of the history, with what is published
+    /// meanwhile. The subscriber receives no message of the room before that, and every message after
+    /// it.
+    pub fn join(
+        &self,
+        name: &str,
+        again: Option<Member>,
+        subscriber: Arc<dyn Subscriber>,
+        wish: &ReplayRequest,
+        client: &mut dyn Joining,
+    ) -> (Arc<str>, Member) {
+        self.with_room(name, |room, mut hold| {
+            self.change(room, hold.deref_mut(), |state| {
+                state.history.expire((self.clock)(), self.limits.room);
+            });
+            let position = hold.position.clone();
+            let Replay { from, count, recovered, known } = hold.history.replay(wish, &position);
+            self.metrics.joins(recovered).inc();
+            let member = again.unwrap_or_else(|| {
+                self.metrics.members.inc();
+                hold.members.add()
+            });
+            let answer =
+                JoinReply { room: &room.name, position: &position, recovered, replayed: count };
+            if count == 0 {
+                client.welcome(&answer, known);
+                hold.members.set(&member, Some(subscriber));
+            } else {
+                // It keeps its place, which keeps the room, but receives nothing.
+                hold.members.set(&member, None);
+                let first = copy(&mut hold, from);
+                drop(hold);
+                client.welcome(&answer, known);
+                replay(room, from, first, &position, client).members.set(&member, Some(subscriber));
+            }
+            (room.name.clone(), member)
+        })
+    }
+}
+
+/// Replays the history from number `from` on, of which `piece` is the beginning, until nothing is
+/// left. Returns the room locked at that moment.
+fn replay<'a>(
+    room: &'a Room,
+    from: u64,
+    mut piece: Vec<HistoryEntry>,
+    position: &Position,
+    client: &mut dyn Joining,
+) -> Hold<'a> {
+    let mut next = from;
+    loop {
+        next += piece.len() as u64;
+        let at = piece.last().map_or(0, |last| last.at);
+        client.replay(piece);
+        let mut hold = room.lock();
+        let first = hold.history.first();
+        if first > next {
+            let to = hold.history.oldest().map_or(at, |oldest| oldest.at.max(at));
+            client.gap(&Gap { from: at, to, reason: GapReason::Forgotten });
+            next = first;
+        }
+        piece = copy(&mut hold, next);
+        if piece.is_empty() {
+            if let Some(gap) = hold.latest_gap().filter(|_| hold.position.epoch != position.epoch) {
+                client.gap(&gap);
+            }
+            return hold;
+        }
+    }
+}
+
+/// The next entries from number `from` on.
+fn copy(hold: &mut Hold<'_>, from: u64) -> Vec<HistoryEntry> {
+    let piece = hold.history.piece(from, MAX_COPIED, MAX_COPIED_BYTES);
+    hold.copied(piece.len());
+    piece
+}
+
+/// What a client that joined in a test was told.
+#[cfg(test)]
+#[derive(Default)]
+pub struct Told {
+    pub position: Option<Position>,
+    pub recovered: Option<bool>,
+    pub replayed: usize,
+    pub messages: Vec<HistoryEntry>,
+    pub gaps: Vec<Gap>,
+}
+
+#[cfg(test)]
+impl Joining for Told {
+    fn welcome(&mut self, answer: &JoinReply<'_>, _: Option<u64>) {
+        self.position = Some(answer.position.clone());
+        (self.recovered, self.replayed) = (answer.recovered, answer.replayed);
+    }
+
+    fn replay(&mut self, messages: Vec<HistoryEntry>) {
+        self.messages.extend(messages);
+    }
+
+    fn gap(&mut self, gap: &Gap) {
+        self.gaps.push(*gap);
+    }
+}

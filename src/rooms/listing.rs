@@ -1,0 +1,106 @@
+//! The list of channels. It is renewed at most once a second for all clients, outside the rooms'
+//! locks, and one request is answered at a time, on a thread of its own.
+
+use std::{cmp::Reverse, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::Semaphore,
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
+
+use super::{
+    Rooms,
+    room::{Channel, Room},
+};
+
+/// The most rooms in an answer.
+const MAX_CHANNELS: usize = 1000;
+/// Age at which the list is renewed.
+const RENEW_AFTER: Duration = Duration::from_secs(1);
+/// Age at which the list is dropped if nobody asks any more. It keeps rooms that are gone.
+const DROP_AFTER: Duration = Duration::from_secs(10);
+/// After an answer that took a time, no other one is made for this many times as long: the answers
+/// take a fifth of one core at most.
+const REST: u32 = 4;
+/// Times that are too short for such a pause.
+const SHORT: Duration = Duration::from_millis(1);
+
+/// The channels, the most recently published one first.
+pub struct Listing {
+    latest: Mutex<Option<(Instant, Arc<[Arc<Room>]>)>>,
+    turn: Arc<Semaphore>,
+}
+
+impl Listing {
+    pub fn new() -> Self {
+        Self { latest: Mutex::default(), turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Drops the list, so that the next request renews it.
+    #[cfg(test)]
+    pub fn renew(&self) {
+        *self.latest.lock() = None;
+    }
+
+    /// Drops the list if it is old.
+    pub fn expire(&self) {
+        let mut latest = self.latest.lock();
+        let is_old = |(at, _): &(Instant, _)| at.elapsed() >= DROP_AFTER;
+        let old = if latest.as_ref().is_some_and(is_old) { latest.take() } else { None };
+        drop(latest);
+        drop(old);
+    }
+}
+
+impl Rooms {
+    /// The rooms that have had a message and whose name passes `asked`, the most recently published
+    /// one first. The flag says that there are more than the limit of 1,000. A room's first message
+    /// may have arrived up to a second before the room is listed.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: a call that is dropped returns its turn to others.
+    pub async fn channels(
+        self: Arc<Self>,
+        asked: impl Fn(&str) -> bool + Send + 'static,
+    ) -> (Vec<Channel>, bool) {
+        // The semaphore is never closed.
+        let turn = self.listing.turn.clone().acquire_owned().await.ok();
+        let begin = Instant::now();
+        let channels = spawn_blocking(move || self.list(asked)).await.unwrap_or_default();
+        let took = begin.elapsed();
+        if took > SHORT {
+            tokio::spawn(async move {
+                sleep(took * REST).await;
+                drop(turn);
+            });
+        }
+        channels
+    }
+
+    /// Reads the list.
+    pub(super) fn list(&self, asked: impl Fn(&str) -> bool) -> (Vec<Channel>, bool) {
+        let now = (self.clock)();
+        let rooms = self.recent();
+        let mut asked = rooms.iter().filter(|room| !room.is_gone() && asked(&room.name));
+        let channels = asked.by_ref().take(MAX_CHANNELS).map(|room| room.channel(now)).collect();
+        (channels, asked.next().is_some())
+    }
+
+    /// The list, which is at most a second old.
+    fn recent(&self) -> Arc<[Arc<Room>]> {
+        let mut latest = self.listing.latest.lock();
+        if let Some((_, rooms)) = latest.as_ref().filter(|(at, _)| at.elapsed() < RENEW_AFTER) {
+            return rooms.clone();
+        }
+        let pieces = self.index.pieces(None).flatten();
+        let mut rooms: Vec<_> = pieces.filter(|room| room.published() > 0).collect();
+        rooms.sort_by_cached_key(|room| {
+            (Reverse(room.published()), Reverse(room.listed()), room.name.clone())
+        });
+        let rooms: Arc<[_]> = rooms.into();
+        *latest = Some((Instant::now(), rooms.clone()));
+        rooms
+    }
+}

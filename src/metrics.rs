@@ -75,6 +75,8 @@ pub struct Metrics {
     /// 0 while nothing can be written to `STATE_DIR`.
     pub state_ok: Gauge,
     state_writes: By<Counter>,
+    /// Tasks of connections that have panicked.
+    pub panics: Counter,
     /// Connections that could not be accepted.
     pub accept_errors: Counter,
     /// Messages queued between source and rooms.
@@ -180,6 +182,7 @@ impl Default for Metrics {
                 "result",
                 &["done", "failed"],
             ),
+            panics: new.one("panics", "Connections that ended because their task panicked"),
             accept_errors: new.one(
                 "accept_errors",
                 "Connections that could not be accepted, usually for lack of open files",

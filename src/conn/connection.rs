@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tracing::info;
+use tracing::{error, info};
 
 use super::{
     addresses::{IpPermit, network_of},
@@ -160,6 +160,11 @@ impl ConnectionGuard {
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         let connections = &self.0.connections;
+        if std::thread::panicking() {
+            connections.metrics.panics.inc();
+            let peer = self.0.peer;
+            error!(%peer, "a connection's task has panicked; the connection is ended");
+        }
         connections.live.lock().remove(&self.0.id);
         connections.open.dec();
         if let Some(quota) = self.0.quota.get() {
@@ -483,5 +488,29 @@ impl Holder for Arc<Connection> {
 
     fn evict(&self) {
         self.end(Close::Inbound);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_ends_its_connection_alone_and_is_counted() {
+        let metrics = Arc::new(Metrics::default());
+        let (open, backlog) = (Gauge::default(), Backlog::new(1 << 20, Gauge::default()));
+        let inbound = InboundBudget::new(1 << 20, Gauge::default());
+        let connections = Connections::new(open.clone(), backlog, inbound, None, metrics.clone());
+        let peer = ([127, 0, 0, 1], 1).into();
+        let other = ConnectionGuard::new(peer, &connections);
+        let guard = ConnectionGuard::new(peer, &connections);
+        let task = tokio::spawn(async move {
+            let _guard = guard;
+            panic!("a fault for a test");
+        });
+        assert!(task.await.expect_err("it panics").is_panic());
+        assert_eq!((metrics.panics.get(), open.get(), connections.count()), (1, 1, 1));
+        drop(other);
+        assert_eq!((metrics.panics.get(), open.get()), (1, 0));
     }
 }

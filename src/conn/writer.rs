@@ -89,6 +89,12 @@ impl Writer {
         self.enqueue(queue, frames.clone(), within_limit)
     }
 
+    /// Lets what is pushed wait as long as the guard lives: many answers are then written at once. The
+    /// caller flushes afterwards.
+    pub fn hold(&self) -> impl Sized + '_ {
+        self.socket.lock()
+    }
+
     /// Sends a heartbeat. If it has to wait for a poll, it does not count as a message that the client
     /// is too slow for: the heartbeat has a time limit of its own.
     ///

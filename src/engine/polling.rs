@@ -12,6 +12,7 @@ use http::{
 use http_body_util::BodyExt;
 use tokio::{
     select,
+    task::yield_now,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -20,8 +21,8 @@ use super::{
     errors::Problem,
     frame,
     packet::{Format, Protocol},
-    payload,
-    session::{Outcome, Probe, Refused, Session},
+    payload::{self, Packet},
+    session::{Outcome, PACKETS_PER_TURN, Probe, Refused, Session},
 };
 use crate::{
     conn::{caller::Caller, connection::Connection},
@@ -122,7 +123,7 @@ impl Engine {
         let is_binary = kind.is_some_and(|kind| kind.as_bytes().starts_with(BINARY.as_bytes()));
         let protocol = session.format().protocol;
         let packets = payload::decode(&body, protocol, is_binary, self.settings.max_packet)?;
-        match session.receive(packets.into_iter(), caller) {
+        match receive(session, packets, caller).await {
             Outcome::Handled => Ok(text("ok", TEXT)),
             Outcome::End(Close::Client, _) => {
                 session.end(Close::Client);
@@ -149,6 +150,19 @@ impl Engine {
         }
         Ok(bytes.freeze())
     }
+}
+
+/// Handles the packets of a POST. Others have their turn in between.
+async fn receive(session: &Session, packets: Vec<Packet>, caller: &Caller) -> Outcome {
+    let mut packets = packets.into_iter().peekable();
+    while packets.peek().is_some() {
+        let outcome = session.receive(packets.by_ref().take(PACKETS_PER_TURN), caller);
+        if outcome != Outcome::Handled {
+            return outcome;
+        }
+        yield_now().await;
+    }
+    Outcome::Handled
 }
 
 impl From<payload::Problem> for Problem {

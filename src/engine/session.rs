@@ -38,6 +38,7 @@ use clock::Clock;
 pub(super) use farewell::close_code;
 use farewell::{close_frame, is_server_decision};
 use inbound::Inbound;
+pub(super) use inbound::PACKETS_PER_TURN;
 pub use inbound::{Event, Outcome, Unacceptable};
 use route::Route;
 pub use route::{Probe, Refused};

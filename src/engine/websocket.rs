@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::{
     frame::{self, Decoder, Item, Violation},
     payload::{self, Kind, Packet},
-    session::{Outcome, Session, close_code},
+    session::{Outcome, PACKETS_PER_TURN, Session, close_code},
 };
 use crate::{
     conn::{
@@ -30,6 +30,8 @@ use crate::{
 
 /// Bytes read at once. Each thread has one buffer of this size for all connections.
 const SCRATCH: usize = 16 << 10;
+/// Packets of one read whose answers are written at once. Those of further ones are written together.
+const WRITTEN_EACH: usize = 4;
 /// Reads in one turn of a task.
 const MAX_READS: usize = 8;
 /// Time limit for an upgrade, from the WebSocket's handshake to the packet `upgrade`.
@@ -72,7 +74,7 @@ struct Task {
     session: Arc<Session>,
     guard: Option<ConnectionGuard>,
     decoder: Decoder,
-    /// Bytes that arrived behind the handshake.
+    /// Bytes that have been read: behind the handshake, or more than belong to one turn.
     rest: Bytes,
 }
 
@@ -85,7 +87,8 @@ impl Future for Task {
             return Poll::Ready(());
         };
         let done = task.run(&connection, cx);
-        connection.set_unfinished(task.decoder.pending() + task.session.writer().unfinished());
+        let partial = task.decoder.pending() + task.session.writer().unfinished();
+        connection.set_unfinished(partial + task.rest.len());
         done
     }
 }
@@ -98,8 +101,8 @@ impl Task {
         connection.register_owner(cx.waker());
         if !rest.is_empty() {
             // Copied, because frames are unmasked in place.
-            let mut rest = std::mem::take(rest).to_vec();
-            receive(session, connection, decoder, &mut rest);
+            let mut bytes = std::mem::take(rest).to_vec();
+            *rest = receive(session, connection, decoder, &mut bytes);
         }
         for _ in 0..MAX_READS {
             if let Some(reason) = connection.ended() {
@@ -123,11 +126,14 @@ impl Task {
                 session.close_for_stop();
                 continue;
             }
+            if !rest.is_empty() {
+                break;
+            }
             let read = BUFFER.with_borrow_mut(|buffer| {
                 let read = ready!(session.writer().poll_read(cx, buffer));
                 Poll::Ready(read.inspect(|&read| {
                     if let Some(bytes) = buffer.get_mut(..read) {
-                        receive(session, connection, decoder, bytes);
+                        *rest = receive(session, connection, decoder, bytes);
                     }
                 }))
             });
@@ -281,39 +287,47 @@ fn violation(violation: Violation) -> io::Error {
     io::Error::other(violation.reason)
 }
 
-/// Hands bytes of the client to its session.
+/// Hands bytes of the client to its session: at most as many packets as belong to one turn. Returns
+/// the bytes that are left for the next one.
 fn receive(
     session: &Session,
     connection: &Arc<Connection>,
     decoder: &mut Decoder,
     mut bytes: &mut [u8],
-) {
+) -> Bytes {
     session.seen();
     if session.writer().is_closed() {
-        return;
+        return Bytes::new();
     }
     let (max, caller) = (session.max_packet(), Caller::alone(connection));
-    loop {
+    let mut held = None;
+    for number in 0..PACKETS_PER_TURN {
+        if number == WRITTEN_EACH {
+            held = Some(session.writer().hold());
+        }
         let outcome = match decoder.next(&mut bytes, max) {
             Ok(None) => break,
             Ok(Some(Item::Close { code })) => {
                 // Nothing counts that comes after it.
                 session.close(Close::Client, frame::close(code.unwrap_or(frame::NORMAL), ""));
-                return;
+                return Bytes::new();
             }
             Ok(Some(item)) => handle(session, &caller, item),
             Err(Violation { code, reason }) => {
                 session.close(Close::BadPacket, frame::close(code, reason));
-                return;
+                return Bytes::new();
             }
         };
         if let Outcome::End(reason, text) = outcome {
+            drop(held);
             session.close(reason, frame::close(close_code(reason), text));
-            return;
+            return Bytes::new();
         }
     }
+    drop(held);
     session.set_unfinished(decoder.pending() > 0);
     connection.set_authenticated(!session.is_outside());
+    Bytes::copy_from_slice(bytes)
 }
 
 fn handle(session: &Session, caller: &Caller, item: Item<'_>) -> Outcome {

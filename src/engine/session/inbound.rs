@@ -57,6 +57,10 @@ pub enum Unacceptable {
     },
 }
 
+/// Packets of one client that are handled before it is the turn of others: answering one may cost a
+/// system call.
+pub const PACKETS_PER_TURN: usize = 32;
+
 /// What follows from a packet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {

@@ -56,6 +56,28 @@ async fn joined_rooms_are_bounded_and_leave_the_history_alone() {
     siege.stop().await;
 }
 
+/// What is counted as history is what the process grows by, also after all of it has been replaced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bytes_of_the_history_are_those_that_it_takes() {
+    let siege = Attack::begin(&[("HISTORY_BYTES", "20MiB"), ("HISTORY_TTL", "1h")]).await;
+    for turn in ["first", "second"] {
+        for number in 0..50_000 {
+            siege.site.publish(&format!("{turn}{number}"), "1").await;
+        }
+        let messages = "roomcast_queue_messages";
+        until(&siege.site, messages, async || siege.site.metric(messages).await == 0).await;
+        let counted = siege.site.metric("roomcast_history_bytes").await >> 10;
+        assert!(counted > 19 << 10, "{counted} kB");
+        // The allocator returns what it does not need with a delay.
+        until(&siege.site, "no more memory than is counted", async || {
+            let grown = siege.process.memory().saturating_sub(siege.memory);
+            (85..=130).contains(&(100 * counted / grown.max(1)))
+        })
+        .await;
+    }
+    siege.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_of_channels_keep_nobody_waiting_for_messages() {
     let siege = Attack::begin(&[]).await;

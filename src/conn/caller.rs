@@ -62,7 +62,7 @@ impl Caller {
     /// Counts a packet of a session; `false` if the connection or the address has sent too many.
     pub fn packet(&self) -> bool {
         // Each one counts, also after another one has said no.
-        self.allowances().fold(true, |may, allowance| allowance.packet() && may)
+        self.allowances().filter(|allowance| !allowance.packet()).count() == 0
     }
 
     fn allowances(&self) -> impl Iterator<Item = &super::rate::Allowance> {

@@ -17,7 +17,7 @@ use super::{
 
 /// The most rooms in an answer.
 const MAX_CHANNELS: usize = 1000;
-/// Age at which the list is renewed.
+/// Pause between two renewals of the list.
 const RENEW_AFTER: Duration = Duration::from_secs(1);
 /// Age at which the list is dropped if nobody asks any more. It keeps rooms that are gone.
 const DROP_AFTER: Duration = Duration::from_secs(10);
@@ -27,9 +27,13 @@ const REST: u32 = 4;
 /// Times that are too short for such a pause.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// The channels, the most recently published one first.
+/// The rooms that have had a message, the most recently published one first, and when they were
+/// listed.
+type List = (Instant, Arc<[Arc<Room>]>);
+
+/// The latest list, and whose turn it is to read one.
 pub struct Listing {
-    latest: Mutex<Option<(Instant, Arc<[Arc<Room>]>)>>,
+    latest: Mutex<Option<List>>,
     turn: Arc<Semaphore>,
 }
 
@@ -38,16 +42,17 @@ impl Listing {
         Self { latest: Mutex::default(), turn: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Drops the list, so that the next request renews it.
-    #[cfg(test)]
-    pub fn renew(&self) {
-        *self.latest.lock() = None;
+    /// How long a request that came at `asked` has to wait for a list that is not older than itself.
+    fn wait(&self, asked: Instant) -> Duration {
+        let latest = self.latest.lock();
+        let at = latest.as_ref().map(|(at, _)| *at).filter(|at| *at <= asked);
+        at.map_or(Duration::ZERO, |at| RENEW_AFTER.saturating_sub(at.elapsed()))
     }
 
     /// Drops the list if it is old.
     pub fn expire(&self) {
         let mut latest = self.latest.lock();
-        let is_old = |(at, _): &(Instant, _)| at.elapsed() >= DROP_AFTER;
+        let is_old = |(at, _): &List| at.elapsed() >= DROP_AFTER;
         let old = if latest.as_ref().is_some_and(is_old) { latest.take() } else { None };
         drop(latest);
         drop(old);
@@ -56,8 +61,8 @@ impl Listing {
 
 impl Rooms {
     /// The rooms that have had a message and whose name passes `asked`, the most recently published
-    /// one first. The flag says that there are more than the limit of 1,000. A room's first message
-    /// may have arrived up to a second before the room is listed.
+    /// one first. The flag says that there are more than the limit of 1,000. The list has all messages
+    /// that arrived before the call; if it was renewed shortly before, that takes up to a second.
     ///
     /// # Cancel safety
     /// Cancel safe: a call that is dropped returns its turn to others.
@@ -65,10 +70,12 @@ impl Rooms {
         self: Arc<Self>,
         asked: impl Fn(&str) -> bool + Send + 'static,
     ) -> (Vec<Channel>, bool) {
+        let since = Instant::now();
         // The semaphore is never closed.
         let turn = self.listing.turn.clone().acquire_owned().await.ok();
+        sleep(self.listing.wait(since)).await;
         let begin = Instant::now();
-        let channels = spawn_blocking(move || self.list(asked)).await.unwrap_or_default();
+        let channels = spawn_blocking(move || self.list(asked, since)).await.unwrap_or_default();
         let took = begin.elapsed();
         if took > SHORT {
             tokio::spawn(async move {
@@ -79,28 +86,32 @@ impl Rooms {
         channels
     }
 
-    /// Reads the list.
-    pub(super) fn list(&self, asked: impl Fn(&str) -> bool) -> (Vec<Channel>, bool) {
+    /// Reads a list that is not older than `since`.
+    pub(super) fn list(
+        &self,
+        asked: impl Fn(&str) -> bool,
+        since: Instant,
+    ) -> (Vec<Channel>, bool) {
         let now = (self.clock)();
-        let rooms = self.recent();
+        let rooms = self.recent(since);
         let mut asked = rooms.iter().filter(|room| !room.is_gone() && asked(&room.name));
         let channels = asked.by_ref().take(MAX_CHANNELS).map(|room| room.channel(now)).collect();
         (channels, asked.next().is_some())
     }
 
-    /// The list, which is at most a second old.
-    fn recent(&self) -> Arc<[Arc<Room>]> {
+    fn recent(&self, since: Instant) -> Arc<[Arc<Room>]> {
         let mut latest = self.listing.latest.lock();
-        if let Some((_, rooms)) = latest.as_ref().filter(|(at, _)| at.elapsed() < RENEW_AFTER) {
+        if let Some((_, rooms)) = latest.as_ref().filter(|(at, _)| *at > since) {
             return rooms.clone();
         }
+        let now = Instant::now();
         let pieces = self.index.pieces(None).flatten();
         let mut rooms: Vec<_> = pieces.filter(|room| room.published() > 0).collect();
         rooms.sort_by_cached_key(|room| {
             (Reverse(room.published()), Reverse(room.listed()), room.name.clone())
         });
         let rooms: Arc<[_]> = rooms.into();
-        *latest = Some((Instant::now(), rooms.clone()));
+        *latest = Some((now, rooms.clone()));
         rooms
     }
 }

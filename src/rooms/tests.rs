@@ -2,6 +2,7 @@ use std::num::NonZero;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{history::ReplayRequest, join::Told, *};
 
@@ -200,17 +201,26 @@ fn channels_are_listed_with_their_latest_message() {
     for (name, payload) in [("device01", "a"), ("device02", "bb"), ("other", "c")] {
         publish_to(&rooms, name, payload);
     }
-    let (channels, more) = rooms.list(|room| room.starts_with("device"));
+    let (channels, more) = rooms.list(|room| room.starts_with("device"), Instant::now());
     let mut told: Vec<_> =
         channels.iter().map(|channel| (&*channel.room, channel.last.as_deref())).collect();
     // They may have been published in the same millisecond.
     told.sort_unstable();
     assert_eq!((told, more), (vec![("device01", Some("a")), ("device02", Some("bb"))], false));
     assert!(channels.iter().all(|channel| channel.rate > 0.0 && channel.at > 0));
-    publish_to(&rooms, "device03", "d");
-    assert_eq!(rooms.list(|_| true).0.len(), 3, "all see the same list for a second");
-    rooms.listing.renew();
-    assert_eq!(rooms.list(|_| true).0.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_list_of_channels_is_renewed_once_a_second_and_never_older_than_its_request() {
+    let (rooms, _) = rooms(10, 1 << 20);
+    let rooms = Arc::new(rooms);
+    let count = async || rooms.clone().channels(|_| true).await.0.len();
+    publish_to(&rooms, "a", "1");
+    let start = Instant::now();
+    assert_eq!((count().await, start.elapsed().as_millis()), (1, 0));
+    publish_to(&rooms, "b", "1");
+    let both = tokio::join!(count(), count());
+    assert_eq!((both, start.elapsed().as_secs()), ((2, 2), 1));
 }
 
 /// Publishes while its replay is delivered, and counts what it is told.

@@ -23,7 +23,7 @@ enum Element {
     /// This byte.
     Byte(u8),
     /// A byte of this class.
-    Class(Box<Class>),
+    Class(Box<ByteClass>),
 }
 
 /// Whether `text` as a whole matches `pattern`. For a pattern that is used once.
@@ -40,7 +40,7 @@ impl Pattern {
                 (b'*', rest) => (Element::Star, rest),
                 (b'?', rest) => (Element::Any, rest),
                 (b'[', rest) => {
-                    let (class, rest) = Class::read(rest);
+                    let (class, rest) = ByteClass::read(rest);
                     (Element::Class(Box::new(class)), rest)
                 }
                 (b'\\', [literal, rest @ ..]) => (Element::Byte(*literal), rest),
@@ -106,9 +106,9 @@ impl Element {
 
 /// A set of bytes: one bit for each.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Class([u64; 4]);
+struct ByteClass([u64; 4]);
 
-impl Class {
+impl ByteClass {
     /// Reads a class and returns the pattern after its `]`. `pattern` starts after the `[`.
     fn read(pattern: &[u8]) -> (Self, &[u8]) {
         let (is_negated, mut pattern) = match pattern {

@@ -44,9 +44,9 @@ use history::{Bounds, HistoryEntry, Position};
 use index::Index;
 pub use join::{JoinReply, Joining};
 use listing::Listing;
-pub use members::{Member, Snapshot};
+pub use members::{Member, MemberSnapshot};
 pub use room::Channel;
-use room::{Hold, Room, State};
+use room::{Hold, Room, RoomState};
 
 /// The longest name of a room, in bytes: enough for any path of topics, and small enough to bound
 /// the memory of the index.
@@ -129,13 +129,17 @@ impl Rooms {
     }
 
     /// The room's current members; none if the room does not exist.
-    pub fn members(&self, name: &str) -> Snapshot {
+    pub fn members(&self, name: &str) -> MemberSnapshot {
         self.index.get(name).map(|room| room.lock().members.snapshot()).unwrap_or_default()
     }
 
     /// Assigns offsets to messages of one channel and appends them to the room's history. Returns
     /// the members that must receive them; `None` if the room has no members.
-    pub fn place(&self, name: &str, messages: Vec<Message>) -> Option<(Snapshot, Vec<Delivery>)> {
+    pub fn place(
+        &self,
+        name: &str,
+        messages: Vec<Message>,
+    ) -> Option<(MemberSnapshot, Vec<Delivery>)> {
         let keeps = self.limits.room.count > 0;
         if !keeps && self.index.get(name).is_none() {
             return None;
@@ -215,7 +219,7 @@ impl Rooms {
         &self,
         lane: usize,
         gap: &Gap,
-    ) -> impl Iterator<Item = (Arc<str>, Snapshot)> + '_ {
+    ) -> impl Iterator<Item = (Arc<str>, MemberSnapshot)> + '_ {
         let gap = *gap;
         let rooms = self.index.pieces(Some(lane)).flatten();
         rooms.map(move |room| (room.name.clone(), room.lock().interrupt(&gap)))
@@ -223,7 +227,7 @@ impl Rooms {
 
     /// The same in one room. A room that does not exist has no members and no history that could be
     /// incomplete.
-    pub fn interrupt_one(&self, name: &str, gap: &Gap) -> Snapshot {
+    pub fn interrupt_one(&self, name: &str, gap: &Gap) -> MemberSnapshot {
         self.index.get(name).map(|room| room.lock().interrupt(gap)).unwrap_or_default()
     }
 
@@ -271,7 +275,12 @@ impl Rooms {
 
     /// Runs `change` on a room and adjusts the count of kept bytes by what its history grew or
     /// shrank.
-    fn change<T>(&self, room: &Room, state: &mut State, change: impl FnOnce(&mut State) -> T) -> T {
+    fn change<T>(
+        &self,
+        room: &Room,
+        state: &mut RoomState,
+        change: impl FnOnce(&mut RoomState) -> T,
+    ) -> T {
         let before = room.history_bytes(state);
         let value = change(state);
         let after = room.history_bytes(state);

@@ -42,7 +42,7 @@ use crate::{
     conn::{
         addresses::Addresses,
         connection::{ConnectionGuard, Connections, Upgraded},
-        handshaking::Counted,
+        handshaking::HandshakeSocket,
         socket::Socket,
         stream::Stream,
     },
@@ -263,7 +263,7 @@ where
         };
         let connection = guard.connection().clone();
         select! {
-            accepted = tls.accept(Counted::new(io, connection.clone()), peer) => match accepted {
+            accepted = tls.accept(HandshakeSocket::new(io, connection.clone()), peer) => match accepted {
                 Ok(io) => {
                     connection.request_ends();
                     self.serve(io.into(), guard, peer).await;

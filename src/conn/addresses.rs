@@ -33,12 +33,12 @@ pub struct Addresses {
 }
 
 struct Table {
-    entries: HashMap<IpAddr, Arc<Held>>,
+    entries: HashMap<IpAddr, Arc<AddressUse>>,
     search_above: usize,
 }
 
 /// What one address holds.
-struct Held {
+struct AddressUse {
     count: AtomicUsize,
     /// `None` if the address is not limited.
     allowance: Option<Allowance>,
@@ -48,7 +48,7 @@ struct Held {
 pub struct IpPermit {
     addresses: Arc<Addresses>,
     address: IpAddr,
-    held: Arc<Held>,
+    held: Arc<AddressUse>,
 }
 
 /// The address that counts as one client: an IPv4 address or an IPv6 network of 64 bits.
@@ -92,7 +92,7 @@ impl Addresses {
         table.forget_the_gone();
         let held = match table.entries.entry(address) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Arc::new(Held {
+            Entry::Vacant(entry) => entry.insert(Arc::new(AddressUse {
                 count: AtomicUsize::new(0),
                 allowance: self
                     .max
@@ -141,7 +141,7 @@ impl Table {
     }
 }
 
-impl Held {
+impl AddressUse {
     /// Whether nothing is held, and forgetting the address would give it nothing.
     fn is_gone(&self) -> bool {
         self.count.load(Acquire) == 0 && self.allowance.as_ref().is_none_or(Allowance::is_full)

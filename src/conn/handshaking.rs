@@ -16,19 +16,19 @@ use tokio_rustls::server::TlsStream;
 use super::{connection::Connection, socket::Socket};
 
 /// TCP whose bytes count as unfinished, until the handshake is done.
-pub struct Counted {
+pub struct HandshakeSocket {
     tcp: TcpStream,
     connection: Arc<Connection>,
 }
 
-impl Counted {
+impl HandshakeSocket {
     /// Counts what arrives at `tcp` for `connection`.
     pub fn new(tcp: TcpStream, connection: Arc<Connection>) -> Self {
         Self { tcp, connection }
     }
 }
 
-impl AsyncRead for Counted {
+impl AsyncRead for HandshakeSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -45,7 +45,7 @@ impl AsyncRead for Counted {
     }
 }
 
-impl AsyncWrite for Counted {
+impl AsyncWrite for HandshakeSocket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -63,9 +63,9 @@ impl AsyncWrite for Counted {
     }
 }
 
-impl From<TlsStream<Counted>> for Socket {
-    fn from(stream: TlsStream<Counted>) -> Self {
-        let (Counted { tcp, .. }, session) = stream.into_inner();
+impl From<TlsStream<HandshakeSocket>> for Socket {
+    fn from(stream: TlsStream<HandshakeSocket>) -> Self {
+        let (HandshakeSocket { tcp, .. }, session) = stream.into_inner();
         Self::over_tls(tcp, session)
     }
 }

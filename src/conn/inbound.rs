@@ -196,14 +196,14 @@ impl<T> Eq for Address<T> {}
 mod tests {
     use super::*;
 
-    struct Peer {
+    struct Client {
         name: &'static str,
         address: IpAddr,
         unfinished: Unfinished,
         is_ended: AtomicBool,
     }
 
-    impl Holder for &Peer {
+    impl Holder for &Client {
         fn address(&self) -> IpAddr {
             self.address
         }
@@ -222,19 +222,19 @@ mod tests {
     fn peers(
         budget: &Arc<InboundBudget>,
         table: &[(&'static str, u8, usize, bool)],
-    ) -> (Vec<Peer>, bool) {
+    ) -> (Vec<Client>, bool) {
         let mut is_exceeded = false;
         let peer = |&(name, address, bytes, is_authenticated): &(_, _, _, _)| {
             let unfinished = Unfinished::new(budget.clone());
             unfinished.set_authenticated(is_authenticated);
             is_exceeded |= unfinished.set(FREE + bytes);
             let address = [10, 0, 0, address].into();
-            Peer { name, address, unfinished, is_ended: AtomicBool::new(false) }
+            Client { name, address, unfinished, is_ended: AtomicBool::new(false) }
         };
         (table.iter().map(peer).collect(), is_exceeded)
     }
 
-    fn ended(peers: &[Peer]) -> Vec<&'static str> {
+    fn ended(peers: &[Client]) -> Vec<&'static str> {
         let ended = peers.iter().filter(|peer| peer.is_ended.load(Acquire));
         ended.map(|peer| peer.name).collect()
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc, sync::atomic::Ordering::Relaxed};
 
-use super::{Engine, errors::Problem, polled::Place, session::Session};
+use super::{Engine, errors::Problem, polled::PolledPlace, session::Session};
 use crate::metrics::Close;
 
 /// Divisor: when there is no room, up to one in this many sessions goes, so that the search for
@@ -18,7 +18,7 @@ impl Engine {
     ///
     /// # Errors
     /// If the address has as many sessions as it may, or if there is no room.
-    pub(super) fn place(&self, address: IpAddr) -> Result<Place, Problem> {
+    pub(super) fn place(&self, address: IpAddr) -> Result<PolledPlace, Problem> {
         if let Some(place) = self.polled.take(address)? {
             return Ok(place);
         }

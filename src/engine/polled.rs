@@ -23,7 +23,7 @@ pub struct Polled {
 }
 
 /// A place among the polled sessions, until the session ends or is carried by a WebSocket.
-pub struct Place {
+pub struct PolledPlace {
     polled: Arc<Polled>,
     permit: IpPermit,
 }
@@ -40,23 +40,23 @@ impl Polled {
     ///
     /// # Errors
     /// If the address has as many as it may.
-    pub fn take(self: &Arc<Self>, address: IpAddr) -> Result<Option<Place>, Problem> {
+    pub fn take(self: &Arc<Self>, address: IpAddr) -> Result<Option<PolledPlace>, Problem> {
         let permit =
             self.addresses.enter(address).map_err(|()| Problem::TooManySessionsOfAddress)?;
         let has_room = |count| (count < self.max).then_some(count + 1);
         let is_taken = self.count.fetch_update(AcqRel, Acquire, has_room).is_ok();
-        Ok(is_taken.then(|| Place { polled: self.clone(), permit }))
+        Ok(is_taken.then(|| PolledPlace { polled: self.clone(), permit }))
     }
 }
 
-impl Place {
+impl PolledPlace {
     /// The client's address.
     pub fn address(&self) -> IpAddr {
         self.permit.address()
     }
 }
 
-impl Drop for Place {
+impl Drop for PolledPlace {
     fn drop(&mut self) {
         self.polled.count.fetch_sub(1, AcqRel);
     }

@@ -18,7 +18,7 @@ use tracing::info;
 use super::{
     Client, Engine, Sid, frame,
     packet::{self, Format},
-    polled::Place,
+    polled::PolledPlace,
 };
 use crate::{
     conn::{
@@ -76,7 +76,7 @@ impl Session {
     pub(super) fn open(
         engine: &Arc<Engine>,
         format: Format,
-        place: Option<Place>,
+        place: Option<PolledPlace>,
         request: &Parts,
     ) -> Arc<Self> {
         let transport = if place.is_some() { Transport::Polling } else { Transport::WebSocket };

@@ -26,7 +26,7 @@ use crate::{
     message::{Event, Gap, Message},
     metrics::{DropReason, Metrics},
     rooms::{
-        Rooms, Snapshot,
+        MemberSnapshot, Rooms,
         delivery::{Batch, Delivery},
         members::CHUNK,
     },
@@ -95,7 +95,7 @@ pub async fn run(mut queue: Receiver, rooms: Arc<Rooms>, metrics: Arc<Metrics>) 
 }
 
 /// Tells members about a gap, and returns how many there are.
-fn tell(room: &str, members: &Snapshot, gap: &Gap) -> usize {
+fn tell(room: &str, members: &MemberSnapshot, gap: &Gap) -> usize {
     members.iter().for_each(|member| member.gap(room, gap));
     members.len()
 }
@@ -149,7 +149,7 @@ impl Waiting {
 
 /// Delivers a batch to a room's members and returns how many deliveries they accepted. For a large
 /// room, one task per worker thread takes the next members in turn.
-async fn hand_out(members: &Snapshot, batch: Batch) -> usize {
+async fn hand_out(members: &MemberSnapshot, batch: Batch) -> usize {
     let turn = TURN.min(TURN_BYTES / size(&batch).max(1)).max(1);
     if members.len() <= turn {
         return members.iter().map(|member| member.deliver(&batch)).sum();

@@ -31,27 +31,27 @@ const OUT: u32 = u32::MAX - 1;
 /// All rooms by name.
 pub struct Index {
     lanes: Lanes,
-    parts: Box<[Part]>,
+    parts: Box<[IndexPart]>,
     start: Instant,
 }
 
-struct Part {
-    places: Mutex<Places>,
+struct IndexPart {
+    slots: Mutex<Slots>,
     /// When the first room of the list was put there; `MAX` = the list is empty.
     oldest: AtomicU64,
 }
 
-struct Places {
-    /// Places by the hash of their room's name.
+struct Slots {
+    /// Slots by the hash of their room's name.
     names: HashTable<u32>,
-    places: Vec<Option<Place>>,
+    slots: Vec<Option<Slot>>,
     free: Vec<u32>,
     /// The ends of a list of the rooms that have a history, the least recently published one first.
     first: u32,
     last: u32,
 }
 
-struct Place {
+struct Slot {
     room: Arc<Room>,
     previous: u32,
     next: u32,
@@ -60,7 +60,8 @@ struct Place {
 impl Index {
     /// An index without rooms.
     pub fn new(lanes: Lanes) -> Self {
-        let part = |_| Part { places: Mutex::new(Places::new()), oldest: AtomicU64::new(u64::MAX) };
+        let part =
+            |_| IndexPart { slots: Mutex::new(Slots::new()), oldest: AtomicU64::new(u64::MAX) };
         let parts = (0..lanes.count().get() * PARTS).map(part).collect();
         Self { lanes, parts, start: Instant::now() }
     }
@@ -68,21 +69,21 @@ impl Index {
     /// The room of this name.
     pub fn get(&self, name: &str) -> Option<Arc<Room>> {
         let hash = self.lanes.hash(name.as_bytes());
-        let places = self.part(hash).places.lock();
-        places.find(hash, name).map(|(_, room)| room.clone())
+        let slots = self.part(hash).slots.lock();
+        slots.find(hash, name).map(|(_, room)| room.clone())
     }
 
     /// The room of this name, and whether it was created. A room that has been removed is replaced.
     pub fn open(&self, name: &str) -> (Arc<Room>, bool) {
         let hash = self.lanes.hash(name.as_bytes());
         let part = self.part(hash);
-        let mut places = part.places.lock();
-        match places.find(hash, name).map(|(place, room)| (place, room.clone())) {
+        let mut slots = part.slots.lock();
+        match slots.find(hash, name).map(|(slot, room)| (slot, room.clone())) {
             Some((_, room)) if !room.is_gone() => return (room, false),
-            Some((place, _)) => places.remove(place, hash),
+            Some((slot, _)) => slots.remove(slot, hash),
             None => {}
         }
-        (places.insert(hash, name), true)
+        (slots.insert(hash, name), true)
     }
 
     /// The time in ns since the index was made.
@@ -92,27 +93,27 @@ impl Index {
 
     /// Puts a room to the end of the list of those with a history.
     pub fn published(&self, room: &Arc<Room>) {
-        self.with(room, |places, place| {
-            places.unlink(place);
-            places.link(place, self.now());
+        self.with(room, |slots, slot| {
+            slots.unlink(slot);
+            slots.link(slot, self.now());
         });
     }
 
     /// Removes a room.
     pub fn remove(&self, room: &Arc<Room>) {
-        self.with(room, |places, place| places.remove(place, room.hash));
+        self.with(room, |slots, slot| slots.remove(slot, room.hash));
     }
 
     /// Takes the least recently published room out of the list, if it was published before `time`,
     /// in ms since the Unix epoch. It stays in the index.
     pub fn take_older_than(&self, time: u64) -> Option<Arc<Room>> {
-        let oldest = |part: &&Part| part.oldest.load(Relaxed);
+        let oldest = |part: &&IndexPart| part.oldest.load(Relaxed);
         let part = self.parts.iter().min_by_key(oldest)?;
-        let mut places = part.places.lock();
-        let first = places.first;
-        let room = places.room(first).filter(|room| room.published() < time)?;
-        places.unlink(first);
-        part.set_oldest(&places);
+        let mut slots = part.slots.lock();
+        let first = slots.first;
+        let room = slots.room(first).filter(|room| room.published() < time)?;
+        slots.unlink(first);
+        part.set_oldest(&slots);
         Some(room)
     }
 
@@ -124,105 +125,105 @@ impl Index {
         };
         parts.iter().flat_map(|part| {
             (0..).step_by(PIECE).map_while(move |from| {
-                let places = part.places.lock();
-                let places = places.places.get(from..)?.iter().take(PIECE);
-                let rooms: Vec<_> = places.map(|place| place.as_ref()).collect();
+                let slots = part.slots.lock();
+                let slots = slots.slots.get(from..)?.iter().take(PIECE);
+                let rooms: Vec<_> = slots.map(|slot| slot.as_ref()).collect();
                 (!rooms.is_empty())
-                    .then(|| rooms.into_iter().flatten().map(|place| place.room.clone()).collect())
+                    .then(|| rooms.into_iter().flatten().map(|slot| slot.room.clone()).collect())
             })
         })
     }
 
-    /// Runs `change` on the room's place, if the room is in the index.
-    fn with(&self, room: &Arc<Room>, change: impl FnOnce(&mut Places, u32)) {
+    /// Runs `change` on the room's slot, if the room is in the index.
+    fn with(&self, room: &Arc<Room>, change: impl FnOnce(&mut Slots, u32)) {
         let part = self.part(room.hash);
-        let mut places = part.places.lock();
-        let is_there = places.room(room.place).is_some_and(|there| Arc::ptr_eq(&there, room));
+        let mut slots = part.slots.lock();
+        let is_there = slots.room(room.slot).is_some_and(|there| Arc::ptr_eq(&there, room));
         if is_there {
-            change(&mut places, room.place);
-            part.set_oldest(&places);
+            change(&mut slots, room.slot);
+            part.set_oldest(&slots);
         }
     }
 
-    fn part(&self, hash: u64) -> &Part {
+    fn part(&self, hash: u64) -> &IndexPart {
         let part = (hash >> 32) as usize % PARTS;
         &self.parts[self.lanes.of(hash) * PARTS + part]
     }
 }
 
-impl Part {
-    fn set_oldest(&self, places: &Places) {
-        let oldest = places.get(places.first).map_or(u64::MAX, |place| place.room.listed());
+impl IndexPart {
+    fn set_oldest(&self, slots: &Slots) {
+        let oldest = slots.get(slots.first).map_or(u64::MAX, |slot| slot.room.listed());
         self.oldest.store(oldest, Relaxed);
     }
 }
 
-impl Places {
+impl Slots {
     fn new() -> Self {
-        let (names, places, free) = Default::default();
-        Self { names, places, free, first: NONE, last: NONE }
+        let (names, slots, free) = Default::default();
+        Self { names, slots, free, first: NONE, last: NONE }
     }
 
-    fn get(&self, place: u32) -> Option<&Place> {
-        self.places.get(place as usize)?.as_ref()
+    fn get(&self, slot: u32) -> Option<&Slot> {
+        self.slots.get(slot as usize)?.as_ref()
     }
 
-    fn get_mut(&mut self, place: u32) -> Option<&mut Place> {
-        self.places.get_mut(place as usize)?.as_mut()
+    fn get_mut(&mut self, slot: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(slot as usize)?.as_mut()
     }
 
-    fn room(&self, place: u32) -> Option<Arc<Room>> {
-        Some(self.get(place)?.room.clone())
+    fn room(&self, slot: u32) -> Option<Arc<Room>> {
+        Some(self.get(slot)?.room.clone())
     }
 
     fn find(&self, hash: u64, name: &str) -> Option<(u32, &Arc<Room>)> {
-        let is_it = |place: &u32| self.get(*place).is_some_and(|place| &*place.room.name == name);
-        let place = *self.names.find(hash, is_it)?;
-        Some((place, &self.get(place)?.room))
+        let is_it = |slot: &u32| self.get(*slot).is_some_and(|slot| &*slot.room.name == name);
+        let slot = *self.names.find(hash, is_it)?;
+        Some((slot, &self.get(slot)?.room))
     }
 
     fn insert(&mut self, hash: u64, name: &str) -> Arc<Room> {
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.places.push(None);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
             // Memory ends before the numbers do.
-            u32::try_from(self.places.len() - 1).unwrap_or(OUT)
+            u32::try_from(self.slots.len() - 1).unwrap_or(OUT)
         });
-        let room = Arc::new(Room::new(name, hash, place));
-        self.places[place as usize] = Some(Place { room: room.clone(), previous: OUT, next: OUT });
-        let places = &self.places;
-        let hash_of = |place: &u32| {
-            places.get(*place as usize).and_then(Option::as_ref).map_or(0, |place| place.room.hash)
+        let room = Arc::new(Room::new(name, hash, slot));
+        self.slots[slot as usize] = Some(Slot { room: room.clone(), previous: OUT, next: OUT });
+        let slots = &self.slots;
+        let hash_of = |slot: &u32| {
+            slots.get(*slot as usize).and_then(Option::as_ref).map_or(0, |slot| slot.room.hash)
         };
-        self.names.insert_unique(hash, place, hash_of);
+        self.names.insert_unique(hash, slot, hash_of);
         room
     }
 
-    fn remove(&mut self, place: u32, hash: u64) {
-        self.unlink(place);
-        if let Ok(entry) = self.names.find_entry(hash, |there| *there == place) {
+    fn remove(&mut self, slot: u32, hash: u64) {
+        self.unlink(slot);
+        if let Ok(entry) = self.names.find_entry(hash, |there| *there == slot) {
             entry.remove();
         }
-        self.places[place as usize] = None;
-        self.free.push(place);
+        self.slots[slot as usize] = None;
+        self.free.push(slot);
     }
 
-    /// Appends a place to the list.
-    fn link(&mut self, place: u32, now: u64) {
-        let last = std::mem::replace(&mut self.last, place);
+    /// Appends a slot to the list.
+    fn link(&mut self, slot: u32, now: u64) {
+        let last = std::mem::replace(&mut self.last, slot);
         if let Some(last) = self.get_mut(last) {
-            last.next = place;
+            last.next = slot;
         } else {
-            self.first = place;
+            self.first = slot;
         }
-        if let Some(place) = self.get_mut(place) {
-            place.room.set_listed(now);
-            (place.previous, place.next) = (last, NONE);
+        if let Some(slot) = self.get_mut(slot) {
+            slot.room.set_listed(now);
+            (slot.previous, slot.next) = (last, NONE);
         }
     }
 
-    /// Takes a place out of the list, if it is in it.
-    fn unlink(&mut self, place: u32) {
-        let Some(links) = self.get_mut(place).filter(|place| place.next != OUT) else { return };
+    /// Takes a slot out of the list, if it is in it.
+    fn unlink(&mut self, slot: u32) {
+        let Some(links) = self.get_mut(slot).filter(|slot| slot.next != OUT) else { return };
         let (previous, next) = (links.previous, links.next);
         (links.previous, links.next) = (OUT, OUT);
         match self.get_mut(previous) {

@@ -125,7 +125,7 @@ fn copy(hold: &mut Hold<'_>, from: u64) -> Vec<HistoryEntry> {
 /// What a client that joined in a test was told.
 #[cfg(test)]
 #[derive(Default)]
-pub struct Told {
+pub struct Joined {
     pub position: Option<Position>,
     pub recovered: Option<bool>,
     pub replayed: usize,
@@ -134,7 +134,7 @@ pub struct Told {
 }
 
 #[cfg(test)]
-impl Joining for Told {
+impl Joining for Joined {
     fn welcome(&mut self, answer: &JoinReply<'_>, _: Option<u64>) {
         self.position = Some(answer.position.clone());
         (self.recovered, self.replayed) = (answer.recovered, answer.replayed);

@@ -29,11 +29,11 @@ const SHORT: Duration = Duration::from_millis(1);
 
 /// The rooms that have had a message, the most recently published one first, and when they were
 /// listed.
-type List = (Instant, Arc<[Arc<Room>]>);
+type ChannelList = (Instant, Arc<[Arc<Room>]>);
 
 /// The latest list, and whose turn it is to read one.
 pub struct Listing {
-    latest: Mutex<Option<List>>,
+    latest: Mutex<Option<ChannelList>>,
     turn: Arc<Semaphore>,
 }
 
@@ -52,7 +52,7 @@ impl Listing {
     /// Drops the list if it is old.
     pub fn expire(&self) {
         let mut latest = self.latest.lock();
-        let is_old = |(at, _): &List| at.elapsed() >= DROP_AFTER;
+        let is_old = |(at, _): &ChannelList| at.elapsed() >= DROP_AFTER;
         let old = if latest.as_ref().is_some_and(is_old) { latest.take() } else { None };
         drop(latest);
         drop(old);

@@ -15,7 +15,7 @@ pub const CHUNK: usize = 256;
 #[derive(Debug, PartialEq)]
 pub struct Member(u32);
 
-/// Places for members. `None`: the place is free, or its member waits for the end of its replay.
+/// Storage for members. `None`: the place is free, or its member waits for the end of its replay.
 type Chunk = Vec<Option<Arc<dyn Subscriber>>>;
 type Chunks = Arc<Vec<Arc<Chunk>>>;
 
@@ -23,11 +23,11 @@ type Chunks = Arc<Vec<Arc<Chunk>>>;
 #[derive(Default)]
 pub struct Members {
     count: u32,
-    places: Places,
+    storage: Storage,
 }
 
 /// Most rooms have one member, which needs no memory besides the room's.
-enum Places {
+enum Storage {
     One(Option<Arc<dyn Subscriber>>),
     Many(Box<Many>),
 }
@@ -37,7 +37,7 @@ struct Many {
     free: Vec<u32>,
 }
 
-impl Default for Places {
+impl Default for Storage {
     fn default() -> Self {
         Self::One(None)
     }
@@ -53,7 +53,7 @@ impl Members {
     pub fn add(&mut self) -> Member {
         self.count += 1;
         if self.count == 1
-            && let Places::One(_) = self.places
+            && let Storage::One(_) = self.storage
         {
             return Member(0);
         }
@@ -87,39 +87,39 @@ impl Members {
         let subscriber = self.place(&member)?.take();
         self.count -= 1;
         if self.count == 0 {
-            self.places = Places::default();
-        } else if let Places::Many(many) = &mut self.places {
+            self.storage = Storage::default();
+        } else if let Storage::Many(many) = &mut self.storage {
             many.free.push(member.0);
         }
         subscriber
     }
 
     /// The members at this moment.
-    pub fn snapshot(&self) -> Snapshot {
-        match &self.places {
-            Places::One(subscriber) => Snapshot::One(subscriber.clone()),
-            Places::Many(many) => {
-                Snapshot::Many { chunks: many.chunks.clone(), count: self.count as usize }
+    pub fn snapshot(&self) -> MemberSnapshot {
+        match &self.storage {
+            Storage::One(subscriber) => MemberSnapshot::One(subscriber.clone()),
+            Storage::Many(many) => {
+                MemberSnapshot::Many { chunks: many.chunks.clone(), count: self.count as usize }
             }
         }
     }
 
     fn many(&mut self) -> &mut Many {
-        if let Places::One(only) = &mut self.places {
+        if let Storage::One(only) = &mut self.storage {
             let chunks = Arc::new(vec![Arc::new(vec![only.take()])]);
-            self.places = Places::Many(Box::new(Many { chunks, free: Vec::new() }));
+            self.storage = Storage::Many(Box::new(Many { chunks, free: Vec::new() }));
         }
-        match &mut self.places {
-            Places::Many(many) => many,
-            Places::One(_) => unreachable!("it has just been replaced"),
+        match &mut self.storage {
+            Storage::Many(many) => many,
+            Storage::One(_) => unreachable!("it has just been replaced"),
         }
     }
 
     fn place(&mut self, Member(place): &Member) -> Option<&mut Option<Arc<dyn Subscriber>>> {
         let place = *place as usize;
-        match &mut self.places {
-            Places::One(only) => (place == 0).then_some(only),
-            Places::Many(many) => {
+        match &mut self.storage {
+            Storage::One(only) => (place == 0).then_some(only),
+            Storage::Many(many) => {
                 let chunk = Arc::make_mut(&mut many.chunks).get_mut(place / CHUNK)?;
                 Arc::make_mut(chunk).get_mut(place % CHUNK)
             }
@@ -129,7 +129,7 @@ impl Members {
 
 /// The members of a room at one moment.
 #[derive(Clone)]
-pub enum Snapshot {
+pub enum MemberSnapshot {
     /// At most one.
     One(Option<Arc<dyn Subscriber>>),
     /// Several, in chunks.
@@ -141,13 +141,13 @@ pub enum Snapshot {
     },
 }
 
-impl Default for Snapshot {
+impl Default for MemberSnapshot {
     fn default() -> Self {
         Self::One(None)
     }
 }
 
-impl Snapshot {
+impl MemberSnapshot {
     /// The number of members, including those that wait for the end of their replay.
     pub fn len(&self) -> usize {
         match self {
@@ -198,7 +198,7 @@ mod tests {
         fn hello(&self) {}
     }
 
-    fn numbers(snapshot: &Snapshot) -> Vec<usize> {
+    fn numbers(snapshot: &MemberSnapshot) -> Vec<usize> {
         let nothing = Batch::from(Vec::new());
         let mut numbers: Vec<_> = snapshot.iter().map(|member| member.deliver(&nothing)).collect();
         numbers.sort_unstable();
@@ -213,7 +213,7 @@ mod tests {
         ) {
             let mut members = Members::default();
             let mut list: Vec<(Member, Option<usize>)> = Vec::new();
-            let mut snapshots: HashMap<usize, (Snapshot, Vec<usize>)> = HashMap::new();
+            let mut snapshots: HashMap<usize, (MemberSnapshot, Vec<usize>)> = HashMap::new();
             for (number, (step, which)) in steps.into_iter().enumerate() {
                 match step {
                     0 | 1 => {

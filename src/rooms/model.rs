@@ -5,7 +5,7 @@ use std::{cell::Cell, cmp::Reverse, collections::HashMap, num::NonZero};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::{history::ReplayRequest, join::Told, *};
+use super::{history::ReplayRequest, join::Joined, *};
 
 const NAMES: [&str; 4] = ["a", "room", "device:01", "a longer name than the others have"];
 /// Sizes of payloads in bytes; the largest alone exceeds the smallest bounds.
@@ -208,7 +208,7 @@ impl Pair {
             }
             Step::Enter { room } => {
                 let wish = ReplayRequest::default();
-                let mut told = Told::default();
+                let mut told = Joined::default();
                 let (_, member) =
                     self.rooms.join(NAMES[room], None, Arc::new(Deaf), &wish, &mut told);
                 self.members.push((NAMES[room], member));
@@ -285,7 +285,7 @@ impl Pair {
     ) -> Result<(), TestCaseError> {
         let since_position = since.clone().map(|(_, position, _)| position);
         let wish = ReplayRequest { last, since: since_position, ..ReplayRequest::default() };
-        let mut told = Told::default();
+        let mut told = Joined::default();
         let (_, member) = self.rooms.join(name, None, Arc::new(Deaf), &wish, &mut told);
         prop_assert_eq!(told.replayed, told.messages.len());
         let messages = told.messages.into_iter();

@@ -20,7 +20,7 @@ use serde::Serialize;
 use super::{
     MAX_COPIED, MAX_COPIED_BYTES,
     history::{History, HistoryEntry, Position},
-    members::{Members, Snapshot},
+    members::{MemberSnapshot, Members},
 };
 use crate::{memory::allocated, message::Gap};
 
@@ -29,7 +29,7 @@ use crate::{memory::allocated, message::Gap};
 const RATE_OVER: Duration = Duration::from_secs(10);
 /// The most characters of a latest payload in a [`Channel`].
 const MAX_LAST: usize = 200;
-/// Bytes of a room in the index: its place, which is 16 bytes, and its share of the table of names,
+/// Bytes of a room in the index: its slot, which is 16 bytes, and its share of the table of names,
 /// with the free memory that both have for growth.
 const INDEX_BYTES: usize = 40;
 
@@ -57,19 +57,19 @@ pub struct Room {
     pub name: Arc<str>,
     /// The hash of the name, by which the index finds the room.
     pub hash: u64,
-    /// The room's place in the index.
-    pub place: u32,
+    /// The room's slot in the index.
+    pub slot: u32,
     is_gone: AtomicBool,
     /// When the latest message arrived, in ms since the Unix epoch; 0 before the first.
     published: AtomicU64,
     /// When the index put the room to the end of its list, in ns since the index was made: rooms are
     /// ordered by it.
     listed: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<RoomState>,
 }
 
 /// What the lock of a room guards.
-pub struct State {
+pub struct RoomState {
     pub members: Members,
     pub position: Position,
     pub history: History,
@@ -79,9 +79,9 @@ pub struct State {
     gap: Option<Box<Gap>>,
 }
 
-impl State {
+impl RoomState {
     /// Starts a new epoch after a gap. Returns the members that must receive the gap.
-    pub fn interrupt(&mut self, gap: &Gap) -> Snapshot {
+    pub fn interrupt(&mut self, gap: &Gap) -> MemberSnapshot {
         self.position = Position::fresh();
         self.gap = Some(Box::new(*gap));
         self.members.snapshot()
@@ -94,8 +94,8 @@ impl State {
 }
 
 impl Room {
-    pub fn new(name: &str, hash: u64, place: u32) -> Self {
-        let state = State {
+    pub fn new(name: &str, hash: u64, slot: u32) -> Self {
+        let state = RoomState {
             members: Members::default(),
             position: Position::fresh(),
             history: History::default(),
@@ -106,7 +106,7 @@ impl Room {
         Self {
             name: name.into(),
             hash,
-            place,
+            slot,
             is_gone,
             published,
             listed,
@@ -152,13 +152,13 @@ impl Room {
     }
 
     /// Adds a message that arrived at `at` (ms since the Unix epoch) to the rate.
-    pub fn measure(&self, state: &mut State, at: u64) {
+    pub fn measure(&self, state: &mut RoomState, at: u64) {
         state.rate = self.rate_at(state, at) + 1.0 / RATE_OVER.as_secs_f32();
         self.set_published(at);
     }
 
     /// The rate at `now`: the average decays exponentially since the latest message.
-    fn rate_at(&self, state: &State, now: u64) -> f32 {
+    fn rate_at(&self, state: &RoomState, now: u64) -> f32 {
         let silence = now.saturating_sub(self.published()) as f32 / 1000.0;
         state.rate * (-silence / RATE_OVER.as_secs_f32()).exp()
     }
@@ -198,12 +198,12 @@ impl Room {
     }
 
     /// Bytes that the room's history takes, with the room itself; 0 if there is no history.
-    pub fn history_bytes(&self, state: &State) -> usize {
+    pub fn history_bytes(&self, state: &RoomState) -> usize {
         if state.history.is_empty() { 0 } else { bytes(&self.name) + state.history.size() }
     }
 }
 
-/// Bytes of a room without history and members: the room, its name, its epoch, its place.
+/// Bytes of a room without history and members: the room, its name, its epoch, its slot.
 pub fn bytes(name: &str) -> usize {
     /// The two counters of an `Arc`.
     const COUNTS: usize = 2 * size_of::<usize>();
@@ -216,7 +216,7 @@ pub fn bytes(name: &str) -> usize {
 /// A room that is locked. The lanes and all joins of the room wait for it, so the work done meanwhile
 /// is bounded.
 pub struct Hold<'a> {
-    state: MutexGuard<'a, State>,
+    state: MutexGuard<'a, RoomState>,
     /// Entries of the history that were copied.
     #[cfg(test)]
     entries: usize,
@@ -235,15 +235,15 @@ impl Hold<'_> {
 }
 
 impl Deref for Hold<'_> {
-    type Target = State;
+    type Target = RoomState;
 
-    fn deref(&self) -> &State {
+    fn deref(&self) -> &RoomState {
         &self.state
     }
 }
 
 impl DerefMut for Hold<'_> {
-    fn deref_mut(&mut self) -> &mut State {
+    fn deref_mut(&mut self) -> &mut RoomState {
         &mut self.state
     }
 }

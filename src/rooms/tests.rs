@@ -4,7 +4,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{history::ReplayRequest, join::Told, *};
+use super::{history::ReplayRequest, join::Joined, *};
 
 #[derive(Default)]
 struct Seen(Mutex<Vec<String>>);
@@ -62,7 +62,7 @@ fn publish(rooms: &Rooms, payload: &str) {
 }
 
 fn join(rooms: &Rooms, seen: &Arc<Seen>) -> (Member, Position) {
-    let mut told = Told::default();
+    let mut told = Joined::default();
     let wish = ReplayRequest::default();
     let (_, member) = rooms.join("room", None, seen.clone(), &wish, &mut told);
     (member, told.position.expect("`welcome` is called"))
@@ -70,7 +70,7 @@ fn join(rooms: &Rooms, seen: &Arc<Seen>) -> (Member, Position) {
 
 /// The replay that a client receives if it joins now.
 fn replay(rooms: &Rooms, name: &str, wish: ReplayRequest) -> (Vec<String>, Option<bool>) {
-    let mut told = Told::default();
+    let mut told = Joined::default();
     let (_, member) = rooms.join(name, None, Arc::new(Seen::default()), &wish, &mut told);
     rooms.leave(name, member);
     assert_eq!(told.replayed, told.messages.len());
@@ -156,7 +156,13 @@ fn the_history_of_the_least_recently_published_room_is_evicted_first() {
     // Seven payloads with what belongs to them do not fit.
     let (rooms, metrics) = rooms(100, 7500);
     let watching = Arc::new(Seen::default());
-    rooms.join("watched", None, watching.clone(), &ReplayRequest::default(), &mut Told::default());
+    rooms.join(
+        "watched",
+        None,
+        watching.clone(),
+        &ReplayRequest::default(),
+        &mut Joined::default(),
+    );
     for name in ["watched", "a", "b", "a"] {
         publish_to(&rooms, name, &payload);
     }
@@ -224,15 +230,15 @@ async fn the_list_of_channels_is_renewed_once_a_second_and_never_older_than_its_
 }
 
 /// Publishes while its replay is delivered, and counts what it is told.
-struct Busy<'a> {
+struct BusyClient<'a> {
     rooms: &'a Rooms,
-    told: Told,
+    told: Joined,
     publishes: usize,
     forgets: bool,
     gaps: bool,
 }
 
-impl Joining for Busy<'_> {
+impl Joining for BusyClient<'_> {
     fn welcome(&mut self, answer: &JoinReply<'_>, known: Option<u64>) {
         self.told.welcome(answer, known);
     }
@@ -258,12 +264,13 @@ impl Joining for Busy<'_> {
 }
 
 /// Joins a room of 1,000 messages while others are published.
-fn join_busy(forgets: bool, gaps: bool) -> (Told, Arc<Seen>) {
+fn join_busy(forgets: bool, gaps: bool) -> (Joined, Arc<Seen>) {
     let (rooms, _) = rooms(2000, 1 << 24);
     for number in 0..1000 {
         publish(&rooms, &number.to_string());
     }
-    let mut busy = Busy { rooms: &rooms, told: Told::default(), publishes: 3, forgets, gaps };
+    let mut busy =
+        BusyClient { rooms: &rooms, told: Joined::default(), publishes: 3, forgets, gaps };
     let seen = Arc::new(Seen::default());
     rooms.join("room", None, seen.clone(), &last(1000), &mut busy);
     let told = busy.told;
@@ -308,7 +315,7 @@ fn rooms_without_history_do_not_take_the_place_of_others() {
         .map(|number| {
             let name = format!("empty{number}");
             let seen = Arc::new(Seen::default());
-            rooms.join(&name, None, seen, &wish, &mut Told::default())
+            rooms.join(&name, None, seen, &wish, &mut Joined::default())
         })
         .collect();
     assert_eq!(metrics.history_bytes.get(), kept);

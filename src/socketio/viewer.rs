@@ -34,7 +34,7 @@ use crate::{
     metrics::Close,
     outages,
     rooms::{
-        Channel, JoinReply, Joining, Member, Snapshot, Subscriber,
+        Channel, JoinReply, Joining, Member, MemberSnapshot, Subscriber,
         history::{HistoryEntry, ReplayRequest},
         memberships::{self, Reservation},
     },
@@ -289,7 +289,7 @@ impl Viewer {
             subscriber: &socket_subscriber,
         };
         let (name, member) = rooms.join(&room, again, subscriber, &options.wish, &mut joining);
-        others.iter().flat_map(Snapshot::iter).for_each(|other| other.hello());
+        others.iter().flat_map(MemberSnapshot::iter).for_each(|other| other.hello());
         state.rooms.insert(name, Membership { member, subscriber: socket_subscriber, reservation });
         // After the answer: emits an outage that has already been announced to others.
         source.iter().for_each(outages::enter);

@@ -4,7 +4,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::Session;
-use crate::{conn::socket::Socket, engine::polled::Place, metrics::Transport};
+use crate::{conn::socket::Socket, engine::polled::PolledPlace, metrics::Transport};
 
 /// How the session's frames get to the client.
 pub struct Route {
@@ -14,12 +14,12 @@ pub struct Route {
     has_post: bool,
     probe: Probe,
     /// The place among the polled sessions.
-    pub place: Option<Box<Place>>,
+    pub place: Option<Box<PolledPlace>>,
 }
 
 impl Route {
     /// A transport, without a poll and without a probe.
-    pub fn new(transport: Transport, place: Option<Place>) -> Self {
+    pub fn new(transport: Transport, place: Option<PolledPlace>) -> Self {
         Self {
             transport,
             has_poll: false,

@@ -38,7 +38,7 @@ mod websocket;
 
 pub use packet::Sid;
 use polled::Polled;
-use session::{Event, Session};
+use session::{ClientEvent, Session};
 
 /// Parts of the registry. Each has its own lock.
 const SHARDS: usize = 16;
@@ -62,7 +62,7 @@ pub trait Client: Send + Sync {
     fn connected(&self);
 
     /// The client sent an event.
-    fn event(&self, event: Event);
+    fn event(&self, event: ClientEvent);
 
     /// The client has left the namespace, or the session has ended.
     fn disconnected(&self);
@@ -70,7 +70,7 @@ pub trait Client: Send + Sync {
 
 /// Time limits and sizes.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct EngineSettings {
     /// Interval of the heartbeat's PING.
     pub ping_interval: Duration,
     /// How long after a PING the client may be silent.
@@ -93,7 +93,7 @@ pub struct Settings {
 
 /// All sessions, and what they share.
 pub struct Engine {
-    settings: Settings,
+    settings: EngineSettings,
     application: Box<dyn Application>,
     backlog: Arc<Backlog>,
     metrics: Arc<Metrics>,
@@ -106,7 +106,7 @@ pub struct Engine {
 impl Engine {
     /// An engine without sessions. What waits for clients counts in `backlog`.
     pub fn new(
-        settings: Settings,
+        settings: EngineSettings,
         application: impl Application + 'static,
         backlog: Arc<Backlog>,
         metrics: Arc<Metrics>,

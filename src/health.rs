@@ -77,11 +77,11 @@ pub struct SourceServer {
 /// Created before any task starts. The source moves between the states of [`SourceState`]; draining
 /// and failure are final. All methods take one short lock and never wait.
 pub struct Health {
-    inner: Mutex<Inner>,
+    inner: Mutex<HealthState>,
     source: watch::Sender<SourceSignal>,
 }
 
-struct Inner {
+struct HealthState {
     report: SourceReport,
     since: Instant,
     subscribed_once: bool,
@@ -104,7 +104,7 @@ impl Health {
             master: None,
             server: SourceServer::default(),
         };
-        let inner = Inner {
+        let inner = HealthState {
             report,
             since: Instant::now(),
             subscribed_once: false,
@@ -231,7 +231,7 @@ impl Health {
 
     /// Changes the state and sends the signal. The caller holds the lock, so both change in the
     /// same order.
-    fn enter(&self, inner: &mut Inner, state: SourceState) {
+    fn enter(&self, inner: &mut HealthState, state: SourceState) {
         inner.report.state = state;
         inner.since = Instant::now();
         let up = state == SourceState::Subscribed;
@@ -244,7 +244,7 @@ impl Health {
         });
     }
 
-    fn change<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {
+    fn change<T>(&self, f: impl FnOnce(&mut HealthState) -> T) -> T {
         let mut inner = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         f(&mut inner)
     }

@@ -40,7 +40,7 @@ static TOO_LARGE: LogLimit = LogLimit::new(1);
 
 /// Bounds of the queues.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct QueueBounds {
     /// The most queued messages, of all lanes together.
     pub messages: usize,
     /// The most bytes of their channels and payloads, of all lanes together.
@@ -49,7 +49,7 @@ pub struct Bounds {
     pub payload: usize,
 }
 
-impl Bounds {
+impl QueueBounds {
     /// The server's default bounds for payloads of at most `payload` bytes.
     pub fn new(payload: usize) -> Self {
         Self { messages: MAX_MESSAGES, bytes: MAX_BYTES, payload }
@@ -58,21 +58,21 @@ impl Bounds {
 
 /// Creates the queues for `lanes` lanes, which share the bounds evenly. Returns the source's end
 /// and one receiver per lane.
-pub fn queue(lanes: Lanes, bounds: Bounds, metrics: Arc<Metrics>) -> (Sender, Vec<Receiver>) {
+pub fn queue(lanes: Lanes, bounds: QueueBounds, metrics: Arc<Metrics>) -> (Sender, Vec<Receiver>) {
     let (messages, bytes) = (bounds.messages / lanes.count(), bounds.bytes / lanes.count());
     let idle = Arc::new(Notify::new());
     let lane = || {
-        Arc::new(Shared {
+        Arc::new(LaneQueue {
             waiting: Mutex::default(),
             changed: Notify::new(),
             idle: idle.clone(),
-            bounds: Bounds { messages, bytes, ..bounds },
+            bounds: QueueBounds { messages, bytes, ..bounds },
             metrics: metrics.clone(),
         })
     };
     let queues: Vec<_> = (0..lanes.count().get()).map(|_| lane()).collect();
     let receiver =
-        |(lane, shared): (usize, &Arc<Shared>)| Receiver { shared: shared.clone(), lane };
+        |(lane, shared): (usize, &Arc<LaneQueue>)| Receiver { shared: shared.clone(), lane };
     let receivers = queues.iter().enumerate().map(receiver).collect();
     (Sender { queues, lanes }, receivers)
 }
@@ -80,34 +80,34 @@ pub fn queue(lanes: Lanes, bounds: Bounds, metrics: Arc<Metrics>) -> (Sender, Ve
 /// The source's end of the queues. Dropping it ends each queue once its receiver has taken all
 /// events.
 pub struct Sender {
-    queues: Vec<Arc<Shared>>,
+    queues: Vec<Arc<LaneQueue>>,
     lanes: Lanes,
 }
 
 /// Shows how full the lanes are, and whether the fan-out has delivered all queued events.
 #[derive(Clone)]
 pub struct Progress {
-    queues: Vec<Arc<Shared>>,
+    queues: Vec<Arc<LaneQueue>>,
 }
 
 /// The fan-out's end of one lane. Each lane has one task that calls [`Receiver::next`] until the
 /// queue ends.
 pub struct Receiver {
-    shared: Arc<Shared>,
+    shared: Arc<LaneQueue>,
     lane: usize,
 }
 
-struct Shared {
-    waiting: Mutex<Waiting>,
+struct LaneQueue {
+    waiting: Mutex<QueuedEvents>,
     changed: Notify,
     /// Shared by all lanes: notified when one of them is empty and its last batch is delivered.
     idle: Arc<Notify>,
-    bounds: Bounds,
+    bounds: QueueBounds,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct QueuedEvents {
     /// Each with its time of arrival.
     events: VecDeque<(Instant, Event)>,
     messages: usize,
@@ -137,14 +137,14 @@ pub struct LaneReport {
     pub dropped: u64,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+impl LaneQueue {
+    fn lock(&self) -> MutexGuard<'_, QueuedEvents> {
         self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn report(&self) -> LaneReport {
-        let Bounds { messages: messages_max, bytes: bytes_max, .. } = self.bounds;
-        let Waiting { messages, bytes, dropped, last_drop, .. } = *self.lock();
+        let QueueBounds { messages: messages_max, bytes: bytes_max, .. } = self.bounds;
+        let QueuedEvents { messages, bytes, dropped, last_drop, .. } = *self.lock();
         let is_full = messages >= messages_max || bytes >= bytes_max;
         let drops = last_drop.is_some_and(|at| at.elapsed() < DROPPING);
         LaneReport { ok: !is_full && !drops, messages, messages_max, bytes, bytes_max, dropped }
@@ -161,7 +161,7 @@ impl Sender {
     /// the lane is full, the message is dropped and leaves a gap in the lane.
     pub fn message(&self, message: Message) {
         let shared = &self.queues[self.lanes.of(self.lanes.hash(&message.channel))];
-        let Shared { bounds, metrics, .. } = &**shared;
+        let LaneQueue { bounds, metrics, .. } = &**shared;
         metrics.messages.inc();
         let at = message.at;
         let event = if message.payload.len() > bounds.payload {
@@ -251,7 +251,7 @@ fn count_gap(metrics: &Metrics, gap: &Gap) {
     metrics.gap_seconds(reason).inc_by(gap.seconds());
 }
 
-impl Waiting {
+impl QueuedEvents {
     fn push(&mut self, event: Event) {
         self.events.push_back((Instant::now(), event));
     }
@@ -311,7 +311,7 @@ impl Receiver {
     /// # Cancel safety
     /// Cancel safe: events leave the queue only when the future is ready.
     pub async fn next(&mut self, batch: &mut Vec<Event>) -> Option<Instant> {
-        let Shared { changed, idle, metrics, .. } = &*self.shared;
+        let LaneQueue { changed, idle, metrics, .. } = &*self.shared;
         loop {
             {
                 let waiting = &mut *self.shared.lock();

@@ -40,7 +40,7 @@ mod room;
 pub mod snapshot;
 
 use delivery::{Batch, Delivery};
-use history::{Bounds, HistoryEntry, Position};
+use history::{HistoryBounds, HistoryEntry, Position};
 use index::Index;
 pub use join::{JoinReply, Joining};
 use listing::Listing;
@@ -70,9 +70,9 @@ pub trait Subscriber: Send + Sync {
 
 /// Bounds of the history.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct HistoryLimits {
     /// Bounds of each room's history.
-    pub room: Bounds,
+    pub room: HistoryBounds,
     /// Bytes of all rooms' histories together, including names and bookkeeping.
     pub bytes: usize,
 }
@@ -84,7 +84,7 @@ pub struct Limits {
 /// for what each does under which lock.
 pub struct Rooms {
     index: Index,
-    limits: Limits,
+    limits: HistoryLimits,
     /// Bytes of all histories, including the rooms' names and index entries.
     kept: AtomicUsize,
     listing: Listing,
@@ -95,7 +95,7 @@ pub struct Rooms {
 
 impl Rooms {
     /// Creates an empty index. Sizes and counts are reported to `metrics`.
-    pub fn new(limits: Limits, lanes: Lanes, metrics: Arc<Metrics>) -> Self {
+    pub fn new(limits: HistoryLimits, lanes: Lanes, metrics: Arc<Metrics>) -> Self {
         let (index, listing) = (Index::new(lanes), Listing::new());
         Self { index, limits, kept: AtomicUsize::new(0), listing, metrics, clock: clock::now }
     }

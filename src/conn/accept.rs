@@ -163,13 +163,13 @@ pub struct Accept<S> {
 }
 
 /// Status and body of the answer to a connection over a limit.
-type Refusal = (StatusCode, &'static str);
-const TOO_MANY: Refusal = (
+type LimitAnswer = (StatusCode, &'static str);
+const TOO_MANY: LimitAnswer = (
     StatusCode::SERVICE_UNAVAILABLE,
     "The server has reached its connection limit (MAX_CONNECTIONS). Try again later.\n",
 );
 /// The answer to a client whose address has reached its own limit.
-pub const TOO_MANY_OF_ADDRESS: Refusal = (
+pub const TOO_MANY_OF_ADDRESS: LimitAnswer = (
     StatusCode::TOO_MANY_REQUESTS,
     "Your address has reached its limit (MAX_CONNECTIONS_PER_ADDRESS). Close a connection first.\n",
 );
@@ -240,7 +240,7 @@ where
 
     /// Registers a connection, or refuses it if a limit is reached. The accept loop calls this, not
     /// the connection's task, so that the limit check of the next connection counts this one.
-    fn admit(&self, peer: SocketAddr) -> Result<ConnectionGuard, Refusal> {
+    fn admit(&self, peer: SocketAddr) -> Result<ConnectionGuard, LimitAnswer> {
         if self.streams.count() >= self.max_connections {
             self.metrics.refused.inc();
             return Err(TOO_MANY);
@@ -345,7 +345,7 @@ where
     }
 }
 
-async fn refuse(io: TcpStream, peer: SocketAddr, tls: Option<Tls>, refusal: Refusal) {
+async fn refuse(io: TcpStream, peer: SocketAddr, tls: Option<Tls>, refusal: LimitAnswer) {
     match tls {
         None => answer(io, refusal).await,
         Some(tls) => {
@@ -356,7 +356,7 @@ async fn refuse(io: TcpStream, peer: SocketAddr, tls: Option<Tls>, refusal: Refu
     }
 }
 
-async fn answer<T: AsyncRead + AsyncWrite + Unpin>(io: T, refusal: Refusal) {
+async fn answer<T: AsyncRead + AsyncWrite + Unpin>(io: T, refusal: LimitAnswer) {
     let service = service_fn(|_| async {
         let mut response = refusal.into_response();
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -31,7 +31,7 @@ use crate::metrics::Close;
 mod queue;
 
 pub use queue::PORTION;
-use queue::{MAX_WRITE, Queue, State};
+use queue::{MAX_WRITE, Queue, QueueState};
 
 /// Bytes that may wait for one client that is behind: a fiftieth of the smallest container that the
 /// demo was deployed in (0.2 GB). A number of messages alone would be no bound.
@@ -79,7 +79,7 @@ impl Writer {
     /// Why the client has to be disconnected.
     pub fn push(&self, frames: &Bytes) -> Result<bool, Close> {
         let queue = self.queue.lock();
-        if queue.state == State::Attached && queue.waiting.is_empty() {
+        if queue.state == QueueState::Attached && queue.waiting.is_empty() {
             // Not under the queue's lock: another push would wait for the system call.
             if let Some(socket) = self.socket.try_lock() {
                 drop(queue);
@@ -104,7 +104,7 @@ impl Writer {
         let stalled = self.queue.lock().stalled;
         let pushed = self.push(frame);
         let mut queue = self.queue.lock();
-        if queue.state == State::Detached && queue.waiting.len() <= 1 {
+        if queue.state == QueueState::Detached && queue.waiting.len() <= 1 {
             queue.stalled = stalled;
         }
         pushed
@@ -126,11 +126,11 @@ impl Writer {
     /// Adds the last frames. Later ones are not accepted.
     pub fn close(&self, last: Bytes) {
         let mut queue = self.queue.lock();
-        if !matches!(queue.state, State::Closing | State::Closed) {
+        if !matches!(queue.state, QueueState::Closing | QueueState::Closed) {
             // If this exceeds the total, the next push makes room.
             let _is_too_much = self.quota().add(last.len());
             queue.waiting.push_back(last);
-            queue.state = State::Closing;
+            queue.state = QueueState::Closing;
             // A client that does not read its end is as slow as any other.
             queue.stalled.get_or_insert_with(Instant::now);
         }
@@ -142,8 +142,8 @@ impl Writer {
     /// kernel takes them at once and no other frame has been written in part.
     pub fn abort(&self, last: Option<&Bytes>) {
         let mut queue = self.queue.lock();
-        let may_write = !queue.is_cut && queue.state != State::Closed;
-        queue.state = State::Closed;
+        let may_write = !queue.is_cut && queue.state != QueueState::Closed;
+        queue.state = QueueState::Closed;
         queue.waiting = VecDeque::new();
         queue.stalled = None;
         drop(queue);
@@ -164,8 +164,8 @@ impl Writer {
     pub fn attach(&self, socket: Socket) {
         let mut place = self.socket.lock();
         let mut queue = self.queue.lock();
-        if matches!(queue.state, State::Detached | State::Polled) {
-            queue.state = State::Attached;
+        if matches!(queue.state, QueueState::Detached | QueueState::Polled) {
+            queue.state = QueueState::Attached;
         }
         queue.has_socket = true;
         *place = Some(socket);
@@ -182,10 +182,10 @@ impl Writer {
     pub fn set_polled(&self, is_polled: bool) {
         let mut queue = self.queue.lock();
         queue.state = match queue.state {
-            State::Detached | State::Polled if is_polled => State::Polled,
-            State::Detached | State::Polled => {
+            QueueState::Detached | QueueState::Polled if is_polled => QueueState::Polled,
+            QueueState::Detached | QueueState::Polled => {
                 queue.stalled = (!queue.waiting.is_empty()).then(Instant::now);
-                State::Detached
+                QueueState::Detached
             }
             state => state,
         };
@@ -217,7 +217,7 @@ impl Writer {
 
     /// Whether [`close`](Self::close) or [`abort`](Self::abort) was called.
     pub fn is_closed(&self) -> bool {
-        matches!(self.queue.lock().state, State::Closing | State::Closed)
+        matches!(self.queue.lock().state, QueueState::Closing | QueueState::Closed)
     }
 
     /// Whether what is pushed now would wait.
@@ -321,7 +321,7 @@ impl Writer {
         }
         let rest = frames.slice(written..);
         let mut queue = self.queue.lock();
-        if queue.state == State::Closed {
+        if queue.state == QueueState::Closed {
             return Ok(false);
         }
         let is_too_much = !rest.is_empty() && self.quota().add(rest.len());
@@ -348,25 +348,25 @@ impl Writer {
         frames: Bytes,
         fits: impl FnOnce(usize, usize) -> bool,
     ) -> Result<bool, Close> {
-        if matches!(queue.state, State::Closing | State::Closed) {
+        if matches!(queue.state, QueueState::Closing | QueueState::Closed) {
             return Ok(false);
         }
         let is_behind = queue.lags() || !queue.waiting.is_empty();
         let is_far_behind =
-            is_behind && queue.state != State::Polled && !fits(self.waiting(), frames.len());
+            is_behind && queue.state != QueueState::Polled && !fits(self.waiting(), frames.len());
         if is_far_behind || queue.waiting.len() >= MAX_BATCHES {
             return Err(Close::QueueFull);
         }
         let is_too_much = self.quota().add(frames.len());
         queue.waiting.push_back(frames);
-        if queue.state == State::Detached {
+        if queue.state == QueueState::Detached {
             queue.stalled.get_or_insert_with(Instant::now);
         }
         let state = queue.state;
         drop(queue);
         match state {
-            State::Polled => self.changed.notify_waiters(),
-            State::Attached => self.task.wake(),
+            QueueState::Polled => self.changed.notify_waiters(),
+            QueueState::Attached => self.task.wake(),
             // Nothing can be done before the socket is writable, or the next poll comes.
             _ => {}
         }
@@ -382,8 +382,8 @@ impl Writer {
         if !queue.waiting.is_empty() {
             return false;
         }
-        if queue.state == State::Blocked {
-            queue.state = State::Attached;
+        if queue.state == QueueState::Blocked {
+            queue.state = QueueState::Attached;
         }
         queue.stalled = None;
         queue.taken = 0;

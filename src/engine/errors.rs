@@ -12,7 +12,7 @@ use serde_json::json;
 
 /// A refused request.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Problem {
+pub enum RequestError {
     /// The query names no transport that is served.
     UnknownTransport,
     /// The query names a session that has ended, or never was. Clients open a new one.
@@ -37,7 +37,7 @@ pub enum Problem {
     Stopping,
 }
 
-impl Problem {
+impl RequestError {
     fn status(self) -> StatusCode {
         match self {
             Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
@@ -93,7 +93,7 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for RequestError {
     fn into_response(self) -> Response {
         let body = json!({ "code": self.code(), "message": self.message() });
         let mut response = Response::new(Body::from(body.to_string()));

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc, sync::atomic::Ordering::Relaxed};
 
-use super::{Engine, errors::Problem, polled::PolledPlace, session::Session};
+use super::{Engine, errors::RequestError, polled::PolledPlace, session::Session};
 use crate::metrics::Close;
 
 /// Divisor: when there is no room, up to one in this many sessions goes, so that the search for
@@ -18,7 +18,7 @@ impl Engine {
     ///
     /// # Errors
     /// If the address has as many sessions as it may, or if there is no room.
-    pub(super) fn place(&self, address: IpAddr) -> Result<PolledPlace, Problem> {
+    pub(super) fn place(&self, address: IpAddr) -> Result<PolledPlace, RequestError> {
         if let Some(place) = self.polled.take(address)? {
             return Ok(place);
         }
@@ -32,7 +32,7 @@ impl Engine {
                 session.leave_polls();
             }
         }
-        self.polled.take(address)?.ok_or(Problem::TooManySessions)
+        self.polled.take(address)?.ok_or(RequestError::TooManySessions)
     }
 
     /// The sessions that make room for one of `address`.

@@ -12,7 +12,7 @@ use http::{
 };
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
-use super::errors::Problem;
+use super::errors::RequestError;
 
 /// What the server appends to the client's key (RFC 6455, section 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -23,25 +23,26 @@ const KEY_BYTES: usize = 16;
 ///
 /// # Errors
 /// If the request is no WebSocket handshake of version 13.
-pub fn answer(request: &Parts) -> Result<Response, Problem> {
+pub fn answer(request: &Parts) -> Result<Response, RequestError> {
     let headers = &request.headers;
     if request.version != Version::HTTP_11 {
-        return Err(Problem::BadRequest("a WebSocket handshake needs HTTP/1.1"));
+        return Err(RequestError::BadRequest("a WebSocket handshake needs HTTP/1.1"));
     }
     if !has_token(headers, &UPGRADE, "websocket") {
-        return Err(Problem::BadRequest("transport=websocket needs a WebSocket handshake"));
+        return Err(RequestError::BadRequest("transport=websocket needs a WebSocket handshake"));
     }
     if !has_token(headers, &CONNECTION, "upgrade") {
-        return Err(Problem::BadRequest(
+        return Err(RequestError::BadRequest(
             "a WebSocket handshake needs the header Connection: Upgrade",
         ));
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version.as_bytes() != b"13") {
-        return Err(Problem::WebSocketVersion);
+        return Err(RequestError::WebSocketVersion);
     }
     let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
     let key = keys.next().filter(|key| is_key(key) && keys.next().is_none());
-    let key = key.ok_or(Problem::BadRequest("Sec-WebSocket-Key must be 16 bytes in base64"))?;
+    let key =
+        key.ok_or(RequestError::BadRequest("Sec-WebSocket-Key must be 16 bytes in base64"))?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let answer = response.headers_mut();

@@ -50,7 +50,7 @@ pub enum Received {
     /// DISCONNECT from the main namespace.
     Disconnect,
     /// EVENT or BINARY_EVENT in the main namespace.
-    Event {
+    ClientEvent {
         /// The JSON array of name and arguments.
         text: String,
         /// The id under which an answer is expected.
@@ -91,7 +91,7 @@ pub fn decode(text: &str) -> Result<Decoded, &'static str> {
         }
         PacketData::Disconnect if is_main => Received::Disconnect,
         PacketData::Event(value, ack) | PacketData::BinaryEvent(value, ack) if is_main => {
-            Received::Event { text: into_text(value).unwrap_or_default(), ack }
+            Received::ClientEvent { text: into_text(value).unwrap_or_default(), ack }
         }
         _ => Received::Ignored,
     };

@@ -44,15 +44,16 @@ pub enum Data {
 
 /// What is wrong with a payload.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Problem {
+pub enum PayloadError {
     /// It cannot be read.
     Malformed(&'static str),
     /// It has too many packets, or one of them is too large.
     TooLarge(&'static str),
 }
 
-const TOO_MANY: Problem = Problem::TooLarge("a request has 4096 packets at most");
-const PACKET_TOO_LARGE: Problem = Problem::TooLarge("a packet is too large (see MAX_MESSAGE)");
+const TOO_MANY: PayloadError = PayloadError::TooLarge("a request has 4096 packets at most");
+const PACKET_TOO_LARGE: PayloadError =
+    PayloadError::TooLarge("a packet is too large (see MAX_MESSAGE)");
 const UNKNOWN: &str = "a packet of an unknown type";
 
 impl Kind {
@@ -118,7 +119,7 @@ pub fn decode(
     protocol: Protocol,
     is_binary: bool,
     max: usize,
-) -> Result<Vec<Packet>, Problem> {
+) -> Result<Vec<Packet>, PayloadError> {
     match (protocol, is_binary) {
         (Protocol::V3, true) => v3::decode_binary(body, max),
         (Protocol::V3, false) => v3::decode_text(body, max),
@@ -126,8 +127,8 @@ pub fn decode(
     }
 }
 
-fn decode_separated(body: &[u8], max: usize) -> Result<Vec<Packet>, Problem> {
-    let body = std::str::from_utf8(body).map_err(|_| Problem::Malformed("not UTF-8"))?;
+fn decode_separated(body: &[u8], max: usize) -> Result<Vec<Packet>, PayloadError> {
+    let body = std::str::from_utf8(body).map_err(|_| PayloadError::Malformed("not UTF-8"))?;
     let mut packets = Vec::new();
     for part in body.split(char::from(SEPARATOR)) {
         add(&mut packets, text(part, Protocol::V4), part.len(), max)?;
@@ -141,14 +142,14 @@ fn add(
     packet: Result<Packet, &'static str>,
     size: usize,
     max: usize,
-) -> Result<(), Problem> {
+) -> Result<(), PayloadError> {
     if packets.len() >= MAX_PACKETS {
         return Err(TOO_MANY);
     }
     if size > max {
         return Err(PACKET_TOO_LARGE);
     }
-    packets.push(packet.map_err(Problem::Malformed)?);
+    packets.push(packet.map_err(PayloadError::Malformed)?);
     Ok(())
 }
 

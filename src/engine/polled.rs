@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::errors::Problem;
+use super::errors::RequestError;
 use crate::conn::addresses::{Addresses, IpPermit};
 
 /// The polled sessions.
@@ -40,9 +40,9 @@ impl Polled {
     ///
     /// # Errors
     /// If the address has as many as it may.
-    pub fn take(self: &Arc<Self>, address: IpAddr) -> Result<Option<PolledPlace>, Problem> {
+    pub fn take(self: &Arc<Self>, address: IpAddr) -> Result<Option<PolledPlace>, RequestError> {
         let permit =
-            self.addresses.enter(address).map_err(|()| Problem::TooManySessionsOfAddress)?;
+            self.addresses.enter(address).map_err(|()| RequestError::TooManySessionsOfAddress)?;
         let has_room = |count| (count < self.max).then_some(count + 1);
         let is_taken = self.count.fetch_update(AcqRel, Acquire, has_room).is_ok();
         Ok(is_taken.then(|| PolledPlace { polled: self.clone(), permit }))

@@ -18,11 +18,11 @@ use tokio::{
 
 use super::{
     Engine,
-    errors::Problem,
+    errors::RequestError,
     frame,
     packet::{Format, Protocol},
     payload::{self, Packet},
-    session::{Outcome, PACKETS_PER_TURN, Probe, Refused, Session},
+    session::{Outcome, PACKETS_PER_TURN, Probe, RouteError, Session},
 };
 use crate::{
     conn::{caller::Caller, connection::Connection},
@@ -47,9 +47,9 @@ impl Engine {
         &self,
         session: &Arc<Session>,
         connection: &Arc<Connection>,
-    ) -> Result<Response, Problem> {
+    ) -> Result<Response, RequestError> {
         let poll = session.begin_poll().inspect_err(|refused| {
-            if *refused == Refused::Overlap {
+            if *refused == RouteError::Overlap {
                 session.end(Close::BadPacket);
             }
         })?;
@@ -68,7 +68,7 @@ impl Engine {
                 break frames;
             }
             if session.ended().is_some() {
-                return Err(Problem::UnknownSession);
+                return Err(RequestError::UnknownSession);
             }
             let is_upgrading = session.probe() == Probe::Answered;
             if is_upgrading && (!has_begun_late || pause <= Instant::now()) {
@@ -77,7 +77,7 @@ impl Engine {
             select! {
                 biased;
                 () = &mut changed => {}
-                () = connection.finishes() => return Err(Problem::Stopping),
+                () = connection.finishes() => return Err(RequestError::Stopping),
                 () = sleep_until(pause), if is_upgrading => {}
             }
         };
@@ -102,9 +102,9 @@ impl Engine {
         parts: &Parts,
         body: Body,
         caller: &Caller,
-    ) -> Result<Response, Problem> {
+    ) -> Result<Response, RequestError> {
         let _post = session.begin_post().inspect_err(|refused| {
-            if *refused == Refused::Overlap {
+            if *refused == RouteError::Overlap {
                 session.end(Close::BadPacket);
             }
         })?;
@@ -112,13 +112,14 @@ impl Engine {
         let length = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
         let length = length.and_then(|length| length.parse::<usize>().ok());
         if length.is_some_and(|length| length > self.settings.max_body) {
-            return Err(Problem::TooLarge(
+            return Err(RequestError::TooLarge(
                 "the request is larger than maxPayload of the handshake",
             ));
         }
         caller.connection().set_authenticated(!session.is_outside());
-        let body =
-            timeout(BODY_TIMEOUT, self.collect(body)).await.map_err(|_| Problem::TooLate)??;
+        let body = timeout(BODY_TIMEOUT, self.collect(body))
+            .await
+            .map_err(|_| RequestError::TooLate)??;
         let kind = parts.headers.get(CONTENT_TYPE);
         let is_binary = kind.is_some_and(|kind| kind.as_bytes().starts_with(BINARY.as_bytes()));
         let protocol = session.format().protocol;
@@ -131,20 +132,20 @@ impl Engine {
             }
             Outcome::End(reason, text) => {
                 session.end(reason);
-                Err(Problem::BadRequest(text))
+                Err(RequestError::BadRequest(text))
             }
         }
     }
 
-    async fn collect(&self, mut body: Body) -> Result<Bytes, Problem> {
+    async fn collect(&self, mut body: Body) -> Result<Bytes, RequestError> {
         let mut bytes = BytesMut::new();
         while let Some(part) = body.frame().await {
             let part =
-                part.map_err(|_| Problem::BadRequest("the body of the request is broken"))?;
+                part.map_err(|_| RequestError::BadRequest("the body of the request is broken"))?;
             let Ok(part) = part.into_data() else { continue };
             if bytes.len() + part.len() > self.settings.max_body {
                 let text = "the request is larger than maxPayload of the handshake";
-                return Err(Problem::TooLarge(text));
+                return Err(RequestError::TooLarge(text));
             }
             bytes.extend_from_slice(&part);
         }
@@ -165,11 +166,11 @@ async fn receive(session: &Session, packets: Vec<Packet>, caller: &Caller) -> Ou
     Outcome::Handled
 }
 
-impl From<payload::Problem> for Problem {
-    fn from(problem: payload::Problem) -> Self {
+impl From<payload::PayloadError> for RequestError {
+    fn from(problem: payload::PayloadError) -> Self {
         match problem {
-            payload::Problem::Malformed(reason) => Self::BadRequest(reason),
-            payload::Problem::TooLarge(reason) => Self::TooLarge(reason),
+            payload::PayloadError::Malformed(reason) => Self::BadRequest(reason),
+            payload::PayloadError::TooLarge(reason) => Self::TooLarge(reason),
         }
     }
 }

@@ -3,7 +3,7 @@
 use http::{Method, Uri};
 
 use super::{
-    errors::Problem,
+    errors::RequestError,
     packet::{Format, Protocol},
 };
 use crate::metrics::Transport;
@@ -24,28 +24,28 @@ impl Query {
     ///
     /// # Errors
     /// If it is not one that is served.
-    pub fn read(method: &Method, uri: &Uri) -> Result<Self, Problem> {
+    pub fn read(method: &Method, uri: &Uri) -> Result<Self, RequestError> {
         let pairs = || uri.query().unwrap_or_default().split('&');
         let value =
             |name: &str| pairs().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
         if value("j").is_some() {
             let message = "JSONP is not served: use a client that polls by XMLHttpRequest or fetch";
-            return Err(Problem::BadRequest(message));
+            return Err(RequestError::BadRequest(message));
         }
         let protocol = match value("EIO") {
             Some("3") => Protocol::V3,
             Some("4") => Protocol::V4,
-            _ => return Err(Problem::UnsupportedVersion),
+            _ => return Err(RequestError::UnsupportedVersion),
         };
         let transport = match value("transport") {
             Some("polling") => Transport::Polling,
             Some("websocket") => Transport::WebSocket,
-            _ => return Err(Problem::UnknownTransport),
+            _ => return Err(RequestError::UnknownTransport),
         };
         let sid = value("sid").filter(|sid| !sid.is_empty()).map(str::to_owned);
         match (transport, &sid, method) {
             (_, _, &Method::GET) | (Transport::Polling, Some(_), &Method::POST) => {}
-            _ => return Err(Problem::BadMethod),
+            _ => return Err(RequestError::BadMethod),
         }
         let is_base64 = matches!(value("b64"), Some("1" | "true"));
         Ok(Self { format: Format { protocol, is_base64 }, transport, sid })
@@ -56,7 +56,7 @@ impl Query {
 mod tests {
     use super::*;
 
-    fn read(method: Method, query: &str) -> Result<Query, Problem> {
+    fn read(method: Method, query: &str) -> Result<Query, RequestError> {
         let uri = format!("/socket.io/?{query}").parse().expect("a valid URI");
         Query::read(&method, &uri)
     }
@@ -79,20 +79,22 @@ mod tests {
                 "EIO=4&transport=polling&sid=x",
                 query(Protocol::V4, false, Polling, Some("x")),
             ),
-            (&post, "EIO=4&transport=polling", Err(Problem::BadMethod)),
-            (&post, "EIO=4&transport=websocket&sid=x", Err(Problem::BadMethod)),
-            (&Method::PUT, "EIO=4&transport=polling&sid=x", Err(Problem::BadMethod)),
-            (&Method::HEAD, "EIO=4&transport=polling", Err(Problem::BadMethod)),
-            (&get, "EIO=4", Err(Problem::UnknownTransport)),
-            (&get, "EIO=4&transport=flash", Err(Problem::UnknownTransport)),
-            (&get, "transport=polling", Err(Problem::UnsupportedVersion)),
-            (&get, "EIO=5&transport=polling", Err(Problem::UnsupportedVersion)),
-            (&get, "", Err(Problem::UnsupportedVersion)),
+            (&post, "EIO=4&transport=polling", Err(RequestError::BadMethod)),
+            (&post, "EIO=4&transport=websocket&sid=x", Err(RequestError::BadMethod)),
+            (&Method::PUT, "EIO=4&transport=polling&sid=x", Err(RequestError::BadMethod)),
+            (&Method::HEAD, "EIO=4&transport=polling", Err(RequestError::BadMethod)),
+            (&get, "EIO=4", Err(RequestError::UnknownTransport)),
+            (&get, "EIO=4&transport=flash", Err(RequestError::UnknownTransport)),
+            (&get, "transport=polling", Err(RequestError::UnsupportedVersion)),
+            (&get, "EIO=5&transport=polling", Err(RequestError::UnsupportedVersion)),
+            (&get, "", Err(RequestError::UnsupportedVersion)),
         ];
         for (method, text, expected) in table {
             assert_eq!(read(method.clone(), text), expected, "{method} {text}");
         }
         let jsonp = read(get, "EIO=3&transport=polling&j=0");
-        assert!(matches!(jsonp, Err(Problem::BadRequest(message)) if message.contains("JSONP")));
+        assert!(
+            matches!(jsonp, Err(RequestError::BadRequest(message)) if message.contains("JSONP"))
+        );
     }
 }

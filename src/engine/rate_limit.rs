@@ -10,7 +10,7 @@ const EXCESSIVE: f32 = 10.0;
 
 /// What to do with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum RateVerdict {
     /// Answer it.
     Answer,
     /// Refuse it with an explanation.
@@ -36,16 +36,16 @@ impl RateLimit {
     }
 
     /// Counts a packet that arrived at `now`.
-    pub fn packet(&mut self, rate: Rate, now: Instant) -> Verdict {
+    pub fn packet(&mut self, rate: Rate, now: Instant) -> RateVerdict {
         let (per_second, burst) = (rate.per_second as f32, rate.burst as f32);
         let new = now.saturating_duration_since(self.at).as_secs_f32() * per_second;
         self.at = now;
         let may_answer = self.answered.take(new, burst);
         let may_go_on = self.hard.take(new * EXCESSIVE, burst * EXCESSIVE);
         match (may_go_on, may_answer) {
-            (false, _) => Verdict::Excessive,
-            (true, false) => Verdict::TooFast,
-            (true, true) => Verdict::Answer,
+            (false, _) => RateVerdict::Excessive,
+            (true, false) => RateVerdict::TooFast,
+            (true, true) => RateVerdict::Answer,
         }
     }
 }

@@ -11,11 +11,11 @@ use serde_json::json;
 
 use super::{
     Engine,
-    errors::Problem,
+    errors::RequestError,
     frame, handshake,
     packet::Format,
     query::Query,
-    session::{Refused, Session},
+    session::{RouteError, Session},
     websocket,
 };
 use crate::{
@@ -37,11 +37,11 @@ impl Engine {
         })
     }
 
-    async fn serve(self: &Arc<Self>, request: Request<Body>) -> Result<Response, Problem> {
+    async fn serve(self: &Arc<Self>, request: Request<Body>) -> Result<Response, RequestError> {
         let (parts, body) = request.into_parts();
         let query = Query::read(&parts.method, &parts.uri)?;
         let caller = Caller::of(&parts.extensions);
-        let caller = caller.ok_or(Problem::BadRequest("the request has no connection"))?;
+        let caller = caller.ok_or(RequestError::BadRequest("the request has no connection"))?;
         caller.pace().await;
         let connection = caller.connection();
         let Some(sid) = &query.sid else {
@@ -51,7 +51,7 @@ impl Engine {
             };
         };
         let session = self.find(sid).filter(|session| session.ended().is_none());
-        let session = session.ok_or(Problem::UnknownSession)?;
+        let session = session.ok_or(RequestError::UnknownSession)?;
         match (query.transport, &parts.method) {
             (Transport::WebSocket, _) => open_probe(session, &parts, connection),
             (Transport::Polling, &Method::POST) => self.post(&session, &parts, body, &caller).await,
@@ -65,7 +65,7 @@ impl Engine {
         format: Format,
         parts: &Parts,
         caller: &Caller,
-    ) -> Result<Response, Problem> {
+    ) -> Result<Response, RequestError> {
         let place = self.place(caller.address())?;
         let session = Session::open(self, format, Some(place), parts);
         let open = self.open_packet(&session, &["websocket"]);
@@ -79,7 +79,7 @@ impl Engine {
         format: Format,
         parts: &Parts,
         connection: &Connection,
-    ) -> Result<Response, Problem> {
+    ) -> Result<Response, RequestError> {
         let response = handshake::answer(parts)?;
         let session = Session::open(self, format, None, parts);
         let open = self.open_packet(&session, &[]);
@@ -109,20 +109,20 @@ fn open_probe(
     session: Arc<Session>,
     parts: &Parts,
     connection: &Connection,
-) -> Result<Response, Problem> {
+) -> Result<Response, RequestError> {
     let response = handshake::answer(parts)?;
-    session.begin_probe().map_err(Problem::from)?;
+    session.begin_probe().map_err(RequestError::from)?;
     let probing = websocket::Probing::new(session);
     connection.on_upgrade(move |upgraded| probing.start(upgraded));
     Ok(response)
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
+impl From<RouteError> for RequestError {
+    fn from(refused: RouteError) -> Self {
         match refused {
-            Refused::Ended => Self::UnknownSession,
-            Refused::Upgraded => Self::BadRequest("the session has a WebSocket"),
-            Refused::Overlap => Self::BadRequest("another request of this kind is under way"),
+            RouteError::Ended => Self::UnknownSession,
+            RouteError::Upgraded => Self::BadRequest("the session has a WebSocket"),
+            RouteError::Overlap => Self::BadRequest("another request of this kind is under way"),
         }
     }
 }

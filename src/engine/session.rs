@@ -39,9 +39,9 @@ pub(super) use farewell::close_code;
 use farewell::{close_frame, is_server_decision};
 use inbound::Inbound;
 pub(super) use inbound::PACKETS_PER_TURN;
-pub use inbound::{Event, Outcome, Unacceptable};
+pub use inbound::{ClientEvent, Outcome, Unacceptable};
 use route::Route;
-pub use route::{Probe, Refused};
+pub use route::{Probe, RouteError};
 
 /// A client, over polls or over a WebSocket.
 ///

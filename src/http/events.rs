@@ -125,7 +125,7 @@ pub async fn follow(
     let (room, member) = rooms.join(&room, None, subscriber, &wish, &mut joining);
     outages::enter(&first);
     let membership =
-        Membership { rooms, room, member: Some(member), stream, metrics, expired: false };
+        StreamMembership { rooms, room, member: Some(member), stream, metrics, expired: false };
     let events = stream::unfold(Some((waiting, membership)), move |following| async move {
         let (mut waiting, mut membership) = following?;
         let stream = membership.stream.clone();
@@ -205,7 +205,7 @@ fn expired() -> Event {
 ///
 /// The response body owns it. However the response ends, dropping it leaves the room and counts the
 /// reason.
-struct Membership {
+struct StreamMembership {
     rooms: Arc<Rooms>,
     room: Arc<str>,
     /// Taken when the membership ends.
@@ -215,7 +215,7 @@ struct Membership {
     expired: bool,
 }
 
-impl Drop for Membership {
+impl Drop for StreamMembership {
     fn drop(&mut self) {
         if let Some(member) = self.member.take() {
             self.rooms.leave(&self.room, member);

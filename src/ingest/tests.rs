@@ -7,7 +7,7 @@ use super::*;
 
 /// One lane with these bounds.
 fn lane(messages: usize, bytes: usize, metrics: &Arc<Metrics>) -> (Sender, Receiver) {
-    let bounds = Bounds { messages, bytes, payload: 4 };
+    let bounds = QueueBounds { messages, bytes, payload: 4 };
     let (sender, receivers) = queue(Lanes::new(NonZero::<usize>::MIN), bounds, metrics.clone());
     (sender, receivers.into_iter().next().expect("a lane"))
 }
@@ -48,7 +48,7 @@ async fn messages_are_bounded_and_a_gap_marks_where_some_are_missing() {
 async fn a_lane_is_not_ok_while_full_and_for_30_s_after_a_drop() {
     let metrics = Arc::new(Metrics::default());
     let lanes = Lanes::new(NonZero::new(2).expect("not 0"));
-    let bounds = Bounds { messages: 4, bytes: 1000, payload: 4 };
+    let bounds = QueueBounds { messages: 4, bytes: 1000, payload: 4 };
     let (sender, mut receivers) = queue(lanes.clone(), bounds, metrics.clone());
     let fill = sender.progress();
     let ok = |fill: &Progress| fill.lanes().iter().map(|lane| lane.ok).collect::<Vec<_>>();
@@ -110,7 +110,7 @@ async fn the_queue_ends_when_the_sender_is_dropped_and_all_events_are_taken() {
 #[tokio::test]
 async fn a_lane_is_idle_once_its_last_batch_is_delivered() {
     let lanes = Lanes::new(NonZero::new(2).expect("not 0"));
-    let bounds = Bounds { messages: 10, bytes: 100, payload: 4 };
+    let bounds = QueueBounds { messages: 10, bytes: 100, payload: 4 };
     let (sender, mut receivers) = queue(lanes.clone(), bounds, Arc::default());
     let progress = sender.progress();
     let is_idle = || progress.idle().now_or_never().is_some();
@@ -131,7 +131,7 @@ async fn a_full_lane_drops_only_its_own_messages() {
     let metrics = Arc::new(Metrics::default());
     let lanes = Lanes::new(NonZero::new(2).expect("not 0"));
     let (sender, mut receivers) =
-        queue(lanes.clone(), Bounds { messages: 4, bytes: 1000, payload: 4 }, metrics.clone());
+        queue(lanes.clone(), QueueBounds { messages: 4, bytes: 1000, payload: 4 }, metrics.clone());
     let channels: Vec<_> = (0..100).map(|name| Bytes::from(format!("c{name}"))).collect();
     let of = |lane: usize| {
         channels.iter().find(|channel| lanes.of(lanes.hash(channel)) == receivers[lane].lane())

@@ -64,7 +64,7 @@ pub async fn run(mut queue: Receiver, rooms: Arc<Rooms>, metrics: Arc<Metrics>) 
     let mut batch = Vec::new();
     while let Some(arrived) = queue.next(&mut batch).await {
         let mut delivered = 0;
-        let mut waiting = Waiting::default();
+        let mut waiting = PendingMessages::default();
         for event in batch.drain(..) {
             match event {
                 Event::Message(message) => waiting.add(message),
@@ -103,12 +103,12 @@ fn tell(room: &str, members: &MemberSnapshot, gap: &Gap) -> usize {
 /// Messages that are not delivered yet, by channel. Those of one channel are delivered together:
 /// they are encoded once, and written once for each member.
 #[derive(Default)]
-struct Waiting {
+struct PendingMessages {
     channels: Vec<(Bytes, Vec<Message>)>,
     places: HashMap<Bytes, usize>,
 }
 
-impl Waiting {
+impl PendingMessages {
     fn add(&mut self, message: Message) {
         let place = *self.places.entry(message.channel.clone()).or_insert_with(|| {
             self.channels.push((message.channel.clone(), Vec::new()));

@@ -60,7 +60,7 @@ const MAX_REPLAY_BYTES: usize = 4 << 20;
 
 /// Bounds of one room's history.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct HistoryBounds {
     /// The most messages; 0 disables the history.
     pub count: usize,
     /// The highest age in ms.
@@ -116,7 +116,7 @@ struct Kept {
 
 impl History {
     /// Appends a message and removes those that exceed the bounds at its time of arrival.
-    pub fn push(&mut self, entry: HistoryEntry, bounds: Bounds) {
+    pub fn push(&mut self, entry: HistoryEntry, bounds: HistoryBounds) {
         if bounds.count == 0 {
             return;
         }
@@ -135,7 +135,7 @@ impl History {
     }
 
     /// Removes the messages that are too old at `now`, in ms since the Unix epoch.
-    pub fn expire(&mut self, now: u64, bounds: Bounds) {
+    pub fn expire(&mut self, now: u64, bounds: HistoryBounds) {
         while self.kept.front().is_some_and(|kept| kept.entry.at + bounds.age < now) {
             self.pop();
         }
@@ -262,7 +262,7 @@ impl History {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { count: 10_000, age: u64::MAX / 2 };
+    const BOUNDS: HistoryBounds = HistoryBounds { count: 10_000, age: u64::MAX / 2 };
 
     /// A history of `count` messages with payloads of `size` bytes, and its position.
     fn history(count: u64, size: usize) -> (History, Position) {

@@ -184,7 +184,7 @@ impl Subscriber for Deaf {
 impl Pair {
     fn new(count: usize, age: u64, bytes: usize) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let limits = Limits { room: Bounds { count, age }, bytes };
+        let limits = HistoryLimits { room: HistoryBounds { count, age }, bytes };
         let lanes = Lanes::new(NonZero::new(2).expect("not 0"));
         let rooms = Rooms { clock: || NOW.get(), ..Rooms::new(limits, lanes, metrics.clone()) };
         let list = List { rooms: Vec::new(), count, age, epochs: 0 };

@@ -103,15 +103,7 @@ impl Room {
             gap: None,
         };
         let (is_gone, published, listed) = Default::default();
-        Self {
-            name: name.into(),
-            hash,
-            slot,
-            is_gone,
-            published,
-            listed,
-            state: Mutex::new(state),
-        }
+        Self { name: name.into(), hash, slot, is_gone, published, listed, state: Mutex::new(state) }
     }
 
     /// Locks the room.

@@ -63,11 +63,11 @@ pub struct Snapshot {
 /// The result of the latest write, for `/status`.
 pub struct Report {
     folder: PathBuf,
-    inner: Mutex<Inner>,
+    inner: Mutex<ReportState>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct ReportState {
     written: Option<SystemTime>,
     error: Option<String>,
 }
@@ -95,7 +95,7 @@ impl Report {
         (inner.error.is_none(), report)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, ReportState> {
         self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

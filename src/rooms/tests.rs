@@ -31,7 +31,7 @@ const LANES: NonZero<usize> = NonZero::new(2).unwrap();
 
 fn rooms(count: usize, bytes: usize) -> (Rooms, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::default());
-    let limits = Limits { room: Bounds { count, age: HOUR }, bytes };
+    let limits = HistoryLimits { room: HistoryBounds { count, age: HOUR }, bytes };
     (Rooms::new(limits, Lanes::new(LANES), metrics.clone()), metrics)
 }
 

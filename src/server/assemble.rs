@@ -32,7 +32,10 @@ use crate::{
     metrics::{Gauge, Metrics},
     outages::Outages,
     redis::{Link, Subscription},
-    rooms::{Limits, Rooms, fanout, history::Bounds, memberships::Memberships, snapshot::Snapshot},
+    rooms::{
+        HistoryLimits, Rooms, fanout, history::HistoryBounds, memberships::Memberships,
+        snapshot::Snapshot,
+    },
     socketio::{Events, Shared, expiry::Expiry},
     tls::certificates::Certificates,
 };
@@ -164,7 +167,7 @@ impl Parts {
         redis: RedisAddress,
     ) -> (Progress, Vec<JoinHandle<()>>) {
         let Self { config, lanes, metrics, health, rooms, .. } = self;
-        let bounds = ingest::Bounds::new(config.max_payload);
+        let bounds = ingest::QueueBounds::new(config.max_payload);
         let (queue, lanes) = ingest::queue(lanes.clone(), bounds, metrics.clone());
         let progress = queue.progress();
         let subscription = Subscription::new(
@@ -200,7 +203,7 @@ impl Parts {
             max_events: limits.events,
             max_message: limits.message,
         };
-        let settings = engine::Settings {
+        let settings = engine::EngineSettings {
             ping_interval: timing.ping_interval,
             ping_timeout: timing.ping_timeout,
             connect_timeout: CONNECT_TIMEOUT,
@@ -311,8 +314,8 @@ fn rate(config: &Config) -> Rate {
 }
 
 /// The limits of the histories: messages and age for each room, bytes for all of them.
-pub fn limits(config: &Config) -> Limits {
-    let room = Bounds { count: config.history, age: config.history_ttl.as_millis() as u64 };
+pub fn limits(config: &Config) -> HistoryLimits {
+    let room = HistoryBounds { count: config.history, age: config.history_ttl.as_millis() as u64 };
     let share = memory::limit().map_or(HISTORY_BYTES, |limit| limit / HISTORY_SHARE);
-    Limits { room, bytes: config.history_bytes.unwrap_or(share.min(HISTORY_BYTES)) }
+    HistoryLimits { room, bytes: config.history_bytes.unwrap_or(share.min(HISTORY_BYTES)) }
 }

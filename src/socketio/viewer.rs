@@ -27,7 +27,7 @@ use crate::{
     clock::now,
     engine::{
         Client,
-        session::{Event, Session, Unacceptable},
+        session::{ClientEvent, Session, Unacceptable},
     },
     glob::Pattern,
     message::Gap,
@@ -57,11 +57,11 @@ pub struct Viewer {
     session: Arc<Session>,
     /// What the token in the handshake allows.
     presented: Presented,
-    state: Mutex<State>,
+    state: Mutex<ViewerState>,
 }
 
 #[derive(Default)]
-struct State {
+struct ViewerState {
     /// What the client may do; `None` outside the namespace.
     grant: Option<Grant>,
     rooms: HashMap<Arc<str>, Membership>,
@@ -150,7 +150,7 @@ impl Viewer {
     }
 
     /// Carries out a request, or refuses it.
-    fn answer(&self, state: &mut State, name: &str, request: Request) {
+    fn answer(&self, state: &mut ViewerState, name: &str, request: Request) {
         let Request { args, answer } = request;
         let refused = match name {
             "channel" => match self.admit(state, &args) {
@@ -189,7 +189,7 @@ impl Viewer {
     /// What a request for the list of channels may see.
     fn admit_listing(
         &self,
-        state: &mut State,
+        state: &mut ViewerState,
         args: &[serde_json::Value],
     ) -> Result<(Option<Grant>, Pattern), Refusal> {
         let pattern = arguments::pattern(args)?;
@@ -223,7 +223,7 @@ impl Viewer {
 
     fn admit(
         &self,
-        state: &State,
+        state: &ViewerState,
         args: &[serde_json::Value],
     ) -> Result<(Arc<str>, Options, Option<Reservation>), Refusal> {
         let room = arguments::room(args)?;
@@ -256,7 +256,7 @@ impl Viewer {
 
     fn join(
         &self,
-        state: &mut State,
+        state: &mut ViewerState,
         answer: Answer,
         (room, options, reservation): (Arc<str>, Options, Option<Reservation>),
     ) {
@@ -296,18 +296,18 @@ impl Viewer {
     }
 
     /// The outlet for the event `source`; the first join with `meta` creates it.
-    fn source(&self, state: &mut State) -> Arc<SourceOutlet> {
+    fn source(&self, state: &mut ViewerState) -> Arc<SourceOutlet> {
         let new = || SourceOutlet::new(self.session.clone(), self.shared.outages.told());
         state.source.get_or_insert_with(new).clone()
     }
 
     /// Leaves a room. Leaving a room that the viewer is not in succeeds as well.
-    fn leave(&self, state: &mut State, answer: Answer, room: &str) {
+    fn leave(&self, state: &mut ViewerState, answer: Answer, room: &str) {
         self.take_out(state, room);
         answer.accept(Left { room });
     }
 
-    fn take_out(&self, state: &mut State, room: &str) {
+    fn take_out(&self, state: &mut ViewerState, room: &str) {
         if let Some(membership) = state.rooms.remove(room) {
             membership.subscriber.close();
             self.shared.rooms.leave(room, membership.member);
@@ -318,7 +318,7 @@ impl Viewer {
     /// these rooms. If the new token is invalid, the old one stays in force.
     fn renew(
         &self,
-        state: &mut State,
+        state: &mut ViewerState,
         args: &[serde_json::Value],
     ) -> Result<Vec<Arc<str>>, Refusal> {
         let token = arguments::token(args)?;
@@ -341,7 +341,7 @@ impl Viewer {
     }
 
     /// Sets the alarm for the notice or, after that, for the expiry of the token.
-    fn set_alarm(&self, state: &mut State) {
+    fn set_alarm(&self, state: &mut ViewerState) {
         let ends = state.grant.as_ref().and_then(|grant| grant.ends);
         state.alarm = ends.map(|ends| {
             let time = if state.noticed { ends } else { ends.saturating_sub(NOTICE) };
@@ -365,7 +365,7 @@ impl Client for Viewer {
         self.set_alarm(&mut self.state.lock());
     }
 
-    fn event(&self, event: Event) {
+    fn event(&self, event: ClientEvent) {
         let answer = Answer::new(self.session.clone(), event.ack);
         let refusal = match event.refused {
             Some(Unacceptable::TooFast) => {

@@ -9,7 +9,7 @@ use tokio::time::{Duration, sleep};
 use super::*;
 use crate::{
     conn::{backlog::Backlog, connection::ConnectionGuard, inbound::InboundBudget},
-    ingest::{self, Bounds, Receiver, Sender},
+    ingest::{self, QueueBounds, Receiver, Sender},
     lanes::Lanes,
     message::Message,
 };
@@ -17,7 +17,7 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(10);
 
 fn lane() -> (Sender, Receiver) {
-    let bounds = Bounds { messages: 10, bytes: 100, payload: 10 };
+    let bounds = QueueBounds { messages: 10, bytes: 100, payload: 10 };
     let (sender, receivers) =
         ingest::queue(Lanes::new(NonZero::<usize>::MIN), bounds, Arc::default());
     (sender, receivers.into_iter().next().expect("one receiver per lane"))

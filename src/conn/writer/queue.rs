@@ -18,7 +18,7 @@ pub struct Queue {
     /// Whole frames, in the order of the pushes; of the first batch, a part may have been written.
     pub waiting: VecDeque<Bytes>,
     /// Where the frames go.
-    pub state: State,
+    pub state: QueueState,
     /// Since when the kernel has taken less than a portion, while something waits.
     pub stalled: Option<Instant>,
     /// Bytes taken since then.
@@ -31,7 +31,7 @@ pub struct Queue {
 
 /// Where frames go.
 #[derive(Clone, Copy, Default, PartialEq)]
-pub enum State {
+pub enum QueueState {
     /// There is no socket, and no poll waits for frames.
     #[default]
     Detached,
@@ -59,7 +59,7 @@ impl Queue {
             bytes += frames.len();
             bytes <= max
         });
-        let is_closing = self.state == State::Closing && self.waiting.len() > 1;
+        let is_closing = self.state == QueueState::Closing && self.waiting.len() > 1;
         let most = self.waiting.len() - usize::from(is_closing);
         let count = count.count().max(1).min(most);
         let taken = self.waiting.drain(..count).collect();
@@ -72,16 +72,19 @@ impl Queue {
     /// Whether what is pushed now would wait.
     pub fn lags(&self) -> bool {
         match self.state {
-            State::Attached => self.stalled.is_some(),
-            State::Polled => false,
-            State::Detached | State::Blocked | State::Closing | State::Closed => true,
+            QueueState::Attached => self.stalled.is_some(),
+            QueueState::Polled => false,
+            QueueState::Detached
+            | QueueState::Blocked
+            | QueueState::Closing
+            | QueueState::Closed => true,
         }
     }
 
     /// The socket takes no more.
     pub fn block(&mut self) {
-        if self.state == State::Attached {
-            self.state = State::Blocked;
+        if self.state == QueueState::Attached {
+            self.state = QueueState::Blocked;
         }
         self.stalled.get_or_insert_with(Instant::now);
     }

@@ -47,13 +47,13 @@ pub struct Violation {
 /// have arrived, and no room for those that are only announced.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    partial: Option<Box<Partial>>,
+    partial: Option<Box<PartialFrame>>,
     /// Bytes of the last item, if it did not come in one piece.
     whole: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
-struct Partial {
+struct PartialFrame {
     /// The beginning of a frame's header.
     header: Vec<u8>,
     /// The frame whose payload is incomplete, and what has arrived of it, unmasked.
@@ -133,7 +133,7 @@ impl Decoder {
 
     /// Frees the partial state if nothing is incomplete.
     fn release(&mut self) {
-        let is_clean = |partial: &Partial| {
+        let is_clean = |partial: &PartialFrame| {
             partial.header.is_empty() && partial.frame.is_none() && partial.message.is_none()
         };
         if self.partial.as_ref().is_some_and(|partial| is_clean(partial)) {
@@ -181,7 +181,7 @@ enum Done {
     Control(Header, Vec<u8>),
 }
 
-impl Partial {
+impl PartialFrame {
     /// Reads on, up to the end of a header or of a frame. `None`: more bytes are needed.
     fn step(&mut self, input: &mut &mut [u8], max: usize) -> Result<Option<Done>, Violation> {
         match self.frame {

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 
 fn event(text: &str, ack: Option<i64>) -> Received {
-    Received::Event { text: text.to_owned(), ack }
+    Received::ClientEvent { text: text.to_owned(), ack }
 }
 
 fn connect(namespace: &str, auth: Option<&str>) -> Received {

@@ -11,16 +11,16 @@ fn message(text: &str) -> Packet {
     Packet { kind: Kind::Message, data: Data::Text(text.to_owned()) }
 }
 
-fn v4(body: &str) -> Result<Vec<Packet>, Problem> {
+fn v4(body: &str) -> Result<Vec<Packet>, PayloadError> {
     decode(body.as_bytes(), Protocol::V4, false, MAX)
 }
 
-fn v3(body: &str) -> Result<Vec<Packet>, Problem> {
+fn v3(body: &str) -> Result<Vec<Packet>, PayloadError> {
     decode(body.as_bytes(), Protocol::V3, false, MAX)
 }
 
-fn is_malformed<T>(result: Result<T, Problem>) -> bool {
-    matches!(result, Err(Problem::Malformed(_)))
+fn is_malformed<T>(result: Result<T, PayloadError>) -> bool {
+    matches!(result, Err(PayloadError::Malformed(_)))
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn binary_payloads_of_version_3_are_read() {
 
 #[test]
 fn many_or_large_packets_are_too_large() {
-    let is_too_large = |result| matches!(result, Err(Problem::TooLarge(_)));
+    let is_too_large = |result| matches!(result, Err(PayloadError::TooLarge(_)));
     let many = vec!["2"; MAX_PACKETS];
     assert_eq!(v4(&many.join("\x1e")).map(|packets| packets.len()), Ok(MAX_PACKETS));
     assert!(is_too_large(v4(&[&many[..], &["2"]].concat().join("\x1e"))));

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::{Kind, Packet, Problem, UNKNOWN, add, binary, text};
+use super::{Kind, Packet, PayloadError, UNKNOWN, add, binary, text};
 use crate::engine::packet::Protocol;
 
 /// Ends the length of a packet in the binary framing.
@@ -16,11 +16,11 @@ const MAX_DIGITS: usize = 10;
 /// The type of a message, as a byte in binary packets.
 const MESSAGE: u8 = 4;
 
-const BAD_LENGTH: Problem = Problem::Malformed("the length of a packet cannot be read");
+const BAD_LENGTH: PayloadError = PayloadError::Malformed("the length of a packet cannot be read");
 
 /// Reads the text framing. Each length is read once, so the time grows with the body alone.
-pub fn decode_text(body: &[u8], max: usize) -> Result<Vec<Packet>, Problem> {
-    let mut rest = std::str::from_utf8(body).map_err(|_| Problem::Malformed("not UTF-8"))?;
+pub fn decode_text(body: &[u8], max: usize) -> Result<Vec<Packet>, PayloadError> {
+    let mut rest = std::str::from_utf8(body).map_err(|_| PayloadError::Malformed("not UTF-8"))?;
     let mut packets = Vec::new();
     while !rest.is_empty() {
         let head: &str = rest.get(..rest.len().min(MAX_DIGITS + 1)).unwrap_or(rest);
@@ -63,7 +63,7 @@ fn decoded_once(packet: &str) -> Cow<'_, str> {
 }
 
 /// Reads the binary framing.
-pub fn decode_binary(body: &[u8], max: usize) -> Result<Vec<Packet>, Problem> {
+pub fn decode_binary(body: &[u8], max: usize) -> Result<Vec<Packet>, PayloadError> {
     let mut rest = body;
     let mut packets = Vec::new();
     while let Some((&kind, tail)) = rest.split_first() {

@@ -12,14 +12,14 @@ use crate::{
         frame,
         packet::{self, Protocol, Received},
         payload::{Data, Kind, Packet},
-        rate_limit::{RateLimit, Verdict},
+        rate_limit::{RateLimit, RateVerdict},
     },
     metrics::Close,
 };
 
 /// An event from a client.
 #[derive(Debug)]
-pub struct Event {
+pub struct ClientEvent {
     /// Name and arguments as a JSON array, as it came.
     pub text: String,
     /// The event is to be refused for this reason.
@@ -28,7 +28,7 @@ pub struct Event {
     pub ack: Option<i64>,
 }
 
-impl Event {
+impl ClientEvent {
     /// Reads the name and the arguments. Not before the event is accepted: this costs the most.
     ///
     /// # Errors
@@ -75,10 +75,10 @@ pub struct Inbound {
     rate: RateLimit,
     is_connected: bool,
     /// An event whose attachments have not all come.
-    partial: Option<Box<Partial>>,
+    partial: Option<Box<PartialEvent>>,
 }
 
-struct Partial {
+struct PartialEvent {
     packet: Received,
     is_too_large: bool,
     attachments: usize,
@@ -99,10 +99,10 @@ impl Inbound {
     }
 }
 
-impl Partial {
+impl PartialEvent {
     fn new(mut packet: Received, attachments: usize) -> Self {
         let mut is_too_large = false;
-        if let Received::Event { text, .. } = &mut packet
+        if let Received::ClientEvent { text, .. } = &mut packet
             && text.len() > MAX_PARTIAL
         {
             is_too_large = true;
@@ -132,7 +132,7 @@ impl Session {
     /// A WebSocket's control frame counts as a packet, too.
     pub(in crate::engine) fn count_frame(&self) -> Outcome {
         match self.inbound.lock().rate.packet(self.engine().settings.rate, Instant::now()) {
-            Verdict::Excessive => TOO_FAST,
+            RateVerdict::Excessive => TOO_FAST,
             _ => Outcome::Handled,
         }
     }
@@ -148,14 +148,14 @@ impl Session {
         let mut verdict = inbound.rate.packet(self.engine().settings.rate, Instant::now());
         // Sessions that replace each other share the rate of their connection and their address.
         if !caller.packet() {
-            verdict = verdict.max(Verdict::TooFast);
+            verdict = verdict.max(RateVerdict::TooFast);
         }
-        if verdict == Verdict::Excessive {
+        if verdict == RateVerdict::Excessive {
             return TOO_FAST;
         }
         match (packet.kind, packet.data) {
             (Kind::Message, Data::Text(text)) => {
-                self.message(inbound, &text, verdict == Verdict::TooFast)
+                self.message(inbound, &text, verdict == RateVerdict::TooFast)
             }
             (Kind::Message, Data::Binary(_)) => self.attachment(inbound, verdict),
             (Kind::Ping, Data::Text(text)) => {
@@ -180,7 +180,7 @@ impl Session {
                 self.handle(inbound, packet, is_too_fast.then_some(Unacceptable::TooFast))
             }
             Ok((packet, attachments)) => {
-                inbound.partial = Some(Box::new(Partial::new(packet, attachments)));
+                inbound.partial = Some(Box::new(PartialEvent::new(packet, attachments)));
                 Outcome::Handled
             }
             Err(reason) => Outcome::End(Close::BadPacket, reason),
@@ -188,11 +188,11 @@ impl Session {
     }
 
     /// Counts an attachment. No event takes one, so its bytes are dropped.
-    fn attachment(&self, inbound: &mut Inbound, verdict: Verdict) -> Outcome {
+    fn attachment(&self, inbound: &mut Inbound, verdict: RateVerdict) -> Outcome {
         match inbound.partial.take() {
             None => Outcome::End(Close::BadPacket, "an attachment without its packet"),
             Some(partial) if partial.attachments <= 1 => {
-                let is_too_fast = verdict == Verdict::TooFast;
+                let is_too_fast = verdict == RateVerdict::TooFast;
                 let too_fast = is_too_fast.then_some(Unacceptable::TooFast);
                 let too_large = partial.is_too_large.then_some(TOO_LARGE);
                 self.handle(inbound, partial.packet, too_fast.or(too_large))
@@ -226,13 +226,13 @@ impl Session {
                 self.send(&packet::connect_error(&namespace, "Invalid namespace"));
             }
             Received::Disconnect => self.leave(inbound),
-            Received::Event { text, ack } if inbound.is_connected => {
+            Received::ClientEvent { text, ack } if inbound.is_connected => {
                 if let Some(client) = self.client() {
-                    client.event(Event { text, refused, ack });
+                    client.event(ClientEvent { text, refused, ack });
                 }
             }
             // A client that has just left may have sent events before it knew.
-            Received::Event { .. } | Received::Ignored => {}
+            Received::ClientEvent { .. } | Received::Ignored => {}
         }
         Outcome::Handled
     }

@@ -43,7 +43,7 @@ pub enum Probe {
 
 /// Why a poll, a POST or a WebSocket is refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Refused {
+pub enum RouteError {
     /// The session has ended.
     Ended,
     /// The session is carried by a WebSocket, or another WebSocket is about to do so.
@@ -72,16 +72,16 @@ impl Session {
     ///
     /// # Errors
     /// If the session cannot be polled.
-    pub(in crate::engine) fn begin_poll(self: &Arc<Self>) -> Result<Poll, Refused> {
+    pub(in crate::engine) fn begin_poll(self: &Arc<Self>) -> Result<Poll, RouteError> {
         let mut route = self.route.lock();
         if self.ended().is_some() {
-            return Err(Refused::Ended);
+            return Err(RouteError::Ended);
         }
         if route.transport == Transport::WebSocket {
-            return Err(Refused::Upgraded);
+            return Err(RouteError::Upgraded);
         }
         if route.has_poll {
-            return Err(Refused::Overlap);
+            return Err(RouteError::Overlap);
         }
         route.has_poll = true;
         drop(route);
@@ -94,13 +94,13 @@ impl Session {
     ///
     /// # Errors
     /// If the session takes no POST.
-    pub(in crate::engine) fn begin_post(self: &Arc<Self>) -> Result<Post, Refused> {
+    pub(in crate::engine) fn begin_post(self: &Arc<Self>) -> Result<Post, RouteError> {
         let mut route = self.route.lock();
         if route.transport == Transport::WebSocket {
-            return Err(Refused::Upgraded);
+            return Err(RouteError::Upgraded);
         }
         if std::mem::replace(&mut route.has_post, true) {
-            return Err(Refused::Overlap);
+            return Err(RouteError::Overlap);
         }
         Ok(Post(self.clone()))
     }
@@ -113,13 +113,13 @@ impl Session {
     ///
     /// # Errors
     /// If the session has ended, or a WebSocket is there already.
-    pub(in crate::engine) fn begin_probe(&self) -> Result<(), Refused> {
+    pub(in crate::engine) fn begin_probe(&self) -> Result<(), RouteError> {
         let mut route = self.route.lock();
         if self.ended().is_some() {
-            return Err(Refused::Ended);
+            return Err(RouteError::Ended);
         }
         if route.transport == Transport::WebSocket || route.probe != Probe::None {
-            return Err(Refused::Upgraded);
+            return Err(RouteError::Upgraded);
         }
         route.probe = Probe::Open;
         Ok(())
@@ -140,10 +140,10 @@ impl Session {
     ///
     /// # Errors
     /// If the session has ended; the socket is closed.
-    pub(in crate::engine) fn upgrade(&self, socket: Socket) -> Result<(), Refused> {
+    pub(in crate::engine) fn upgrade(&self, socket: Socket) -> Result<(), RouteError> {
         let mut route = self.route.lock();
         if self.ended().is_some() {
-            return Err(Refused::Ended);
+            return Err(RouteError::Ended);
         }
         self.engine.metrics.sessions(Transport::Polling).dec();
         self.engine.metrics.sessions(Transport::WebSocket).inc();

@@ -18,7 +18,7 @@ use crate::{
         inbound::InboundBudget,
         rate::Rate,
     },
-    engine::{Application, Settings, packet::Protocol, payload},
+    engine::{Application, EngineSettings, packet::Protocol, payload},
     metrics::{Gauge, Metrics},
 };
 
@@ -48,7 +48,7 @@ impl Client for Counted {
         self.0.fetch_add(1, Relaxed);
     }
 
-    fn event(&self, _: Event) {}
+    fn event(&self, _: ClientEvent) {}
 
     fn disconnected(&self) {
         self.0.store(0, Relaxed);
@@ -64,7 +64,7 @@ struct Site {
 
 fn site() -> Site {
     let (metrics, inside) = (Arc::new(Metrics::default()), Arc::new(AtomicU64::new(0)));
-    let settings = Settings {
+    let settings = EngineSettings {
         ping_interval: PING_INTERVAL,
         ping_timeout: PING_TIMEOUT,
         connect_timeout: CONNECT_TIMEOUT,
@@ -221,16 +221,16 @@ async fn polls_and_probes_exclude_what_the_protocol_excludes() {
     let site = site();
     let session = site.open(Protocol::V4, Transport::Polling);
     let poll = session.begin_poll().expect("the first poll");
-    assert_eq!(session.begin_poll().err(), Some(Refused::Overlap));
+    assert_eq!(session.begin_poll().err(), Some(RouteError::Overlap));
     drop(poll);
     session.begin_probe().expect("the first WebSocket");
-    assert_eq!(session.begin_probe().err(), Some(Refused::Upgraded));
+    assert_eq!(session.begin_probe().err(), Some(RouteError::Upgraded));
     session.end_probe();
     session.begin_probe().expect("another WebSocket");
     drop(session.begin_poll().expect("it is still polled"));
     session.end(Close::Client);
-    assert_eq!(session.begin_poll().err(), Some(Refused::Ended));
-    assert_eq!(session.begin_probe().err(), Some(Refused::Ended));
+    assert_eq!(session.begin_poll().err(), Some(RouteError::Ended));
+    assert_eq!(session.begin_probe().err(), Some(RouteError::Ended));
 }
 
 #[tokio::test]

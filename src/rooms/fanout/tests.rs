@@ -11,8 +11,8 @@ use crate::{
     lanes::Lanes,
     message::{Gap, GapReason},
     rooms::{
-        JoinReply, Joining, Limits, Member, Subscriber,
-        history::{Bounds, HistoryEntry, Position, ReplayRequest},
+        HistoryLimits, JoinReply, Joining, Member, Subscriber,
+        history::{HistoryBounds, HistoryEntry, Position, ReplayRequest},
     },
 };
 
@@ -123,10 +123,11 @@ fn publish(source: &Sender, room: usize, count: usize, published: &mut [usize]) 
 /// published in each room.
 async fn play(lanes: usize, steps: Vec<Step>) -> (Vec<Viewer>, Vec<usize>) {
     let metrics = Arc::new(Metrics::default());
-    let limits = Limits { room: Bounds { count: 10, age: u64::MAX / 2 }, bytes: 1 << 20 };
+    let limits =
+        HistoryLimits { room: HistoryBounds { count: 10, age: u64::MAX / 2 }, bytes: 1 << 20 };
     let lanes = Lanes::new(NonZero::new(lanes).expect("not 0"));
     let rooms = Arc::new(Rooms::new(limits, lanes.clone(), metrics.clone()));
-    let bounds = ingest::Bounds { messages: 1_000_000, bytes: 1 << 30, payload: 1 << 20 };
+    let bounds = ingest::QueueBounds { messages: 1_000_000, bytes: 1 << 30, payload: 1 << 20 };
     let (source, receivers) = ingest::queue(lanes, bounds, metrics.clone());
     let mut running = JoinSet::new();
     for receiver in receivers {

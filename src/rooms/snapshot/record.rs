@@ -46,14 +46,14 @@ struct Versioned {
 }
 
 /// Why a whole record cannot be used.
-pub enum Problem {
+pub enum RecordError {
     /// Its format is newer than this version's.
     Newer(u32),
     /// It is damaged, has an earlier format, or was written by another program; with the reason.
     Unreadable(String),
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for RecordError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Newer(format) => write!(
@@ -106,22 +106,22 @@ fn write_line(out: &mut dyn Write, line: &impl Serialize) -> anyhow::Result<()> 
 ///
 /// # Errors
 /// If any line cannot be read: half a history would have holes, so nothing of it is used.
-pub fn parse(content: &[u8]) -> Result<(Head, Vec<Past>), Problem> {
+pub fn parse(content: &[u8]) -> Result<(Head, Vec<Past>), RecordError> {
     let (head, rest) =
         content.split_at(content.iter().position(|&byte| byte == b'\n').unwrap_or(0));
-    let unreadable = |error: serde_json::Error| Problem::Unreadable(place(&error));
+    let unreadable = |error: serde_json::Error| RecordError::Unreadable(place(&error));
     let Versioned { format } = serde_json::from_slice(head)
-        .map_err(|_| Problem::Unreadable("its first line names no format".to_owned()))?;
+        .map_err(|_| RecordError::Unreadable("its first line names no format".to_owned()))?;
     match format {
         FORMAT => {}
-        format if format > FORMAT => return Err(Problem::Newer(format)),
-        format => return Err(Problem::Unreadable(format!("format {format} is not supported"))),
+        format if format > FORMAT => return Err(RecordError::Newer(format)),
+        format => return Err(RecordError::Unreadable(format!("format {format} is not supported"))),
     }
     let head = serde_json::from_slice(head).map_err(unreadable)?;
     let mut rooms = Vec::new();
     for line in serde_json::Deserializer::from_slice(rest).into_iter::<Line>() {
         let Line { room, messages } = line.map_err(unreadable)?;
-        Rooms::check_name(&room).map_err(Problem::Unreadable)?;
+        Rooms::check_name(&room).map_err(RecordError::Unreadable)?;
         let mut kept: Vec<HistoryEntry> = Vec::with_capacity(messages.len());
         for Saved { mut position, at, payload } in messages {
             // All entries of an epoch share one string.
@@ -129,8 +129,8 @@ pub fn parse(content: &[u8]) -> Result<(Head, Vec<Past>), Problem> {
                 position.epoch = last.position.epoch.clone();
             }
             let payload = BASE64_STANDARD.decode(payload);
-            let payload =
-                payload.map_err(|_| Problem::Unreadable("a payload is not base64".to_owned()))?;
+            let payload = payload
+                .map_err(|_| RecordError::Unreadable("a payload is not base64".to_owned()))?;
             kept.push(HistoryEntry { position, at, payload: Bytes::from(payload) });
         }
         rooms.push((room, kept));

@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     lanes::Lanes,
     message::Message,
-    rooms::{Limits, history::Bounds},
+    rooms::{HistoryLimits, history::HistoryBounds},
 };
 
 /// A run of a server that stores its history in a folder.
@@ -27,7 +27,8 @@ struct Run {
 impl Run {
     async fn begin(folder: &Path) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let limits = Limits { room: Bounds { count: 10, age: 1 << 40 }, bytes: 1 << 20 };
+        let limits =
+            HistoryLimits { room: HistoryBounds { count: 10, age: 1 << 40 }, bytes: 1 << 20 };
         let rooms =
             Arc::new(Rooms::new(limits, Lanes::new(NonZero::<usize>::MIN), metrics.clone()));
         let snapshot = Snapshot::open(folder.to_owned(), limits.bytes, metrics.clone()).await;

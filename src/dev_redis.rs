@@ -146,7 +146,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, hub: SharedHub, ended: Cance
     };
     let _ = stream.set_nodelay(true);
     let (read, write) = stream.into_split();
-    let outbox = Arc::new(Outbox::new(ended.clone(), hub::lock(&hub).budget()));
+    let outbox = Arc::new(Outbox::new(ended.clone(), hub.lock().budget()));
     let mut session = Session::open(hub, Arc::clone(&outbox), peer, local);
     let id = session.id();
     debug!(id, %peer, "connected to the embedded broker");

@@ -1,13 +1,10 @@
 //! File system calls with a time limit, for files that may be on a network share whose server does
 //! not respond. Calls run on blocking threads; a call that hangs keeps later ones from starting.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::oneshot,
     task::{JoinHandle, spawn_blocking},
@@ -81,8 +78,8 @@ impl FileCalls {
         }
     }
 
-    fn late(&self) -> std::sync::MutexGuard<'_, Option<JoinHandle<()>>> {
-        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    fn late(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.late.lock()
     }
 }
 

@@ -1,7 +1,8 @@
 //! The state behind `/livez`, `/readyz` and `/status`: the source, the core tasks and the drain.
 
-use std::{mem, net::SocketAddr, sync::Mutex, time::Instant};
+use std::{mem, net::SocketAddr, time::Instant};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -245,7 +246,7 @@ impl Health {
     }
 
     fn change<T>(&self, f: impl FnOnce(&mut HealthState) -> T) -> T {
-        let mut inner = self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut inner = self.inner.lock();
         f(&mut inner)
     }
 }

@@ -5,13 +5,9 @@
 //! redis-rs, or Redis ends the subscription. So a queue never makes the source wait. A channel is
 //! always in the same lane, which keeps its order; a full lane does not affect the others.
 
-use std::{
-    collections::VecDeque,
-    pin::pin,
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
 use tracing::info;
@@ -139,7 +135,7 @@ pub struct LaneReport {
 
 impl LaneQueue {
     fn lock(&self) -> MutexGuard<'_, QueuedEvents> {
-        self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.waiting.lock()
     }
 
     fn report(&self) -> LaneReport {

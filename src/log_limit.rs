@@ -4,12 +4,9 @@
 //! The last line that was left out is written when the minute is over. So a line after many others
 //! is late, but not lost. Limits are statics: a process has one log, even with several servers.
 
-use std::{
-    mem,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{mem, time::Duration};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     runtime::Handle,
     time::{Instant, sleep_until},
@@ -92,7 +89,7 @@ impl LogLimit {
     }
 
     fn lock(&self) -> MutexGuard<'_, Window> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+        self.window.lock()
     }
 }
 
@@ -119,13 +116,13 @@ mod tests {
         for number in numbers {
             let log = log.clone();
             limit.line(move |left_out| {
-                log.lock().unwrap_or_else(PoisonError::into_inner).push((number, left_out));
+                log.lock().push((number, left_out));
             });
         }
     }
 
     fn written(log: &Log) -> Vec<(u32, Option<u64>)> {
-        mem::take(&mut *log.lock().unwrap_or_else(PoisonError::into_inner))
+        mem::take(&mut *log.lock())
     }
 
     async fn pass(time: Duration) {
@@ -172,10 +169,10 @@ mod tests {
         for _ in 0..3 {
             let counts = counts.clone();
             LIMIT.count(5, move |events| {
-                counts.lock().unwrap_or_else(PoisonError::into_inner).push(events);
+                counts.lock().push(events);
             });
         }
         pass(WINDOW).await;
-        assert_eq!(*counts.lock().unwrap_or_else(PoisonError::into_inner), [5, 10]);
+        assert_eq!(*counts.lock(), [5, 10]);
     }
 }

@@ -9,7 +9,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{
             AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     sync::watch,
     task::yield_now,
@@ -126,7 +127,7 @@ impl Outages {
 
     /// Returns the next batch of listeners, from this id on.
     fn turn(&self, first: u64) -> Vec<(u64, Option<Arc<dyn Listener>>)> {
-        let listeners = lock(&self.listeners);
+        let listeners = self.listeners.lock();
         let next = listeners.range(first..).take(TURN);
         next.map(|(id, listener)| (*id, listener.upgrade())).collect()
     }
@@ -136,7 +137,7 @@ impl Outages {
 pub fn enter<L: Listener + 'static>(listener: &Arc<L>) {
     let Told { id, outages, .. } = listener.told();
     let known: Weak<L> = Arc::downgrade(listener);
-    lock(&outages.listeners).insert(*id, known);
+    outages.listeners.lock().insert(*id, known);
     catch_up(&**listener);
 }
 
@@ -144,7 +145,7 @@ pub fn enter<L: Listener + 'static>(listener: &Arc<L>) {
 /// of, and the current outage if that was announced.
 pub fn catch_up(listener: &dyn Listener) {
     let Told { away, outages, .. } = listener.told();
-    let mut away = lock(away);
+    let mut away = away.lock();
     // Read under the listener's lock, so that a signal is never older than the one sent before.
     let now = *outages.source.borrow();
     if away.take_if(|since| now.up || *since != now.since).is_some() {
@@ -160,7 +161,7 @@ pub fn catch_up(listener: &dyn Listener) {
 
 impl Drop for Told {
     fn drop(&mut self) {
-        lock(&self.outages.listeners).remove(&self.id);
+        self.outages.listeners.lock().remove(&self.id);
     }
 }
 
@@ -170,10 +171,6 @@ async fn signal(
     is_it: impl FnMut(&SourceSignal) -> bool,
 ) -> Option<SourceSignal> {
     source.wait_for(is_it).await.ok().map(|signal| *signal)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use anyhow::{anyhow, bail};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     select,
     time::{Instant, sleep},
@@ -175,7 +176,7 @@ impl Subscription {
         let (ledger, health) = (self.ledger.clone(), self.health.clone());
         let metrics = self.metrics.clone();
         self.intake.expect(move || {
-            let mut ledger = lock(&ledger);
+            let mut ledger = ledger.lock();
             let is_first = !health.has_subscribed();
             health.subscribed(server);
             if !is_first {
@@ -264,16 +265,12 @@ impl Subscription {
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        lock(&self.ledger)
+        self.ledger.lock()
     }
 
     fn last_move(&self) -> MutexGuard<'_, Option<Instant>> {
-        lock(&self.last_move)
+        self.last_move.lock()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The pause before the next attempt: 100 ms, doubling to 5 s. A random part of up to half of each

@@ -10,13 +10,15 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, Weak,
+        Arc, Weak,
         atomic::{
             AtomicU64, AtomicUsize,
             Ordering::{AcqRel, Acquire, Relaxed},
         },
     },
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     memory,
@@ -114,7 +116,7 @@ impl Backlog {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Weak<dyn Peer>>> {
-        self.peers.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.peers.lock()
     }
 }
 

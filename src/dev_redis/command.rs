@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::hub::{self, Kind, MAX_SUBSCRIPTIONS, SharedHub};
+use super::hub::{Kind, MAX_SUBSCRIPTIONS, SharedHub};
 use super::outbox::Outbox;
 use super::wire::{self, Reply, RespVersion};
 use super::words::{self, check_name, lower};
@@ -52,7 +52,7 @@ pub(super) struct Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        hub::lock(&self.hub).forget(self.id);
+        self.hub.lock().forget(self.id);
     }
 }
 
@@ -64,7 +64,7 @@ impl Session {
         peer: SocketAddr,
         local: SocketAddr,
     ) -> Self {
-        let id = hub::lock(&hub).admit(Arc::clone(&outbox), peer, local);
+        let id = hub.lock().admit(Arc::clone(&outbox), peer, local);
         Self { id, hub, outbox, subscriptions: 0 }
     }
 
@@ -134,7 +134,7 @@ impl Session {
             }
             ("publish", [channel, payload]) => {
                 check_name(channel)?;
-                wire::number(hub::lock(&self.hub).publish(channel, payload))
+                wire::number(self.hub.lock().publish(channel, payload))
             }
             ("pubsub", [subcommand, rest @ ..]) => self.pubsub(subcommand, rest)?,
             ("client", [subcommand, rest @ ..]) => self.client(subcommand, rest)?,
@@ -152,7 +152,7 @@ impl Session {
     /// Subscribes to the names. Each is confirmed while the hub is locked, so that no message can
     /// be queued before the confirmation of its subscription.
     fn subscribe(&mut self, kind: Kind, names: &[Bytes]) -> Result<Option<Reply>, String> {
-        let mut hub = hub::lock(&self.hub);
+        let mut hub = self.hub.lock();
         for name in names {
             check_name(name)?;
             let Some(count) = hub.subscribe(self.id, kind, name) else {
@@ -176,7 +176,7 @@ impl Session {
             Kind::Channel => "unsubscribe",
             Kind::Pattern => "punsubscribe",
         };
-        let mut hub = hub::lock(&self.hub);
+        let mut hub = self.hub.lock();
         let all: Vec<Bytes>;
         let names = if names.is_empty() {
             all = hub.names(self.id, kind).into_iter().collect();
@@ -199,7 +199,7 @@ impl Session {
 
     /// Resets the client to the state of a new connection, without unsubscribe messages.
     fn reset(&mut self) -> Reply {
-        let mut hub = hub::lock(&self.hub);
+        let mut hub = self.hub.lock();
         hub.unsubscribe_all(self.id);
         if let Some(client) = hub.client(self.id) {
             client.name = Bytes::new();
@@ -211,7 +211,7 @@ impl Session {
 
     fn pubsub(&self, subcommand: &Bytes, arguments: &[Bytes]) -> Answer {
         let lowered = lower(subcommand);
-        let hub = hub::lock(&self.hub);
+        let hub = self.hub.lock();
         Ok(match (lowered.as_str(), arguments) {
             ("channels", []) => wire::array(hub.channels().cloned().map(wire::bulk)),
             ("channels", [pattern]) => {

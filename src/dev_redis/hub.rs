@@ -1,9 +1,11 @@
 //! The hub: the connected clients, their subscriptions, and the delivery of messages to them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use parking_lot::Mutex;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -21,11 +23,6 @@ pub(super) const MAX_NAME: usize = 1 << 10;
 /// The hub that all connections share. It has one lock, as Redis has one thread: all subscribers
 /// receive messages in the same order. No code that holds the lock waits for a client.
 pub(super) type SharedHub = Arc<Mutex<Hub>>;
-
-/// Locks the hub. No code can panic in the middle of a change, so a poisoned hub is still valid.
-pub(super) fn lock(hub: &SharedHub) -> MutexGuard<'_, Hub> {
-    hub.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Whether a subscription is to a channel or to a pattern.
 #[derive(Debug, Clone, Copy)]

@@ -2,9 +2,11 @@
 //! client's writer.
 
 use std::collections::VecDeque;
+
+use parking_lot::{Mutex, MutexGuard};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::io::{AsyncWrite, AsyncWriteExt, BufWriter};
@@ -184,16 +186,14 @@ impl Outbox {
         self.drained.notify_one();
     }
 
-    /// Locks the queue. No code can panic in the middle of a change, so a poisoned queue is still
-    /// valid.
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        let queue = self.queue.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let queue = self.queue.get_mut();
         self.in_all.fetch_sub(queue.bytes, Relaxed);
     }
 }

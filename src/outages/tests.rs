@@ -18,11 +18,11 @@ impl Ear {
 
     fn gap(&self) {
         catch_up(self);
-        lock(&self.heard).push(None);
+        self.heard.lock().push(None);
     }
 
     fn heard(&self) -> Vec<Option<bool>> {
-        lock(&self.heard).clone()
+        self.heard.lock().clone()
     }
 }
 
@@ -32,7 +32,7 @@ impl Listener for Ear {
     }
 
     fn tell(&self, signal: SourceSignal) {
-        lock(&self.heard).push(Some(signal.up));
+        self.heard.lock().push(Some(signal.up));
     }
 }
 
@@ -84,7 +84,7 @@ async fn an_outage_is_reported_once_at_its_start_and_once_at_its_end() {
     assert_eq!(Ear::new(&outages).heard(), []);
     assert_eq!(outages.told.load(Relaxed), ears.len() as u64 + 1);
     drop((ears, late));
-    assert!(lock(&outages.listeners).is_empty());
+    assert!(outages.listeners.lock().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

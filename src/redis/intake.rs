@@ -1,8 +1,9 @@
 //! Sorts what arrives on the subscription: messages go to the queue, probes to the [`Pulse`].
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use redis::{PushInfo, PushKind, Value};
 use tokio::time::Instant;
 
@@ -47,13 +48,13 @@ impl Intake {
 
     /// Sets the function to call when Redis confirms the next subscription.
     pub fn expect(&self, confirm: impl FnOnce() -> Instant + Send + 'static) {
-        *self.confirm.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(confirm));
+        *self.confirm.lock() = Some(Box::new(confirm));
     }
 
     /// Handles the confirmation of the subscription: queues the gap before the first message. One
     /// confirmation is enough, because all patterns of one PSUBSCRIBE start at the same moment.
     pub fn confirmed(&self) {
-        let confirm = self.confirm.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let confirm = self.confirm.lock().take();
         if let Some(confirm) = confirm {
             self.lost(confirm());
         }

@@ -2,13 +2,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use anyhow::anyhow;
+use parking_lot::Mutex;
 use tokio::{
     sync::OnceCell,
     time::{Instant, timeout},
@@ -108,7 +109,7 @@ impl Link {
     /// The current connection, or a new attempt if that one is over.
     fn attempt(&self) -> Arc<Attempt> {
         let reconnects = self.health.reconnects();
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         if current.is_over(reconnects) {
             *current = Attempt::new(reconnects);
         }

@@ -13,12 +13,13 @@ use std::{
     fmt::Display,
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context;
 use humantime::format_rfc3339_seconds;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -96,7 +97,7 @@ impl Report {
     }
 
     fn lock(&self) -> MutexGuard<'_, ReportState> {
-        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.inner.lock()
     }
 }
 

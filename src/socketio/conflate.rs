@@ -4,10 +4,11 @@
 //! Skipped messages show as a jump in `offset`; no gap is emitted for them.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -61,7 +62,7 @@ impl MaxRate {
         loop {
             sleep(tick).await;
             let Some(me) = me.upgrade() else { return };
-            let mut held = lock(&me.state);
+            let mut held = me.state.lock();
             match held.newest.take() {
                 Some(newest) => drop(me.inner.deliver(&newest.into())),
                 None => return held.awaited = false,
@@ -73,7 +74,7 @@ impl MaxRate {
 impl Subscriber for MaxRate {
     fn deliver(&self, batch: &Batch) -> usize {
         let Some(newest) = batch.last() else { return 0 };
-        let mut held = lock(&self.state);
+        let mut held = self.state.lock();
         if held.awaited {
             held.newest = Some(newest.clone());
             return 0;
@@ -102,7 +103,7 @@ impl Latest {
         // A viewer that is behind for longer is disconnected; then this delivery has no effect.
         let _ = timeout(session.slow_after() * 2, session.caught_up()).await;
         let Some(me) = me.upgrade() else { return };
-        let mut held = lock(&me.state);
+        let mut held = me.state.lock();
         held.awaited = false;
         if let Some(newest) = held.newest.take() {
             me.inner.deliver(&newest.into());
@@ -112,7 +113,7 @@ impl Latest {
 
 impl Subscriber for Latest {
     fn deliver(&self, batch: &Batch) -> usize {
-        let mut held = lock(&self.state);
+        let mut held = self.state.lock();
         if !held.awaited {
             if !self.session.lags() {
                 return self.inner.deliver(batch);
@@ -131,8 +132,4 @@ impl Subscriber for Latest {
     fn hello(&self) {
         self.inner.hello();
     }
-}
-
-fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
-    held.lock().unwrap_or_else(PoisonError::into_inner)
 }

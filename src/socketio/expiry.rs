@@ -3,12 +3,13 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{select, sync::Notify, task::yield_now, time::sleep};
 
 use crate::clock::now;
@@ -79,7 +80,7 @@ impl Expiry {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Weak<dyn Expires>>> {
-        self.alarms.lock().unwrap_or_else(PoisonError::into_inner)
+        self.alarms.lock()
     }
 }
 

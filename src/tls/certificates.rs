@@ -2,12 +2,13 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwapOption;
 use humantime::format_rfc3339_seconds;
+use parking_lot::Mutex;
 use rustls::{
     RootCertStore,
     server::{ClientHello, ResolvesServerCert},
@@ -106,7 +107,7 @@ impl Certificates {
     pub fn next_attempt(&self, at: SystemTime) {
         let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         self.metrics.certificate_next_attempt(self.source, seconds);
-        *self.next_attempt.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(at);
+        *self.next_attempt.lock() = Some(at);
     }
 
     /// Responds to the CA's challenges with `answers` until the guard is dropped.
@@ -152,15 +153,14 @@ impl Certificates {
     pub fn report(&self) -> (bool, CertificateReport) {
         let (current, now) = (self.current.load(), SystemTime::now());
         let pair = current.as_ref().map(|used| &used.pair);
-        let mut error = self.error.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let mut error = self.error.lock().clone();
         if let Some(Err(reason)) = pair.map(|pair| pair.holds(now)) {
             error = Some(error.map_or(reason.to_string(), |error| format!("{reason}; {error}")));
         }
         if pair.is_none() && error.is_none() {
             error = Some("there is no certificate yet".to_owned());
         }
-        let next_attempt =
-            *self.next_attempt.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let next_attempt = *self.next_attempt.lock();
         let seconds = |time: SystemTime| match time.duration_since(now) {
             Ok(left) => left.as_secs() as i64,
             Err(over) => -(over.duration().as_secs() as i64),
@@ -180,7 +180,7 @@ impl Certificates {
     }
 
     fn change_error(&self, new: Option<String>) -> bool {
-        let mut error = self.error.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut error = self.error.lock();
         let news = *error != new;
         *error = new;
         news

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, anyhow, ensure};
 use hdrhistogram::Histogram;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::sleep;
 
 use super::{plan::Plan, report::Bar, tally::Tally, worker::WorkerThread};
@@ -64,7 +65,7 @@ impl Progress {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<anyhow::Error>> {
-        self.failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.failed.lock()
     }
 }
 

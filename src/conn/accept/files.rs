@@ -1,12 +1,9 @@
 //! The limit of open files: log lines when it is reached, and spare descriptors for a listener that
 //! has to accept connections even then.
 
-use std::{
-    fs::File,
-    io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{fs::File, io, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard};
 use tracing::warn;
 
 use crate::{log_limit::LogLimit, metrics::Counter};
@@ -67,6 +64,6 @@ impl Reserve {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<File>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

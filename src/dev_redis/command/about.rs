@@ -5,7 +5,7 @@ use std::fmt::Write;
 use bytes::Bytes;
 
 use super::{Answer, COMMANDS, Session};
-use crate::dev_redis::hub::{self, Client};
+use crate::dev_redis::hub::Client;
 use crate::dev_redis::wire::{self, Reply, RespVersion};
 use crate::dev_redis::words::{self, ECHOED, check_name, lossy, lower};
 
@@ -63,7 +63,7 @@ impl Session {
             );
         }
         check_name(name)?;
-        if let Some(client) = hub::lock(&self.hub).client(self.id) {
+        if let Some(client) = self.hub.lock().client(self.id) {
             client.name = Bytes::copy_from_slice(name);
         }
         Ok(())
@@ -79,7 +79,7 @@ impl Session {
                 self.set_name(name)?;
                 wire::simple("OK")
             }
-            ("getname", []) => match hub::lock(&self.hub).client(self.id) {
+            ("getname", []) => match self.hub.lock().client(self.id) {
                 Some(client) if !client.name.is_empty() => wire::bulk(client.name.clone()),
                 _ => Reply::Null,
             },
@@ -115,9 +115,7 @@ impl Session {
 
     fn list(&self, mut wanted: impl FnMut(u64, &Client) -> bool) -> Reply {
         let mut lines = String::new();
-        for (id, client) in
-            hub::lock(&self.hub).clients().filter(|(id, client)| wanted(*id, client))
-        {
+        for (id, client) in self.hub.lock().clients().filter(|(id, client)| wanted(*id, client)) {
             let name = String::from_utf8_lossy(&client.name);
             let flag = if client.subscriptions() > 0 { 'P' } else { 'N' };
             let resp = digit(&client.outbox.version());
@@ -134,7 +132,7 @@ impl Session {
 
     /// Ends the connections of all other clients that match `wanted`; replies with their count.
     fn kill(&self, mut wanted: impl FnMut(u64, &Client) -> bool) -> Reply {
-        let mut hub = hub::lock(&self.hub);
+        let mut hub = self.hub.lock();
         let others = hub.clients().filter(|(id, client)| *id != self.id && wanted(*id, client));
         let ids: Vec<u64> = others.map(|(id, _)| id).collect();
         for id in &ids {
@@ -146,7 +144,7 @@ impl Session {
     /// `INFO`, the same reply for every section. It contains what client libraries check before
     /// they use a server.
     pub(super) fn info(&self) -> Reply {
-        let hub = hub::lock(&self.hub);
+        let hub = self.hub.lock();
         let port = hub
             .clients()
             .find(|(id, _)| *id == self.id)

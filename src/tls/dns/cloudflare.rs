@@ -2,12 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::Mutex,
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header::AUTHORIZATION};
+use parking_lot::Mutex;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -111,8 +111,7 @@ impl Cloudflare {
 
     /// Finds the zone of a host: tries the host itself and then each parent domain.
     async fn find(&self, host: &str) -> Result<Zone, Failure> {
-        let known =
-            self.zones.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get(host).cloned();
+        let known = self.zones.lock().get(host).cloned();
         if let Some(zone) = known {
             return Ok(zone);
         }
@@ -121,7 +120,7 @@ impl Cloudflare {
             let path = format!("/zones?name={name}");
             let found: Vec<Zone> = self.ask(&self.reader, Method::GET, &path, None).await?;
             if let Some(zone) = found.into_iter().find(|zone| zone.name == name) {
-                let mut zones = self.zones.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let mut zones = self.zones.lock();
                 zones.insert(host.to_owned(), zone.clone());
                 return Ok(zone);
             }

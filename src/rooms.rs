@@ -53,6 +53,10 @@ use room::{Hold, Room, RoomState};
 const MAX_NAME: usize = 256;
 /// The most entries of a history that are copied in one hold of a room's lock.
 const MAX_COPIED: usize = 256;
+/// The most bytes that are encoded in one hold: the answer to a join without a replay. It has to be on
+/// its way before the next message, and without a history nothing else could tell what came between.
+#[cfg(test)]
+const MAX_ENCODED: usize = 1 << 10;
 /// Bytes of payloads after which no further entry is copied in the same hold.
 const MAX_COPIED_BYTES: usize = 256 << 10;
 

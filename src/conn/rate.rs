@@ -67,10 +67,13 @@ impl Allowance {
     }
 
     /// Counts something that costs as much as `cost` packets. Returns how long it has to wait until
-    /// the rate allows it.
+    /// the rate allows it: at most as long as the tokens of a burst take.
     pub fn wait(&self, cost: f32) -> Duration {
         let (mut state, now) = (self.state.lock(), Instant::now());
-        let tokens = (state.0.0 + self.earned(state.1, now)).min(self.rate.burst as f32) - cost;
+        let burst = self.rate.burst as f32;
+        let tokens = (state.0.0 + self.earned(state.1, now)).min(burst) - cost;
+        // Requests whose clients have gone leave no longer debt to others of the address.
+        let tokens = tokens.max(-burst);
         *state = (Bucket(tokens), now);
         let missing = (-tokens).max(0.0) / self.rate.per_second.max(1) as f32;
         Duration::from_secs_f32(missing)
@@ -113,5 +116,7 @@ mod tests {
         assert_eq!(waits, [0, 0, 1, 2]);
         advance(Duration::from_secs(2)).await;
         assert_eq!(allowance.wait(10.0).as_secs(), 1);
+        let longest = (0..100).map(|_| allowance.wait(10.0).as_secs()).max();
+        assert_eq!(longest, Some(2), "the debt is bounded");
     }
 }

@@ -148,3 +148,20 @@ impl Joining for Joined {
         self.gaps.push(*gap);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rooms::MAX_ENCODED;
+
+    #[test]
+    fn the_answer_that_is_encoded_under_a_lock_is_short() {
+        // The longest name, of characters that JSON writes with two bytes.
+        let (room, position) = ("\"".repeat(256).into(), Position::fresh());
+        let position = Position { offset: u64::MAX, ..position };
+        let (recovered, replayed) = (Some(false), usize::MAX);
+        let answer = JoinReply { room: &room, position: &position, recovered, replayed };
+        let encoded = serde_json::to_string(&answer).expect("JSON");
+        assert!(encoded.len() <= MAX_ENCODED, "{} bytes", encoded.len());
+    }
+}

@@ -52,7 +52,7 @@ pub struct Channel {
 ///
 /// It is created when the first client joins or, if history is kept, when the first message arrives.
 /// Once it has neither members nor history, it is marked as gone under its lock, and then removed from
-/// the index. Whoever locks a room that is gone asks the index again.
+/// the index. A room that turns out to be gone once it is locked has to be looked up again.
 pub struct Room {
     pub name: Arc<str>,
     /// The hash of the name, by which the index finds the room.

@@ -68,7 +68,7 @@ pub const KEEP_ALIVE: &str = "timeout=75";
 /// megabytes of a client whose bytes are not read, for example while a request is under way.
 const RECEIVE_BUFFER: usize = 64 << 10;
 /// Maximum size of a request head in bytes; a larger one is answered with 431.
-const MAX_HEAD: usize = 16 << 10;
+const MAX_HEAD: usize = 32 << 10;
 /// `TCP_NOTSENT_LOWAT` in bytes: while this much is unsent, the kernel reports the socket as not
 /// writable. Its default buffers, megabytes on a fast network, would hide a slow viewer for long.
 #[cfg(target_os = "linux")]

@@ -1,5 +1,5 @@
-//! The list of channels. It is renewed at most once a second for all clients, outside the rooms'
-//! locks, and one request is answered at a time, on a thread of its own.
+//! The list of channels. It is renewed for all clients together, outside the rooms' locks, and one
+//! request is answered at a time, on a thread of its own.
 
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
@@ -17,8 +17,10 @@ use super::{
 
 /// The most rooms in an answer.
 const MAX_CHANNELS: usize = 1000;
-/// Pause between two renewals of the list.
-const RENEW_AFTER: Duration = Duration::from_secs(1);
+/// The longest pause between two renewals of the list.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The pause after a renewal is this many times as long as it took, so a short list is always new.
+const PAUSE: u32 = 20;
 /// Age at which the list is dropped if nobody asks any more. It keeps rooms that are gone.
 const DROP_AFTER: Duration = Duration::from_secs(10);
 /// After an answer that took a time, no other one is made for this many times as long: the answers
@@ -27,9 +29,13 @@ const REST: u32 = 4;
 /// Times that are too short for such a pause.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// The rooms that have had a message, the most recently published one first, and when they were
-/// listed.
-type ChannelList = (Instant, Arc<[Arc<Room>]>);
+/// The rooms that have had a message, the most recently published one first.
+struct ChannelList {
+    /// When they were listed, and how long that took.
+    at: Instant,
+    took: Duration,
+    rooms: Arc<[Arc<Room>]>,
+}
 
 /// The latest list, and whose turn it is to read one.
 pub struct Listing {
@@ -45,14 +51,16 @@ impl Listing {
     /// How long a request that came at `asked` has to wait for a list that is not older than itself.
     fn wait(&self, asked: Instant) -> Duration {
         let latest = self.latest.lock();
-        let at = latest.as_ref().map(|(at, _)| *at).filter(|at| *at <= asked);
-        at.map_or(Duration::ZERO, |at| RENEW_AFTER.saturating_sub(at.elapsed()))
+        let older = latest.as_ref().filter(|list| list.at <= asked);
+        older.map_or(Duration::ZERO, |list| {
+            LONGEST_PAUSE.min(list.took * PAUSE).saturating_sub(list.at.elapsed())
+        })
     }
 
     /// Drops the list if it is old.
     pub fn expire(&self) {
         let mut latest = self.latest.lock();
-        let is_old = |(at, _): &ChannelList| at.elapsed() >= DROP_AFTER;
+        let is_old = |list: &ChannelList| list.at.elapsed() >= DROP_AFTER;
         let old = if latest.as_ref().is_some_and(is_old) { latest.take() } else { None };
         drop(latest);
         drop(old);
@@ -62,7 +70,8 @@ impl Listing {
 impl Rooms {
     /// The rooms that have had a message and whose name passes `asked`, the most recently published
     /// one first. The flag says that there are more than the limit of 1,000. The list has all messages
-    /// that arrived before the call; if it was renewed shortly before, that takes up to a second.
+    /// that arrived before the call; if it is long and was renewed shortly before, that takes up to a
+    /// second.
     ///
     /// # Cancel safety
     /// Cancel safe: a call that is dropped returns its turn to others.
@@ -101,17 +110,17 @@ impl Rooms {
 
     fn recent(&self, since: Instant) -> Arc<[Arc<Room>]> {
         let mut latest = self.listing.latest.lock();
-        if let Some((_, rooms)) = latest.as_ref().filter(|(at, _)| *at > since) {
-            return rooms.clone();
+        if let Some(list) = latest.as_ref().filter(|list| list.at > since) {
+            return list.rooms.clone();
         }
-        let now = Instant::now();
+        let at = Instant::now();
         let pieces = self.index.pieces(None).flatten();
         let mut rooms: Vec<_> = pieces.filter(|room| room.published() > 0).collect();
         rooms.sort_by_cached_key(|room| {
             (Reverse(room.published()), Reverse(room.listed()), room.name.clone())
         });
         let rooms: Arc<[_]> = rooms.into();
-        *latest = Some((now, rooms.clone()));
+        *latest = Some(ChannelList { at, took: at.elapsed(), rooms: rooms.clone() });
         rooms
     }
 }

@@ -217,16 +217,14 @@ fn channels_are_listed_with_their_latest_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_list_of_channels_is_renewed_once_a_second_and_never_older_than_its_request() {
+async fn the_list_of_channels_is_never_older_than_its_request() {
     let (rooms, _) = rooms(10, 1 << 20);
     let rooms = Arc::new(rooms);
     let count = async || rooms.clone().channels(|_| true).await.0.len();
     publish_to(&rooms, "a", "1");
-    let start = Instant::now();
-    assert_eq!((count().await, start.elapsed().as_millis()), (1, 0));
+    assert_eq!(count().await, 1);
     publish_to(&rooms, "b", "1");
-    let both = tokio::join!(count(), count());
-    assert_eq!((both, start.elapsed().as_secs()), ((2, 2), 1));
+    assert_eq!(tokio::join!(count(), count()), (2, 2));
 }
 
 /// Publishes while its replay is delivered, and counts what it is told.

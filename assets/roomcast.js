@@ -90,27 +90,29 @@ class Room {
     })
   }
 
-  // A message is part of a replay, or live. While a room is asked for again, a live one can overtake
-  // the replay, which then brings it once more: only positions tell.
+  // A message is part of a replay, or live. What comes after the answer up to its position is the
+  // replay, for the watches that asked; others that are live may lack the end of it.
   take(payload, meta) {
     const { request, live } = this
     if (!request?.ack) return live && this.follow(payload, meta)
     const { ack, replay } = request
-    // The offset of the replay's next message; below 1, that is from an epoch before.
-    const offset = ack.offset - ack.replayed + replay.length + 1
-    const current = meta.epoch === ack.epoch
-    if (current ? meta.offset === offset : offset < 1) replay.push([payload, meta])
-    if (current && live) this.follow(payload, meta)
+    if (meta.epoch === ack.epoch && meta.offset > ack.offset) {
+      this.finish(true) // the replay is over, also if a part of it was forgotten meanwhile
+      return this.take(payload, meta)
+    }
+    replay.push({ payload, meta })
+    if (live && [ack.epoch, this.seen.epoch].includes(meta.epoch)) this.follow(payload, meta)
     if (this.request === request) this.finish()
   }
 
   follow(payload, meta) {
     const { seen, told } = this
-    const next = meta.epoch === seen.epoch ? seen.offset + 1 : 1
-    if (meta.offset < next) return // had it
-    if (meta.offset > next) {
-      this.live = false // a hole: what is in it comes before what is behind it
-      return this.ask()
+    if (meta.epoch === seen.epoch) {
+      if (meta.offset <= seen.offset) return // had it
+      if (meta.prev > seen.offset && !told) {
+        this.live = false // a hole: what is in it comes before what is behind it
+        return this.ask()
+      }
     }
     this.seen = meta
     this.told = false
@@ -119,33 +121,51 @@ class Room {
     this.tell(watches, 'onMessage', payload, { ...meta, replayed: false })
   }
 
-  // Hands a replay over, as a whole: one that breaks off is as if it had not been asked for.
-  finish() {
+  // Hands a replay over once it is whole, or `over`: one that breaks off is as if it had not been
+  // asked for. If something is missing, the server says what, before the replay.
+  finish(over) {
     const { to, since, live, ack, replay } = this.request
-    if (replay.length < ack.replayed) return
+    const messages = replay.filter(({ meta }) => meta)
+    const isLost = since && !ack.recovered
+    const isWhole = messages.length >= ack.replayed && (!isLost || replay.length > messages.length)
+    if (!isWhole && !over) return
     this.request = null
     if (live && !this.live) return this.ask() // a hole came in between: it goes first
     if (!live) {
-      const at = replay.at(-1)?.[1].at ?? since?.at ?? Date.now()
+      const at = messages.at(-1)?.meta.at ?? since?.at ?? Date.now()
       this.seen = { epoch: ack.epoch, offset: ack.offset, at }
       this.live = true
       this.told = false
     }
-    const lost = { room: this.name, from: since?.at, to: Date.now(), reason: 'not_recovered', replace: true }
     for (const watch of to) {
       watch.begun = true
       this.tell([watch], 'onJoin', ack)
-      if (since && !ack.recovered) this.tell([watch], 'onGap', lost)
-      const wanted = ack.recovered ? replay : replay.slice(Math.max(0, replay.length - watch.last))
-      let before
-      for (const [payload, meta] of wanted) {
-        this.compare([watch], before, meta)
+      this.replay(watch, since, ack, replay, messages.length)
+    }
+    this.ask() // for those that have come meanwhile
+  }
+
+  // A position that the server does not know is all it can go by no more: what it has replaces what
+  // If the server does not know the position, the replay may have messages that the watch has: it
+  // replaces them. Otherwise it only adds to them.
+  replay(watch, since, ack, replay, count) {
+    const isReplaced = replay.some(({ gap }) => gap?.reason === 'unknown_position')
+    let skipped = since && !isReplaced ? 0 : Math.max(0, count - watch.last)
+    let before
+    for (const { payload, meta, gap } of replay) {
+      if (gap) {
+        const from = Math.max(gap.from, since?.at ?? 0)
+        const lost = gap.reason === 'unknown_position' ? { reason: 'not_recovered', replace: count > 0 } : {}
+        this.tell([watch], 'onGap', { ...gap, from, ...lost })
+      } else if (skipped > 0) {
+        skipped -= 1
+      } else {
+        if (!since || ack.recovered) this.compare([watch], before, meta)
         this.tell([watch], 'onMessage', payload, { ...meta, replayed: true })
         before = meta
       }
-      this.compare([watch], before, ack)
     }
-    this.ask() // for those that have come meanwhile
+    if (!since || ack.recovered) this.compare([watch], before, ack)
   }
 
   // Where a new epoch begins, messages may be missing, also if no gap was told.
@@ -155,7 +175,12 @@ class Room {
   }
 
   announce(gap) {
-    if (!this.live) return // the answer to come tells
+    const { request, live } = this
+    if (request?.ack && !request.live) {
+      request.replay.push({ gap })
+      return this.finish()
+    }
+    if (!live) return // the answer to come tells
     this.told = true
     this.tell(this.begun(), 'onGap', gap)
   }

@@ -4,19 +4,30 @@
 //! The source must always read its connection: otherwise messages pile up without bounds in
 //! redis-rs, or Redis ends the subscription. So a queue never makes the source wait. A channel is
 //! always in the same lane, which keeps its order; a full lane does not affect the others.
+//!
+//! Each message gets its number here, under the lock of its lane's queue, also one that is dropped
+//! then. So all messages of a lane up to its watermark have been placed in their rooms: the number
+//! before that of its first message which has not, or the latest number if there is none.
 
-use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 use tokio::{sync::Notify, time::Instant};
 use tracing::info;
 
-use crate::message::{Event, Gap, GapReason, Message};
+use crate::message::{Dropped, Event, Gap, GapReason, MAX_NAME, Message};
 use crate::{
     lanes::Lanes,
     log_limit::LogLimit,
     metrics::{DropReason, Metrics},
+    position::Sequence,
 };
 
 /// The most messages queued in all lanes: a burst of one second at 100,000 messages per second.
@@ -30,6 +41,9 @@ const BATCH: usize = 256;
 /// How long a lane is reported as not ok after it has dropped a message: longer than the usual
 /// interval between two requests to `/status`.
 const DROPPING: Duration = Duration::from_secs(30);
+/// The most channels of which it is remembered that consecutive messages were dropped; if there are
+/// more, messages of any channel may be missing.
+const MAX_DROPPED_CHANNELS: usize = 1000;
 
 static FULL: LogLimit = LogLimit::new(1);
 static TOO_LARGE: LogLimit = LogLimit::new(1);
@@ -53,8 +67,13 @@ impl QueueBounds {
 }
 
 /// Creates the queues for `lanes` lanes, which share the bounds evenly. Returns the source's end
-/// and one receiver per lane.
-pub fn queue(lanes: Lanes, bounds: QueueBounds, metrics: Arc<Metrics>) -> (Sender, Vec<Receiver>) {
+/// and one receiver per lane. Messages are counted in `sequence`.
+pub fn queue(
+    lanes: Lanes,
+    sequence: Arc<Sequence>,
+    bounds: QueueBounds,
+    metrics: Arc<Metrics>,
+) -> (Sender, Vec<Receiver>) {
     let (messages, bytes) = (bounds.messages / lanes.count(), bounds.bytes / lanes.count());
     let idle = Arc::new(Notify::new());
     let lane = || {
@@ -70,7 +89,7 @@ pub fn queue(lanes: Lanes, bounds: QueueBounds, metrics: Arc<Metrics>) -> (Sende
     let receiver =
         |(lane, shared): (usize, &Arc<LaneQueue>)| Receiver { shared: shared.clone(), lane };
     let receivers = queues.iter().enumerate().map(receiver).collect();
-    (Sender { queues, lanes }, receivers)
+    (Sender { queues, lanes, sequence }, receivers)
 }
 
 /// The source's end of the queues. Dropping it ends each queue once its receiver has taken all
@@ -78,12 +97,14 @@ pub fn queue(lanes: Lanes, bounds: QueueBounds, metrics: Arc<Metrics>) -> (Sende
 pub struct Sender {
     queues: Vec<Arc<LaneQueue>>,
     lanes: Lanes,
+    sequence: Arc<Sequence>,
 }
 
-/// Shows how full the lanes are, and whether the fan-out has delivered all queued events.
+/// Shows how full the lanes are, and what the fan-out has delivered.
 #[derive(Clone)]
 pub struct Progress {
     queues: Vec<Arc<LaneQueue>>,
+    sequence: Arc<Sequence>,
 }
 
 /// The fan-out's end of one lane. Each lane has one task that calls [`Receiver::next`] until the
@@ -108,8 +129,8 @@ struct QueuedEvents {
     events: VecDeque<(Instant, Event)>,
     messages: usize,
     bytes: usize,
-    /// The receiver has taken events and has not asked for the next ones yet.
-    in_hand: bool,
+    /// The number of the first event that the receiver has taken, until it asks for the next ones.
+    in_hand: Option<u64>,
     /// Messages dropped since the start; `last_drop` is the time of the latest.
     dropped: u64,
     last_drop: Option<Instant>,
@@ -150,35 +171,39 @@ impl LaneQueue {
 impl Sender {
     /// A handle that observes the lanes' progress; it stays valid after the sender is dropped.
     pub fn progress(&self) -> Progress {
-        Progress { queues: self.queues.clone() }
+        Progress { queues: self.queues.clone(), sequence: self.sequence.clone() }
     }
 
-    /// Queues a message. A message that is too large is dropped and leaves a gap in its channel; if
-    /// the lane is full, the message is dropped and leaves a gap in the lane.
-    pub fn message(&self, message: Message) {
+    /// Counts a message that no room can show.
+    pub fn skip(&self) {
+        self.sequence.count();
+    }
+
+    /// Queues a message. A message that is too large, or for which its lane is full, is dropped and
+    /// leaves a gap in its channel.
+    pub fn message(&self, mut message: Message) {
         let shared = &self.queues[self.lanes.of(self.lanes.hash(&message.channel))];
         let LaneQueue { bounds, metrics, .. } = &**shared;
         metrics.messages.inc();
         let at = message.at;
-        let event = if message.payload.len() > bounds.payload {
+        let is_too_large = message.payload.len() > bounds.payload;
+        if is_too_large {
             metrics.dropped(DropReason::TooLarge).inc();
             let most = bounds.payload;
             TOO_LARGE.count(1, move |messages| {
                 info!(messages, "dropped messages larger than MAX_PAYLOAD, {most} bytes");
             });
-            let gap = Gap { from: at, to: at, reason: GapReason::TooLarge };
-            count_gap(metrics, &gap);
-            Event::ChannelGap { channel: message.channel, gap }
-        } else {
-            Event::Message(message)
-        };
-        let size = event.size().unwrap_or_default();
+            count_gap(metrics, &Gap { from: at, to: at, reason: GapReason::TooLarge });
+        }
         let mut waiting = shared.lock();
+        message.number = self.sequence.count();
+        let event = if is_too_large { too_large(message) } else { Event::Message(message) };
+        let size = event.size().unwrap_or_default();
         // A single message may exceed its lane's share of the bytes.
         let full = waiting.messages >= bounds.messages
             || waiting.bytes > 0 && waiting.bytes + size > bounds.bytes;
         if full {
-            waiting.drop_one(at, metrics);
+            waiting.drop_one(event, at, metrics);
         } else {
             waiting.messages += 1;
             waiting.bytes += size;
@@ -198,20 +223,40 @@ impl Sender {
         shared.changed.notify_one();
     }
 
-    /// Queues a gap in every lane: messages of any channel may be missing. Gaps are never dropped:
-    /// each reconnect causes one, and reconnects back off.
+    /// Queues a gap in every lane, with which a new epoch begins: messages of any channel may be
+    /// missing. Gaps are never dropped: each reconnect causes one, and reconnects back off.
     pub fn gap(&self, gap: Gap) {
         if let Some(shared) = self.queues.first() {
             count_gap(&shared.metrics, &gap);
         }
-        for shared in &self.queues {
-            shared.lock().push(Event::Gap(gap));
-            shared.changed.notify_one();
-        }
+        // All lanes are locked together: none has a message before the break with a later number.
+        let mut lanes: Vec<_> = self.queues.iter().map(|shared| shared.lock()).collect();
+        let number = self.sequence.begin_epoch();
+        lanes.iter_mut().for_each(|waiting| waiting.push(Event::Gap { gap, number }));
+        drop(lanes);
+        self.queues.iter().for_each(|shared| shared.changed.notify_one());
     }
 }
 
+fn too_large(message: Message) -> Event {
+    let Message { channel, at, number, .. } = message;
+    let gap = Gap { from: at, to: at, reason: GapReason::TooLarge };
+    Event::ChannelGap { channel, gap, number }
+}
+
 impl Progress {
+    /// The count of the source's messages.
+    pub fn sequence(&self) -> &Sequence {
+        &self.sequence
+    }
+
+    /// All messages of a lane up to this number have been placed in their rooms.
+    pub fn watermark(&self, lane: usize) -> u64 {
+        let waiting = self.queues[lane].lock();
+        let first = waiting.in_hand.or_else(|| Some(waiting.events.front()?.1.number()));
+        first.map_or_else(|| self.sequence.latest(), |number| number - 1)
+    }
+
     /// Whether all lanes are empty and their last batches are delivered.
     pub fn is_idle(&self) -> bool {
         self.queues.iter().all(|shared| shared.lock().is_idle())
@@ -253,33 +298,53 @@ impl QueuedEvents {
     }
 
     fn is_idle(&self) -> bool {
-        self.events.is_empty() && !self.in_hand
+        self.events.is_empty() && self.in_hand.is_none()
     }
 
     /// Records a dropped message. Consecutive drops extend one gap, which is queued at the position
     /// of the missing messages.
-    fn drop_one(&mut self, at: u64, metrics: &Metrics) {
+    fn drop_one(&mut self, dropped: Event, at: u64, metrics: &Metrics) {
         metrics.dropped(DropReason::QueueFull).inc();
         self.dropped += 1;
         self.last_drop = Some(Instant::now());
         let reason = GapReason::QueueFull;
-        match self.events.back_mut() {
-            Some((_, Event::Gap(gap))) if gap.reason == reason => {
-                // The server's clock may have been set back: a gap never ends before its start.
-                let to = at.max(gap.to);
-                let more = Gap { from: gap.to, to, reason };
-                metrics.gap_seconds(reason.as_str()).inc_by(more.seconds());
-                gap.to = to;
-            }
-            last => {
-                let from = match last {
-                    Some((_, Event::Message(message))) => message.at,
-                    Some((_, Event::Gap(gap) | Event::ChannelGap { gap, .. })) => gap.to,
-                    None => at,
-                };
-                let gap = Gap { from: from.min(at), to: at, reason };
-                count_gap(metrics, &gap);
-                self.push(Event::Gap(gap));
+        let number = dropped.number();
+        let channel = match dropped {
+            Event::Message(message) => message.channel,
+            Event::ChannelGap { channel, .. } => channel,
+            Event::Gap { .. } | Event::Dropped(_) => return,
+        };
+        if let Some((_, Event::Dropped(dropped))) = self.events.back_mut() {
+            // The server's clock may have been set back: a gap never ends before its start.
+            let to = at.max(dropped.gap.to);
+            let more = Gap { from: dropped.gap.to, to, reason };
+            metrics.gap_seconds(reason.as_str()).inc_by(more.seconds());
+            dropped.gap.to = to;
+            return dropped.add(channel, number);
+        }
+        let from = match self.events.back() {
+            Some((_, Event::Message(message))) => message.at,
+            Some((_, Event::Gap { gap, .. } | Event::ChannelGap { gap, .. })) => gap.to,
+            Some((_, Event::Dropped(_))) | None => at,
+        };
+        let gap = Gap { from: from.min(at), to: at, reason };
+        count_gap(metrics, &gap);
+        let channels = Some(HashMap::new());
+        let mut dropped = Dropped { gap, first: number, last: number, channels };
+        dropped.add(channel, number);
+        self.push(Event::Dropped(Box::new(dropped)));
+    }
+}
+
+impl Dropped {
+    fn add(&mut self, channel: Bytes, number: u64) {
+        self.last = number;
+        // No room has a longer name.
+        let channels = self.channels.as_mut().filter(|_| channel.len() <= MAX_NAME);
+        if let Some(channels) = channels {
+            channels.insert(channel, number);
+            if channels.len() > MAX_DROPPED_CHANNELS {
+                self.channels = None;
             }
         }
     }
@@ -323,7 +388,7 @@ impl Receiver {
                 }
                 metrics.queue_messages.dec_by((messages - waiting.messages) as i64);
                 metrics.queue_bytes.dec_by((bytes - waiting.bytes) as i64);
-                waiting.in_hand = count > 0;
+                waiting.in_hand = batch.first().map(Event::number);
                 if count > 0 {
                     return first;
                 }

@@ -43,6 +43,7 @@ mod log_limit;
 mod memory;
 mod message;
 mod outages;
+mod position;
 mod rooms;
 mod server;
 mod socketio;

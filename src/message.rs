@@ -1,10 +1,16 @@
 //! The data that flows from the source to the rooms: messages and gaps.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::clock::now;
+
+/// The longest name of a room, in bytes: enough for any path of topics, and small enough to bound the
+/// memory of indexes. Messages of longer channels are dropped.
+pub const MAX_NAME: usize = 256;
 
 /// A message published on a Redis channel.
 #[derive(Clone, Debug)]
@@ -15,12 +21,14 @@ pub struct Message {
     pub payload: Bytes,
     /// When the server received it, in ms since the Unix epoch by the server's clock.
     pub at: u64,
+    /// Its number among all messages of the source; 0 until it is queued.
+    pub number: u64,
 }
 
 impl Message {
     /// A message that arrives now.
     pub fn now(channel: Bytes, payload: Bytes) -> Self {
-        Self { channel, payload, at: now() }
+        Self { channel, payload, at: now(), number: 0 }
     }
 }
 
@@ -30,24 +38,56 @@ pub enum Event {
     /// A message arrived.
     Message(Message),
     /// Messages of any channel may be missing between the events before and after this one.
-    Gap(Gap),
+    Gap {
+        /// The time and the reason.
+        gap: Gap,
+        /// The number of the break.
+        number: u64,
+    },
     /// Messages of one channel are missing between the events before and after this one.
     ChannelGap {
         /// The Redis channel, any bytes.
         channel: Bytes,
         /// The time and the reason.
         gap: Gap,
+        /// The number of the missing message.
+        number: u64,
     },
+    /// Messages were dropped between the events before and after this one.
+    Dropped(Box<Dropped>),
+}
+
+/// Consecutive messages that were dropped.
+#[derive(Clone, Debug)]
+pub struct Dropped {
+    /// The time and the reason.
+    pub gap: Gap,
+    /// The number of the first one.
+    pub first: u64,
+    /// The number of the last one.
+    pub last: u64,
+    /// The channels, each with the number of its last one; `None` if there are too many to tell, so
+    /// that messages of any channel may be missing.
+    pub channels: Option<HashMap<Bytes, u64>>,
 }
 
 impl Event {
-    /// Bytes that the event counts in a queue: those of its channel and payload; `None` for
-    /// [`Event::Gap`], which does not count.
+    /// The number of the message or break; the first one, if there are several.
+    pub fn number(&self) -> u64 {
+        match self {
+            Self::Message(message) => message.number,
+            Self::Gap { number, .. } | Self::ChannelGap { number, .. } => *number,
+            Self::Dropped(dropped) => dropped.first,
+        }
+    }
+
+    /// Bytes that the event counts in a queue: those of its channel and payload; `None` for gaps of
+    /// several channels, which do not count.
     pub fn size(&self) -> Option<usize> {
         match self {
             Self::Message(message) => Some(message.channel.len() + message.payload.len()),
             Self::ChannelGap { channel, .. } => Some(channel.len()),
-            Self::Gap(_) => None,
+            Self::Gap { .. } | Self::Dropped(_) => None,
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The rooms: the members, the position and the history of each.
+//! The rooms: the members and the history of each.
 //!
 //! Roomcast keeps its own index of rooms instead of using the Socket.IO engine's: a message for a
 //! room that does not exist costs one look-up, and a member is one connect instance rather than a
 //! session id, which may be reused.
 //!
-//! Each room has one lock over its members, history and position. The fan-out appends to the history
+//! Each room has one lock over its members and history. The fan-out appends to the history
 //! and takes a snapshot of the members while it holds the lock. A client that joins becomes a member
 //! under the same lock, once it has been sent the answer and all of the history that it asked for. It
 //! therefore receives the history first and then every later message: none is missing, duplicated or
@@ -23,9 +23,11 @@ use std::sync::{
 
 use crate::{
     clock,
+    ingest::Progress,
     lanes::Lanes,
-    message::{Gap, GapReason, Message},
+    message::{Gap, GapReason, MAX_NAME, Message},
     metrics::Metrics,
+    position::{Epoch, Sequence},
 };
 
 pub mod delivery;
@@ -40,7 +42,7 @@ mod room;
 pub mod snapshot;
 
 use delivery::{Batch, Delivery};
-use history::{HistoryBounds, HistoryEntry, Position};
+use history::{HistoryBounds, HistoryEntry};
 use index::Index;
 pub use join::{JoinReply, Joining};
 use listing::Listing;
@@ -48,9 +50,6 @@ pub use members::{Member, MemberSnapshot};
 pub use room::Channel;
 use room::{Hold, Room, RoomState};
 
-/// The longest name of a room, in bytes: enough for any path of topics, and small enough to bound
-/// the memory of the index.
-const MAX_NAME: usize = 256;
 /// The most entries of a history that are copied in one hold of a room's lock.
 const MAX_COPIED: usize = 256;
 /// The most bytes that are encoded in one hold: the answer to a join without a replay. It has to be on
@@ -88,6 +87,8 @@ pub struct HistoryLimits {
 /// for what each does under which lock.
 pub struct Rooms {
     index: Index,
+    /// Up to where the lanes have placed the source's messages.
+    progress: Progress,
     limits: HistoryLimits,
     /// Bytes of all histories, including the rooms' names and index entries.
     kept: AtomicUsize,
@@ -98,10 +99,16 @@ pub struct Rooms {
 }
 
 impl Rooms {
-    /// Creates an empty index. Sizes and counts are reported to `metrics`.
-    pub fn new(limits: HistoryLimits, lanes: Lanes, metrics: Arc<Metrics>) -> Self {
-        let (index, listing) = (Index::new(lanes), Listing::new());
-        Self { index, limits, kept: AtomicUsize::new(0), listing, metrics, clock: clock::now }
+    /// Creates an empty index of rooms whose messages come through these lanes. Sizes and counts are
+    /// reported to `metrics`.
+    pub fn new(
+        limits: HistoryLimits,
+        lanes: Lanes,
+        progress: Progress,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let (index, listing, kept) = (Index::new(lanes), Listing::new(), AtomicUsize::new(0));
+        Self { index, progress, limits, kept, listing, metrics, clock: clock::now }
     }
 
     /// Checks a room's name.
@@ -121,6 +128,25 @@ impl Rooms {
         Ok(())
     }
 
+    /// Rooms whose messages do not come through lanes.
+    #[cfg(test)]
+    pub fn without_queue(limits: HistoryLimits, lanes: Lanes, metrics: Arc<Metrics>) -> Self {
+        use crate::ingest::{QueueBounds, queue};
+        let (sender, _) =
+            queue(lanes.clone(), Arc::default(), QueueBounds::new(1), metrics.clone());
+        Self::new(limits, lanes, sender.progress(), metrics)
+    }
+
+    /// The epoch of a message's number.
+    pub fn epoch(&self, number: u64) -> Arc<Epoch> {
+        self.progress.sequence().epoch(number)
+    }
+
+    /// The count of the source's messages.
+    pub fn sequence(&self) -> &Sequence {
+        self.progress.sequence()
+    }
+
     /// Removes a member from a room, and the room if it has no members and no history left.
     pub fn leave(&self, name: &str, member: Member) {
         // A room with a member is in the index.
@@ -137,31 +163,31 @@ impl Rooms {
         self.index.get(name).map(|room| room.lock().members.snapshot()).unwrap_or_default()
     }
 
-    /// Assigns offsets to messages of one channel and appends them to the room's history. Returns
-    /// the members that must receive them; `None` if the room has no members.
+    /// Appends messages of one channel, all of one epoch, to the room's history. Returns the members
+    /// that must receive them; `None` if the room has no members.
     pub fn place(
         &self,
         name: &str,
+        epoch: &Arc<Epoch>,
         messages: Vec<Message>,
     ) -> Option<(MemberSnapshot, Vec<Delivery>)> {
         let keeps = self.limits.room.count > 0;
-        if !keeps && self.index.get(name).is_none() {
+        let latest = messages.last()?.number;
+        if !keeps && self.get_or_raise_floor(name, latest).is_none() {
             return None;
         }
         let placed = self.with_room(name, |room, mut hold| {
             let members = hold.members.snapshot();
             let mut deliveries = Vec::new();
             self.change(room, &mut hold, |state| {
-                for message in messages {
-                    state.position.offset += 1;
-                    room.measure(state, message.at);
-                    let position = state.position.clone();
-                    let (at, payload) = (message.at, message.payload.clone());
-                    state.history.push(HistoryEntry { position, at, payload }, self.limits.room);
+                for Message { at, payload, number, .. } in messages {
+                    room.measure(state, at);
+                    let (prev, epoch) = (state.history.end_number(), epoch.clone());
+                    let entry = HistoryEntry { number, prev, epoch, at, payload };
                     if !members.is_empty() {
-                        let Position { epoch, offset } = state.position.clone();
-                        deliveries.push(Delivery::new(room.name.clone(), epoch, offset, message));
+                        deliveries.push(Delivery::new(room.name.clone(), entry.clone()));
                     }
+                    state.history.push(entry, self.limits.room);
                 }
             });
             if keeps {
@@ -196,15 +222,27 @@ impl Rooms {
         rooms.filter(|(_, kept)| !kept.is_empty())
     }
 
-    /// Appends the history that an earlier process wrote of a room. The room keeps its own epoch,
-    /// so new messages belong to another epoch than the restored ones.
-    pub fn restore(&self, name: &str, kept: Vec<HistoryEntry>) {
+    /// Appends the histories that an earlier process wrote, which had counted up to `latest`. Messages
+    /// are missing between them and the first new one.
+    pub fn restore(
+        &self,
+        epochs: impl IntoIterator<Item = Arc<Epoch>>,
+        latest: u64,
+        past: impl IntoIterator<Item = (String, Vec<HistoryEntry>)>,
+    ) {
+        let number = self.progress.sequence().resume(epochs, latest);
+        (0..self.index.lanes()).for_each(|lane| self.index.raise_floor(lane, number));
+        past.into_iter().for_each(|(name, kept)| self.restore_one(&name, kept, number));
+    }
+
+    fn restore_one(&self, name: &str, kept: Vec<HistoryEntry>, floor: u64) {
         self.with_room(name, |room, mut hold| {
             self.change(room, &mut hold, |state| {
                 for kept in kept {
                     room.set_published(kept.at);
                     state.history.push(kept, self.limits.room);
                 }
+                state.history.raise_floor(floor);
             });
             if hold.history.is_empty() {
                 self.remove_if_empty(room, hold);
@@ -216,23 +254,34 @@ impl Rooms {
         self.fit();
     }
 
-    /// Records that messages may be missing in every room of a lane: each starts a new epoch. Returns
-    /// the members that must receive the gap, room by room. A client that joins later enters after
-    /// the gap.
+    /// Records that messages up to a number may be missing in every room of a lane. Returns the
+    /// members that must receive the gap, room by room. A client that joins later enters after the
+    /// gap.
     pub fn interrupt(
         &self,
         lane: usize,
         gap: &Gap,
+        number: u64,
     ) -> impl Iterator<Item = (Arc<str>, MemberSnapshot)> + '_ {
         let gap = *gap;
+        self.index.raise_floor(lane, number);
         let rooms = self.index.pieces(Some(lane)).flatten();
-        rooms.map(move |room| (room.name.clone(), room.lock().interrupt(&gap)))
+        rooms.map(move |room| (room.name.clone(), room.lock().interrupt(&gap, number)))
     }
 
-    /// The same in one room. A room that does not exist has no members and no history that could be
-    /// incomplete.
-    pub fn interrupt_one(&self, name: &str, gap: &Gap) -> MemberSnapshot {
-        self.index.get(name).map(|room| room.lock().interrupt(gap)).unwrap_or_default()
+    /// The same in one room.
+    pub fn interrupt_one(&self, name: &str, gap: &Gap, number: u64) -> MemberSnapshot {
+        let room = self.get_or_raise_floor(name, number);
+        room.map(|room| room.lock().interrupt(gap, number)).unwrap_or_default()
+    }
+
+    /// The room of this name, or else the knowledge that messages of it are missing up to a number.
+    fn get_or_raise_floor(&self, name: &str, number: u64) -> Option<Arc<Room>> {
+        self.index.get(name).or_else(|| {
+            self.index.raise_floor(self.index.lane(name), number);
+            // A client may have joined before the floor was raised.
+            self.index.get(name)
+        })
     }
 
     /// Runs `run` on the room of this name, which is locked. Creates the room if it does not exist;
@@ -270,6 +319,8 @@ impl Rooms {
 
     fn remove_if_empty(&self, room: &Arc<Room>, hold: Hold<'_>) {
         if !room.is_gone() && hold.members.is_empty() && hold.history.is_empty() {
+            // The room that replaces it has to know.
+            self.index.raise_floor(self.index.lane(&room.name), hold.history.end_number());
             room.set_gone();
             drop(hold);
             self.index.remove(room);

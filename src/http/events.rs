@@ -25,13 +25,14 @@ use crate::{
     clock::now,
     conn::{caller::Caller, connection::Connection},
     health::SourceSignal,
-    message::{Gap, GapReason},
+    message::Gap,
     metrics::{Close, Metrics},
     outages::{self, Listener, Outages, Told},
+    position::Position,
     rooms::{
         JoinReply, Joining, Member, Rooms, Subscriber,
         delivery::{Batch, Delivery},
-        history::{HistoryEntry, Position, ReplayRequest},
+        history::{HistoryEntry, ReplayRequest},
     },
     socketio::Refusal,
 };
@@ -120,8 +121,8 @@ pub async fn follow(
     let subscriber =
         Arc::new(EventSubscriber { events, stream: stream.clone(), told: outages.told() });
     let first = subscriber.clone();
-    let wish = ReplayRequest { last, since: since.clone(), appends: true };
-    let mut joining = StreamJoining { stream: &first, since, room: room.as_str().into() };
+    let wish = ReplayRequest { last, since, appends: true };
+    let mut joining = StreamJoining { stream: &first, room: room.as_str().into() };
     let (room, member) = rooms.join(&room, None, subscriber, &wish, &mut joining);
     outages::enter(&first);
     let membership =
@@ -149,25 +150,22 @@ pub async fn follow(
 /// An event stream that is joining a room.
 struct StreamJoining<'a> {
     stream: &'a EventSubscriber,
-    /// The position that the client knows.
-    since: Option<Position>,
     room: Arc<str>,
 }
 
 impl Joining for StreamJoining<'_> {
-    fn welcome(&mut self, answer: &JoinReply<'_>, known: Option<u64>) {
+    fn welcome(&mut self, answer: &JoinReply<'_>) {
         let Position { epoch, offset } = answer.position;
         self.stream.send(event("joined", answer).id(event_id(epoch, *offset)), 0);
-        if self.since.as_ref().is_some_and(|since| since.epoch != *epoch) {
-            // Without its own message, anything may be missing.
-            let from = known.unwrap_or_default();
-            self.gap(&Gap { from, to: now(), reason: GapReason::UnknownPosition });
-        }
+    }
+
+    fn missing(&mut self, gap: &Gap) {
+        self.gap(gap);
     }
 
     fn replay(&mut self, messages: Vec<HistoryEntry>) {
         for kept in messages {
-            self.stream.message(&Delivery::again(self.room.clone(), kept));
+            self.stream.message(&Delivery::new(self.room.clone(), kept));
         }
     }
 

@@ -8,7 +8,8 @@ use super::*;
 /// One lane with these bounds.
 fn lane(messages: usize, bytes: usize, metrics: &Arc<Metrics>) -> (Sender, Receiver) {
     let bounds = QueueBounds { messages, bytes, payload: 4 };
-    let (sender, receivers) = queue(Lanes::new(NonZero::<usize>::MIN), bounds, metrics.clone());
+    let lanes = Lanes::new(NonZero::<usize>::MIN);
+    let (sender, receivers) = queue(lanes, Arc::default(), bounds, metrics.clone());
     (sender, receivers.into_iter().next().expect("a lane"))
 }
 
@@ -21,7 +22,8 @@ async fn drain(receiver: &mut Receiver) -> Vec<String> {
     receiver.next(&mut batch).await;
     let name = |event: &Event| match event {
         Event::Message(message) => String::from_utf8_lossy(&message.payload).into_owned(),
-        Event::Gap(gap) | Event::ChannelGap { gap, .. } => format!("{:?}", gap.reason),
+        Event::Gap { gap, .. } | Event::ChannelGap { gap, .. } => format!("{:?}", gap.reason),
+        Event::Dropped(dropped) => format!("{:?}", dropped.gap.reason),
     };
     batch.iter().map(name).collect()
 }
@@ -49,7 +51,7 @@ async fn a_lane_is_not_ok_while_full_and_for_30_s_after_a_drop() {
     let metrics = Arc::new(Metrics::default());
     let lanes = Lanes::new(NonZero::new(2).expect("not 0"));
     let bounds = QueueBounds { messages: 4, bytes: 1000, payload: 4 };
-    let (sender, mut receivers) = queue(lanes.clone(), bounds, metrics.clone());
+    let (sender, mut receivers) = queue(lanes.clone(), Arc::default(), bounds, metrics.clone());
     let fill = sender.progress();
     let ok = |fill: &Progress| fill.lanes().iter().map(|lane| lane.ok).collect::<Vec<_>>();
     let channels: Vec<_> = (0..100).map(|name| Bytes::from(format!("c{name}"))).collect();
@@ -111,7 +113,7 @@ async fn the_queue_ends_when_the_sender_is_dropped_and_all_events_are_taken() {
 async fn a_lane_is_idle_once_its_last_batch_is_delivered() {
     let lanes = Lanes::new(NonZero::new(2).expect("not 0"));
     let bounds = QueueBounds { messages: 10, bytes: 100, payload: 4 };
-    let (sender, mut receivers) = queue(lanes.clone(), bounds, Arc::default());
+    let (sender, mut receivers) = queue(lanes.clone(), Arc::default(), bounds, Arc::default());
     let progress = sender.progress();
     let is_idle = || progress.idle().now_or_never().is_some();
     assert!(is_idle());
@@ -130,8 +132,8 @@ async fn a_lane_is_idle_once_its_last_batch_is_delivered() {
 async fn a_full_lane_drops_only_its_own_messages() {
     let metrics = Arc::new(Metrics::default());
     let lanes = Lanes::new(NonZero::new(2).expect("not 0"));
-    let (sender, mut receivers) =
-        queue(lanes.clone(), QueueBounds { messages: 4, bytes: 1000, payload: 4 }, metrics.clone());
+    let bounds = QueueBounds { messages: 4, bytes: 1000, payload: 4 };
+    let (sender, mut receivers) = queue(lanes.clone(), Arc::default(), bounds, metrics.clone());
     let channels: Vec<_> = (0..100).map(|name| Bytes::from(format!("c{name}"))).collect();
     let of = |lane: usize| {
         channels.iter().find(|channel| lanes.of(lanes.hash(channel)) == receivers[lane].lane())
@@ -146,4 +148,48 @@ async fn a_full_lane_drops_only_its_own_messages() {
     assert_eq!(drain(&mut receivers[1]).await, ["4", "SourceLost"]);
     assert_eq!(metrics.dropped(DropReason::QueueFull).get(), 1);
     assert_eq!((metrics.queue_messages.get(), metrics.queue_bytes.get()), (0, 0));
+}
+
+#[tokio::test]
+async fn every_message_has_a_number_and_the_watermark_tells_which_are_placed() {
+    let (sender, mut receiver) = lane(2, 1000, &Arc::default());
+    let progress = sender.progress();
+    sender.skip();
+    assert_eq!(progress.watermark(0), 1, "none waits");
+    for payload in ["2", "3", "dropped", "dropped"] {
+        sender.message(message(payload));
+    }
+    sender.gap(Gap { from: 0, to: 1, reason: GapReason::SourceLost });
+    assert_eq!(progress.watermark(0), 1);
+    let mut batch = Vec::new();
+    receiver.next(&mut batch).await;
+    let numbers: Vec<_> = batch.iter().map(Event::number).collect();
+    assert_eq!(numbers, [2, 3, 4, 6]);
+    let Event::Dropped(dropped) = &batch[2] else { panic!("messages were dropped") };
+    let channels = dropped.channels.as_ref().map(|channels| channels[&b"c"[..]]);
+    assert_eq!((dropped.last, channels), (5, Some(5)));
+    sender.message(message("7"));
+    assert_eq!(progress.watermark(0), 1, "the events are in hand");
+    batch.clear();
+    receiver.next(&mut batch).await;
+    assert_eq!(progress.watermark(0), 6);
+    assert!(receiver.next(&mut Vec::new()).now_or_never().is_none());
+    assert_eq!(progress.watermark(0), 7);
+}
+
+#[tokio::test]
+async fn drops_in_many_channels_may_have_been_in_any() {
+    let (sender, mut receiver) = lane(0, 0, &Arc::default());
+    let (long, mut batch) = (Bytes::from(vec![b'x'; MAX_NAME + 1]), Vec::new());
+    sender.message(Message::now(long, Bytes::new()));
+    for number in 0..MAX_DROPPED_CHANNELS {
+        sender.message(Message::now(number.to_string().into(), Bytes::new()));
+    }
+    let queued = sender.queues[0].lock().events.back().map(|(_, event)| event.clone());
+    let Some(Event::Dropped(dropped)) = queued else { panic!("messages were dropped") };
+    assert_eq!(dropped.channels.map(|channels| channels.len()), Some(MAX_DROPPED_CHANNELS));
+    sender.message(Message::now("another".into(), Bytes::new()));
+    receiver.next(&mut batch).await;
+    let Event::Dropped(dropped) = &batch[0] else { panic!("messages were dropped") };
+    assert_eq!((dropped.channels.as_ref(), dropped.first, dropped.last), (None, 1, 1002));
 }

@@ -15,6 +15,9 @@ use crate::{
     message::{Gap, GapReason, Message},
 };
 
+/// The channel on which Sentinels announce themselves at the Redis that they watch. It is no room.
+const SENTINELS: &[u8] = b"__sentinel__:hello";
+
 /// Called once when Redis confirms the subscription; returns the time since which messages may be
 /// missing.
 type Confirm = Box<dyn FnOnce() -> Instant + Send>;
@@ -89,14 +92,33 @@ impl Intake {
             self.pulse.heard(&payload);
             return;
         }
-        if channel.starts_with(RESERVED.as_bytes()) {
+        if is_own(&channel, &payload) {
             return;
         }
         let earlier = self.patterns.iter().take_while(|known| known.as_bytes() != pattern).count();
-        if !self.compiled.iter().take(earlier).any(|known| known.matches(&channel)) {
-            self.queue.message(Message::now(channel, payload));
+        if self.compiled.iter().take(earlier).any(|known| known.matches(&channel)) {
+            return;
         }
+        if channel == SENTINELS {
+            return self.queue.skip();
+        }
+        self.queue.message(Message::now(channel, payload));
     }
+}
+
+/// Whether a message is one of this server or of another instance: on a reserved channel, or about a
+/// key with a reserved name. Such messages are not counted: there may be more of them at one instance
+/// than at another.
+fn is_own(channel: &[u8], payload: &[u8]) -> bool {
+    let reserved = RESERVED.as_bytes();
+    let of_database = |prefix: &[u8]| {
+        let rest = channel.strip_prefix(prefix)?;
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        rest[digits..].strip_prefix(b"__:")
+    };
+    channel.starts_with(reserved)
+        || of_database(b"__keyspace@").is_some_and(|key| key.starts_with(reserved))
+        || of_database(b"__keyevent@").is_some() && payload.starts_with(reserved)
 }
 
 /// The bytes of a string, without a copy; empty for other values.
@@ -105,5 +127,27 @@ fn bytes(value: Value) -> Bytes {
         Value::BulkString(bytes) => bytes.into(),
         Value::SimpleString(text) => text.into(),
         _ => Bytes::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_the_servers_own_are_told_from_others() {
+        let table = [
+            ("roomcast:probe:1", "x", true),
+            ("roomcast", "roomcast:x", false),
+            ("__keyspace@0__:roomcast:{a}:h:1", "rpush", true),
+            ("__keyspace@15__:roomcast:x", "del", true),
+            ("__keyspace@0__:device01", "set", false),
+            ("__keyspace@x__:roomcast:x", "set", false),
+            ("__keyevent@0__:expired", "roomcast:{a}:h:1", true),
+            ("__keyevent@0__:expired", "device01", false),
+        ];
+        for (channel, payload, expected) in table {
+            assert_eq!(is_own(channel.as_bytes(), payload.as_bytes()), expected, "{channel}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::{message::Message, rooms::history::HistoryEntry};
+use super::history::HistoryEntry;
 
 /// The encodings of a batch: with or without [`MessageMeta`], for Engine.IO 3 or 4.
 const FORMS: usize = 4;
@@ -37,10 +37,13 @@ pub struct Delivery {
 pub struct MessageMeta {
     /// The room's name, which is the name of the message's channel.
     pub room: Arc<str>,
-    /// The epoch that the offset belongs to. Offsets have no holes within an epoch.
+    /// The epoch that the offsets belong to.
     pub epoch: Arc<str>,
-    /// Counts a room's messages from 1 within an epoch.
+    /// Counts the messages of all rooms within an epoch.
     pub offset: u64,
+    /// The offset of the room's message before, or the one up to which messages of the room may be
+    /// missing: a client that has this position, or a later one, has all messages up to this one.
+    pub prev: u64,
     /// When the message arrived, in ms since the Unix epoch by the server's clock.
     pub at: u64,
 }
@@ -77,17 +80,12 @@ impl Deref for Batch {
 }
 
 impl Delivery {
-    /// A message with the offset that its room assigned to it.
-    pub fn new(room: Arc<str>, epoch: Arc<str>, offset: u64, message: Message) -> Self {
-        let place = MessageMeta { room, epoch, offset, at: message.at };
-        Self { place, payload: message.payload, text: OnceLock::new(), meta: OnceLock::new() }
-    }
-
-    /// A message from its room's history, for a replay.
-    pub fn again(room: Arc<str>, kept: HistoryEntry) -> Self {
-        let HistoryEntry { position, at, payload } = kept;
-        let message = Message { channel: Bytes::new(), payload, at };
-        Self::new(room, position.epoch, position.offset, message)
+    /// A message as its room keeps it.
+    pub fn new(room: Arc<str>, entry: HistoryEntry) -> Self {
+        let HistoryEntry { number, prev, epoch, at, payload } = entry;
+        let (offset, prev) = (epoch.offset(number), epoch.offset(prev));
+        let place = MessageMeta { room, epoch: epoch.name.clone(), offset, prev, at };
+        Self { place, payload, text: OnceLock::new(), meta: OnceLock::new() }
     }
 
     /// The payload as a JSON string; `None` if it is not UTF-8.

@@ -23,8 +23,9 @@ use crate::{
     clock::now,
     ingest::Receiver,
     log_limit::LogLimit,
-    message::{Event, Gap, Message},
+    message::{Dropped, Event, Gap, Message},
     metrics::{DropReason, Metrics},
+    position::Epoch,
     rooms::{
         MemberSnapshot, Rooms,
         delivery::{Batch, Delivery},
@@ -65,33 +66,59 @@ pub async fn run(mut queue: Receiver, rooms: Arc<Rooms>, metrics: Arc<Metrics>) 
     while let Some(arrived) = queue.next(&mut batch).await {
         let mut delivered = 0;
         let mut waiting = PendingMessages::default();
+        let first = batch.first().map_or(0, Event::number);
+        let mut epoch = rooms.epoch(first);
         for event in batch.drain(..) {
             match event {
                 Event::Message(message) => waiting.add(message),
-                Event::Gap(gap) => {
-                    delivered += waiting.send(&rooms, &metrics).await;
-                    let mut told = 0;
-                    for (room, members) in rooms.interrupt(queue.lane(), &gap) {
-                        told += tell(&room, &members, &gap);
-                        if told >= TURN {
-                            told = 0;
-                            yield_now().await;
-                        }
-                    }
+                Event::Gap { gap, number } => {
+                    delivered += waiting.send(&rooms, &epoch, &metrics).await;
+                    epoch = rooms.epoch(number);
+                    tell_lane(&rooms, queue.lane(), &gap, number).await;
                 }
-                Event::ChannelGap { channel, gap } => {
-                    delivered += waiting.send(&rooms, &metrics).await;
-                    if let Ok(name) = std::str::from_utf8(&channel) {
-                        tell(name, &rooms.interrupt_one(name, &gap), &gap);
+                Event::ChannelGap { channel, gap, number } => {
+                    delivered += waiting.send(&rooms, &epoch, &metrics).await;
+                    tell_channel(&rooms, &channel, &gap, number);
+                }
+                Event::Dropped(dropped) => {
+                    delivered += waiting.send(&rooms, &epoch, &metrics).await;
+                    let Dropped { gap, last, channels, .. } = *dropped;
+                    match channels {
+                        None => tell_lane(&rooms, queue.lane(), &gap, last).await,
+                        Some(channels) => {
+                            for (channel, number) in channels {
+                                if tell_channel(&rooms, &channel, &gap, number) >= TURN {
+                                    yield_now().await;
+                                }
+                            }
+                        }
                     }
                 }
             }
         }
-        delivered += waiting.send(&rooms, &metrics).await;
+        delivered += waiting.send(&rooms, &epoch, &metrics).await;
         if delivered > 0 {
             metrics.delay.observe(arrived.elapsed().as_secs_f64());
         }
     }
+}
+
+/// Tells the members of all rooms of a lane about a gap.
+async fn tell_lane(rooms: &Rooms, lane: usize, gap: &Gap, number: u64) {
+    let mut told = 0;
+    for (room, members) in rooms.interrupt(lane, gap, number) {
+        told += tell(&room, &members, gap);
+        if told >= TURN {
+            told = 0;
+            yield_now().await;
+        }
+    }
+}
+
+/// Tells the members of a channel's room about a gap, and returns how many there are.
+fn tell_channel(rooms: &Rooms, channel: &[u8], gap: &Gap, number: u64) -> usize {
+    let Ok(name) = std::str::from_utf8(channel) else { return 0 };
+    tell(name, &rooms.interrupt_one(name, gap, number), gap)
 }
 
 /// Tells members about a gap, and returns how many there are.
@@ -117,8 +144,8 @@ impl PendingMessages {
         self.channels[place].1.push(message);
     }
 
-    /// Delivers all messages and returns how many deliveries the members accepted.
-    async fn send(&mut self, rooms: &Rooms, metrics: &Metrics) -> usize {
+    /// Delivers all messages, which are of one epoch, and returns how many deliveries the members accepted.
+    async fn send(&mut self, rooms: &Rooms, epoch: &Arc<Epoch>, metrics: &Metrics) -> usize {
         self.places.clear();
         let (mut served, mut sent, mut delivered) = (0, 0, 0);
         for (channel, messages) in self.channels.drain(..) {
@@ -131,7 +158,7 @@ impl PendingMessages {
                 });
                 continue;
             };
-            let Some((members, deliveries)) = rooms.place(name, messages) else { continue };
+            let Some((members, deliveries)) = rooms.place(name, epoch, messages) else { continue };
             for part in parts(deliveries) {
                 (served, sent) = (served + members.len(), sent + members.len() * size(&part));
                 let taken = hand_out(&members, part).await;

@@ -3,40 +3,21 @@
 use std::{collections::VecDeque, mem::size_of, sync::Arc};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
-use crate::memory::allocated;
-
-/// A position in the sequence of a room's messages. A message published later has a higher offset
-/// or another epoch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Position {
-    /// An opaque random name of a sequence of offsets without holes.
-    pub epoch: Arc<str>,
-    /// The offset of the latest message; 0 before the first.
-    pub offset: u64,
-}
-
-impl Position {
-    /// Bytes of an epoch's name.
-    pub const EPOCH_LENGTH: usize = 12;
-
-    /// The start of a new epoch with a random name, before its first message.
-    pub fn fresh() -> Self {
-        Self { epoch: format!("{:012x}", rand::random::<u64>() >> 16).into(), offset: 0 }
-    }
-
-    /// A position of no epoch: for a client that names one that cannot be read.
-    pub fn unknown() -> Self {
-        Self { epoch: "".into(), offset: 0 }
-    }
-}
+use crate::{
+    memory::allocated,
+    position::{Epoch, Position},
+};
 
 /// A message in a room's history.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HistoryEntry {
-    /// Its epoch and offset.
-    pub position: Position,
+    /// Its number among all messages of the source.
+    pub number: u64,
+    /// The number of the room's message before, or the room's floor at that time.
+    pub prev: u64,
+    /// The epoch of the number.
+    pub epoch: Arc<Epoch>,
     /// When it arrived, in ms since the Unix epoch.
     pub at: u64,
     /// The publisher's bytes.
@@ -70,41 +51,42 @@ pub struct HistoryBounds {
 /// The part of a room's history that a client requests when it joins.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReplayRequest {
-    /// The number of latest messages to replay. With `since`, it applies only if the recovery
-    /// fails.
+    /// The number of latest messages to replay. With `since`, it applies only if that position is
+    /// unknown.
     pub last: Option<usize>,
     /// The last position that the client knows: all messages after it are requested.
     pub since: Option<Position>,
-    /// If the recovery fails and `last` is not given, replay only what is known to come after
-    /// `since`, and not all that is kept: the client keeps what it has.
+    /// If the position is unknown and `last` is not given, replay nothing: the client keeps what it
+    /// has.
     pub appends: bool,
 }
 
 /// The answer to a [`ReplayRequest`].
 #[derive(Debug, PartialEq)]
 pub struct Replay {
-    /// The number of the first message of the replay; see [`History::piece`].
+    /// The index of the first message of the replay; see [`History::piece`].
     pub from: u64,
     /// How many messages there are from this one on.
     pub count: usize,
     /// Whether they are all messages after the requested position; `None` if none was requested.
     pub recovered: Option<bool>,
-    /// When the message at the requested position arrived, in ms since the Unix epoch, if it is kept
-    /// and the recovery failed.
-    pub known: Option<u64>,
 }
 
-/// The recent messages of one room, oldest first. Each has a number: how many had been appended to
+/// The recent messages of one room, oldest first. Each has an index: how many had been appended to
 /// this history before it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct History {
     kept: VecDeque<Kept>,
-    /// The number of the oldest message.
+    /// The index of the oldest message.
     first: u64,
     /// Bytes of the payloads.
     payloads: usize,
     /// Bytes of all payloads ever appended.
     total: u64,
+    /// The number of the latest message; 0 before the first.
+    latest_number: u64,
+    /// The number up to which messages may be missing in what is kept.
+    floor: u64,
 }
 
 #[derive(Debug)]
@@ -115,10 +97,17 @@ struct Kept {
 }
 
 impl History {
+    /// A history without messages, of a room with this floor.
+    pub fn new(floor: u64) -> Self {
+        let kept = VecDeque::new();
+        Self { kept, first: 0, payloads: 0, total: 0, latest_number: 0, floor }
+    }
+
     /// Appends a message and removes those that exceed the bounds at its time of arrival.
     pub fn push(&mut self, entry: HistoryEntry, bounds: HistoryBounds) {
+        self.latest_number = entry.number;
         if bounds.count == 0 {
-            return;
+            return self.raise_floor(entry.number);
         }
         let (now, bytes) = (entry.at, entry.payload_bytes());
         // Room for one more alone: most rooms of a large number have few messages.
@@ -149,6 +138,7 @@ impl History {
         if let Some(kept) = self.kept.pop_front() {
             self.first += 1;
             self.payloads -= kept.entry.payload_bytes();
+            self.raise_floor(kept.entry.number);
         }
     }
 
@@ -156,6 +146,7 @@ impl History {
     pub fn clear(&mut self) -> impl Sized + use<> {
         self.first = self.end();
         self.payloads = 0;
+        self.raise_floor(self.latest_number);
         std::mem::take(&mut self.kept)
     }
 
@@ -164,22 +155,49 @@ impl History {
         self.kept.back().map(|kept| &kept.entry)
     }
 
+    /// The number up to which messages may be missing in what is kept.
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Messages up to this number may be missing.
+    pub fn raise_floor(&mut self, number: u64) {
+        self.floor = self.floor.max(number);
+    }
+
+    /// The number of the latest message, or the floor: no message of the room between it and the next
+    /// one is missing.
+    pub fn end_number(&self) -> u64 {
+        self.latest_number.max(self.floor)
+    }
+
+    /// When the latest message up to a number arrived, in ms since the Unix epoch, if it is kept.
+    pub fn time_of(&self, number: u64) -> Option<u64> {
+        let after = self.after(number);
+        Some(self.kept.get(after.checked_sub(1)?)?.entry.at)
+    }
+
+    /// How many of the messages are not after this number.
+    fn after(&self, number: u64) -> usize {
+        self.kept.partition_point(|kept| kept.entry.number <= number)
+    }
+
     /// The oldest message.
     pub fn oldest(&self) -> Option<&HistoryEntry> {
         self.kept.front().map(|kept| &kept.entry)
     }
 
-    /// The number of the oldest message.
+    /// The index of the oldest message.
     pub fn first(&self) -> u64 {
         self.first
     }
 
-    /// The number of the next message.
+    /// The index of the next message.
     pub fn end(&self) -> u64 {
         self.first + self.kept.len() as u64
     }
 
-    /// Copies of the messages from number `from` on, oldest first: at most `count`, and no further
+    /// Copies of the messages from index `from` on, oldest first: at most `count`, and no further
     /// one once their payloads have `bytes` bytes. The payloads are shared.
     pub fn piece(&self, from: u64, count: usize, bytes: usize) -> Vec<HistoryEntry> {
         let skipped = usize::try_from(from.saturating_sub(self.first)).unwrap_or(usize::MAX);
@@ -201,31 +219,23 @@ impl History {
         self.kept.is_empty()
     }
 
-    /// Selects the messages for a request. `now` is the room's current position.
-    pub fn replay(&self, wish: &ReplayRequest, now: &Position) -> Replay {
-        let recovered = wish.since.as_ref().map(|since| self.reaches_back_to(since, now));
-        let own = wish.since.as_ref().filter(|_| recovered == Some(false));
-        let own = own.and_then(|since| self.find(since));
-        let known = own.and_then(|own| self.kept.get(own)).map(|kept| kept.entry.at);
-        let count = match (&wish.since, recovered) {
-            (Some(since), Some(true)) => self.last((now.offset - since.offset) as usize),
-            // The recovery failed: replay the latest messages, so that the client can show
-            // something.
-            (Some(_), _) if wish.appends && wish.last.is_none() => {
-                self.last(own.map_or(0, |own| self.kept.len() - own - 1))
+    /// Selects the messages for a request. `since` is the number of the requested position, if one is
+    /// requested and known.
+    pub fn replay(&self, request: &ReplayRequest, since: Option<u64>) -> Replay {
+        let (wanted, recovered) = match (&request.since, since) {
+            (None, _) => (request.last.unwrap_or(0), None),
+            (Some(_), None) => {
+                let otherwise = if request.appends { 0 } else { usize::MAX };
+                (request.last.unwrap_or(otherwise), Some(false))
             }
-            (Some(_), _) => self.last(wish.last.unwrap_or(usize::MAX)),
-            (None, _) => self.last(wish.last.unwrap_or(0)),
+            (Some(_), Some(since)) => {
+                (self.kept.len() - self.after(since), Some(since >= self.floor))
+            }
         };
-        Replay { from: self.end() - count as u64, count, recovered, known }
-    }
-
-    /// Where the message at a position is; looks at each of them.
-    fn find(&self, position: &Position) -> Option<usize> {
-        let is_it = |kept: &Kept| {
-            kept.entry.position.offset == position.offset && kept.entry.position == *position
-        };
-        self.kept.iter().rposition(is_it)
+        let count = self.last(wanted);
+        let is_whole = since.is_none() || count == wanted;
+        let recovered = recovered.map(|recovered| recovered && is_whole);
+        Replay { from: self.end() - count as u64, count, recovered }
     }
 
     /// How many of the latest `count` messages there are within the bounds of one replay.
@@ -239,76 +249,70 @@ impl History {
         let from = latest.max(too_many).min(self.kept.len().saturating_sub(1));
         if count == 0 { 0 } else { self.kept.len() - from }
     }
-
-    /// Whether all messages after `since` up to `now` are kept and fit into one replay.
-    fn reaches_back_to(&self, since: &Position, now: &Position) -> bool {
-        if since.epoch != now.epoch || since.offset > now.offset {
-            return false;
-        }
-        // Offsets have no holes within an epoch, so checking the oldest message of the replay is
-        // enough.
-        let Ok(missed) = usize::try_from(now.offset - since.offset) else { return false };
-        let count = self.last(missed);
-        let oldest = self.kept.get(self.kept.len() - count).map(|kept| &kept.entry.position);
-        count == missed
-            && (missed == 0
-                || oldest.is_some_and(|oldest| {
-                    oldest.epoch == now.epoch && oldest.offset == since.offset + 1
-                }))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::position::Sequence;
 
     const BOUNDS: HistoryBounds = HistoryBounds { count: 10_000, age: u64::MAX / 2 };
 
-    /// A history of `count` messages with payloads of `size` bytes, and its position.
-    fn history(count: u64, size: usize) -> (History, Position) {
-        let (mut history, mut position) = (History::default(), Position::fresh());
+    /// A history of `count` messages, numbered from 1, with payloads of `size` bytes.
+    fn history(count: u64, size: usize) -> History {
+        let (mut history, epoch) = (History::new(0), Sequence::default().epoch(0));
         let payload = Bytes::from(vec![b'x'; size]);
-        for _ in 0..count {
-            position.offset += 1;
-            let (position, payload) = (position.clone(), payload.clone());
-            history.push(HistoryEntry { position, at: 1, payload }, BOUNDS);
+        for number in 1..=count {
+            let (epoch, payload) = (epoch.clone(), payload.clone());
+            let entry = HistoryEntry { number, prev: number - 1, epoch, at: number, payload };
+            history.push(entry, BOUNDS);
         }
-        (history, position)
+        history
     }
 
-    fn since(position: &Position, offset: u64) -> ReplayRequest {
-        let since = Some(Position { offset, ..position.clone() });
-        ReplayRequest { since, ..ReplayRequest::default() }
+    /// How many messages are replayed to a client that has those up to `number`, and whether these
+    /// are all.
+    fn since(history: &History, number: u64) -> (usize, Option<bool>) {
+        let request =
+            ReplayRequest { since: Some(Position::unknown()), ..ReplayRequest::default() };
+        let Replay { count, recovered, .. } = history.replay(&request, Some(number));
+        (count, recovered)
     }
 
     #[test]
     fn a_replay_is_bounded_in_messages_and_does_not_claim_recovery_if_it_omits_some() {
-        let most = MAX_REPLAY as u64;
-        let (history, now) = history(most + 10, 1);
-        let replay = history.replay(&since(&now, 10), &now);
-        assert_eq!((replay.count, replay.recovered), (MAX_REPLAY, Some(true)));
-        assert_eq!(history.piece(replay.from, 1, 1)[0].position.offset, 11);
-        let replay = history.replay(&since(&now, 9), &now);
-        assert_eq!((replay.count, replay.recovered), (MAX_REPLAY, Some(false)));
+        let history = history(MAX_REPLAY as u64 + 10, 1);
+        assert_eq!(since(&history, 10), (MAX_REPLAY, Some(true)));
+        assert_eq!(since(&history, 9), (MAX_REPLAY, Some(false)));
     }
 
     #[test]
     fn a_replay_is_bounded_in_bytes_except_for_a_single_message() {
         // Three of them with what they share are just below the bound.
-        let (many, now) = history(9, MAX_REPLAY_BYTES / 4);
-        let replay = many.replay(&since(&now, 6), &now);
-        assert_eq!((replay.count, replay.recovered), (3, Some(true)));
-        let replay = many.replay(&since(&now, 0), &now);
-        assert_eq!((replay.count, replay.recovered), (3, Some(false)));
-        let (one, now) = history(1, 2 * MAX_REPLAY_BYTES);
-        assert_eq!(one.replay(&since(&now, 0), &now).count, 1);
+        let many = history(9, MAX_REPLAY_BYTES / 4);
+        assert_eq!(since(&many, 6), (3, Some(true)));
+        assert_eq!(since(&many, 0), (3, Some(false)));
+        assert_eq!(since(&history(1, 2 * MAX_REPLAY_BYTES), 0), (1, Some(true)));
     }
 
     #[test]
-    fn expired_messages_no_longer_count_in_the_size() {
-        let (mut history, _) = history(5, 100);
+    fn all_that_is_kept_after_a_position_below_the_floor_is_replayed() {
+        let mut history = history(5, 1);
+        history.raise_floor(3);
+        assert_eq!(since(&history, 1), (4, Some(false)));
+        assert_eq!(since(&history, 3), (2, Some(true)));
+        assert_eq!(history.time_of(3), Some(3));
+        history.expire(4, HistoryBounds { age: 0, ..BOUNDS });
+        assert_eq!((history.floor(), history.end_number()), (3, 5));
+        assert_eq!(history.time_of(3), None);
+    }
+
+    #[test]
+    fn expired_messages_raise_the_floor_and_no_longer_count_in_the_size() {
+        let mut history = history(5, 100);
         assert!(history.size() > 500);
         history.expire(u64::MAX, BOUNDS);
         assert_eq!((history.size(), history.is_empty()), (0, true));
+        assert_eq!((since(&history, 4), since(&history, 5)), ((0, Some(false)), (0, Some(true))));
     }
 }

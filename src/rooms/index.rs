@@ -7,7 +7,10 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU64,
+            Ordering::{AcqRel, Acquire, Relaxed},
+        },
     },
     time::Instant,
 };
@@ -32,6 +35,9 @@ const OUT: u32 = u32::MAX - 1;
 pub struct Index {
     lanes: Lanes,
     parts: Box<[IndexPart]>,
+    /// For each lane, the floor of its rooms that are not in the index: the highest number of their
+    /// messages, or of a gap in them.
+    floors: Box<[AtomicU64]>,
     start: Instant,
 }
 
@@ -63,7 +69,8 @@ impl Index {
         let part =
             |_| IndexPart { slots: Mutex::new(Slots::new()), oldest: AtomicU64::new(u64::MAX) };
         let parts = (0..lanes.count().get() * PARTS).map(part).collect();
-        Self { lanes, parts, start: Instant::now() }
+        let floors = (0..lanes.count().get()).map(|_| AtomicU64::new(0)).collect();
+        Self { lanes, parts, floors, start: Instant::now() }
     }
 
     /// The room of this name.
@@ -83,7 +90,23 @@ impl Index {
             Some((slot, _)) => slots.remove(slot, hash),
             None => {}
         }
-        (slots.insert(hash, name), true)
+        let floor = self.floors[self.lanes.of(hash)].load(Acquire);
+        (slots.insert(hash, name, floor), true)
+    }
+
+    /// Messages up to this number may be missing in rooms of a lane that are not in the index.
+    pub fn raise_floor(&self, lane: usize, number: u64) {
+        self.floors[lane].fetch_max(number, AcqRel);
+    }
+
+    /// The number of lanes.
+    pub fn lanes(&self) -> usize {
+        self.floors.len()
+    }
+
+    /// The lane of a name.
+    pub fn lane(&self, name: &str) -> usize {
+        self.lanes.of(self.lanes.hash(name.as_bytes()))
     }
 
     /// The time in ns since the index was made.
@@ -182,13 +205,13 @@ impl Slots {
         Some((slot, &self.get(slot)?.room))
     }
 
-    fn insert(&mut self, hash: u64, name: &str) -> Arc<Room> {
+    fn insert(&mut self, hash: u64, name: &str, floor: u64) -> Arc<Room> {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             // Memory ends before the numbers do.
             u32::try_from(self.slots.len() - 1).unwrap_or(OUT)
         });
-        let room = Arc::new(Room::new(name, hash, slot));
+        let room = Arc::new(Room::new(name, hash, slot, floor));
         self.slots[slot as usize] = Some(Slot { room: room.clone(), previous: OUT, next: OUT });
         let slots = &self.slots;
         let hash_of = |slot: &u32| {

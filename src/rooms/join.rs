@@ -5,16 +5,20 @@ use std::{ops::DerefMut, sync::Arc};
 use serde::Serialize;
 
 use super::{
-    Gap, GapReason, Hold, MAX_COPIED, MAX_COPIED_BYTES, Member, Room, Rooms, Subscriber,
-    history::{HistoryEntry, Position, Replay, ReplayRequest},
+    Gap, GapReason, Hold, MAX_COPIED, MAX_COPIED_BYTES, Member, Room, RoomState, Rooms, Subscriber,
+    history::{HistoryEntry, Replay, ReplayRequest},
 };
+use crate::position::{Known, Position};
 
 /// A client that is joining a room: receives the answer, then its replay in pieces. The methods must
 /// not block.
 pub trait Joining {
-    /// The answer. `known` is when the message at the requested position arrived, in ms since the Unix
-    /// epoch, if it is still kept. May be called while the room is locked.
-    fn welcome(&mut self, answer: &JoinReply<'_>, known: Option<u64>);
+    /// The answer. May be called while the room is locked.
+    fn welcome(&mut self, answer: &JoinReply<'_>);
+
+    /// Called after the answer if not everything after the requested position is replayed: what is
+    /// missing. May be called while the room is locked.
+    fn missing(&mut self, gap: &Gap);
 
     /// The next messages of the replay, oldest first.
     fn replay(&mut self, messages: Vec<HistoryEntry>);
@@ -29,7 +33,7 @@ pub trait Joining {
 pub struct JoinReply<'a> {
     /// The room's name.
     pub room: &'a Arc<str>,
-    /// The room's current position.
+    /// The position up to which the client has all messages of the room after the replay.
     #[serde(flatten)]
     pub position: &'a Position,
     /// Whether the replay contains every message after the requested position; `None` if the client
@@ -55,12 +59,19 @@ impl Rooms {
         wish: &ReplayRequest,
         client: &mut dyn Joining,
     ) -> (Arc<str>, Member) {
+        // Before the room is locked: what is placed meanwhile is found in the room.
+        let placed = self.progress.watermark(self.index.lane(name));
+        let sequence = self.progress.sequence();
+        let since = wish.since.as_ref().and_then(|since| sequence.number(since));
         self.with_room(name, |room, mut hold| {
             self.change(room, hold.deref_mut(), |state| {
                 state.history.expire((self.clock)(), self.limits.room);
             });
-            let position = hold.position.clone();
-            let Replay { from, count, recovered, known } = hold.history.replay(wish, &position);
+            let number = placed.max(hold.history.end_number());
+            let position = sequence.position(number);
+            let replayed = hold.history.replay(wish, since.map(|since| since.number));
+            let Replay { from, count, recovered } = replayed;
+            let missing = (recovered == Some(false)).then(|| self.missing(&hold, since, from));
             self.metrics.joins(recovered).inc();
             let member = again.unwrap_or_else(|| {
                 self.metrics.members.inc();
@@ -69,18 +80,29 @@ impl Rooms {
             let answer =
                 JoinReply { room: &room.name, position: &position, recovered, replayed: count };
             if count == 0 {
-                client.welcome(&answer, known);
+                client.welcome(&answer);
+                missing.iter().for_each(|gap| client.missing(gap));
                 hold.members.set(&member, Some(subscriber));
             } else {
                 // It keeps its place, which keeps the room, but receives nothing.
                 hold.members.set(&member, None);
                 let first = copy(&mut hold, from);
                 drop(hold);
-                client.welcome(&answer, known);
-                replay(room, from, first, &position, client).members.set(&member, Some(subscriber));
+                client.welcome(&answer);
+                missing.iter().for_each(|gap| client.missing(gap));
+                replay(room, from, first, number, client).members.set(&member, Some(subscriber));
             }
             (room.name.clone(), member)
         })
+    }
+
+    /// What is missing to a client that requested a position, if it is known, and gets the history from
+    /// index `from` on.
+    fn missing(&self, room: &RoomState, since: Option<Known>, from: u64) -> Gap {
+        let next = room.history.piece(from, 1, 1);
+        let next = next.first().map_or_else(self.clock, |next| next.at);
+        let unknown = Gap { from: 0, to: next, reason: GapReason::UnknownPosition };
+        since.map_or(unknown, |since| room.missing_since(since, next))
     }
 }
 
@@ -90,7 +112,7 @@ fn replay<'a>(
     room: &'a Room,
     from: u64,
     mut piece: Vec<HistoryEntry>,
-    position: &Position,
+    position: u64,
     client: &mut dyn Joining,
 ) -> Hold<'a> {
     let mut next = from;
@@ -107,7 +129,7 @@ fn replay<'a>(
         }
         piece = copy(&mut hold, next);
         if piece.is_empty() {
-            if let Some(gap) = hold.latest_gap().filter(|_| hold.position.epoch != position.epoch) {
+            if let Some(gap) = hold.gap_after(position) {
                 client.gap(&gap);
             }
             return hold;
@@ -129,15 +151,20 @@ pub struct Joined {
     pub position: Option<Position>,
     pub recovered: Option<bool>,
     pub replayed: usize,
+    pub missing: Option<Gap>,
     pub messages: Vec<HistoryEntry>,
     pub gaps: Vec<Gap>,
 }
 
 #[cfg(test)]
 impl Joining for Joined {
-    fn welcome(&mut self, answer: &JoinReply<'_>, _: Option<u64>) {
+    fn welcome(&mut self, answer: &JoinReply<'_>) {
         self.position = Some(answer.position.clone());
         (self.recovered, self.replayed) = (answer.recovered, answer.replayed);
+    }
+
+    fn missing(&mut self, gap: &Gap) {
+        self.missing = Some(*gap);
     }
 
     fn replay(&mut self, messages: Vec<HistoryEntry>) {
@@ -152,13 +179,14 @@ impl Joining for Joined {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rooms::MAX_ENCODED;
+    use crate::{position::Epoch, rooms::MAX_ENCODED};
 
     #[test]
     fn the_answer_that_is_encoded_under_a_lock_is_short() {
         // The longest name, of characters that JSON writes with two bytes.
-        let (room, position) = ("\"".repeat(256).into(), Position::fresh());
-        let position = Position { offset: u64::MAX, ..position };
+        let room = "\"".repeat(256).into();
+        let epoch = "0".repeat(Epoch::NAME_LENGTH).into();
+        let position = Position { epoch, offset: u64::MAX };
         let (recovered, replayed) = (Some(false), usize::MAX);
         let answer = JoinReply { room: &room, position: &position, recovered, replayed };
         let encoded = serde_json::to_string(&answer).expect("JSON");

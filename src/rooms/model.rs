@@ -1,13 +1,17 @@
 //! Compares the rooms with a model: a list that does everything in the slow and obvious way.
 
-use std::{cell::Cell, cmp::Reverse, collections::HashMap, num::NonZero};
+use std::{cell::Cell, cmp::Reverse, num::NonZero};
 
 use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::{history::ReplayRequest, join::Joined, *};
+use crate::position::Position;
 
 const NAMES: [&str; 4] = ["a", "room", "device:01", "a longer name than the others have"];
+const LANES: usize = 2;
+/// Epochs before the current one whose positions are known.
+const PAST: usize = 8;
 /// Sizes of payloads in bytes; the largest alone exceeds the smallest bounds.
 const SIZES: [usize; 4] = [0, 10, 100, 1500];
 
@@ -37,6 +41,10 @@ enum Step {
         last: Option<usize>,
         since: Option<prop::sample::Index>,
     },
+    /// A message of this room is dropped.
+    Drop {
+        room: usize,
+    },
     Gap,
     Sweep,
 }
@@ -51,21 +59,30 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Leave),
         6 => (room(), prop::option::of(0..8usize), any::<Option<prop::sample::Index>>())
             .prop_map(|(room, last, since)| Step::Look { room, last, since }),
+        1 => room().prop_map(|room| Step::Drop { room }),
         1 => Just(Step::Gap),
         1 => Just(Step::Sweep),
     ]
 }
 
-/// A room of the model. Its epochs are numbers.
+/// A room of the model.
 struct Naive {
     name: &'static str,
-    epoch: u32,
-    offset: u64,
+    lane: usize,
+    latest: u64,
+    floor: u64,
     /// When the latest message arrived, in ms; 0 before the first.
     published: u64,
     members: usize,
-    /// (epoch, offset, at, size)
-    kept: Vec<(u32, u64, u64, usize)>,
+    kept: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Entry {
+    number: u64,
+    prev: u64,
+    at: u64,
+    size: usize,
 }
 
 /// The model's rooms, the least recently published one first.
@@ -73,41 +90,57 @@ struct List {
     rooms: Vec<Naive>,
     count: usize,
     age: u64,
-    epochs: u32,
+    /// The number of the source's latest message.
+    latest: u64,
+    /// How many epochs have ended.
+    epochs: usize,
+    /// For each lane, the floor of the rooms that are not in the list.
+    floors: [u64; LANES],
 }
 
 impl List {
-    fn epoch(&mut self) -> u32 {
-        self.epochs += 1;
-        self.epochs
-    }
-
     /// The index of a room; the room is created if it does not exist.
-    fn open(&mut self, name: &'static str) -> usize {
+    fn open(&mut self, name: &'static str, lane: usize) -> usize {
         if let Some(place) = self.rooms.iter().position(|room| room.name == name) {
             return place;
         }
-        let epoch = self.epoch();
-        let kept = Vec::new();
-        self.rooms.push(Naive { name, epoch, offset: 0, published: 0, members: 0, kept });
+        let floor = self.floors[lane];
+        let (published, members, kept, latest) = Default::default();
+        self.rooms.push(Naive { name, lane, latest, floor, published, members, kept });
         self.rooms.len() - 1
     }
 
-    fn publish(&mut self, name: &'static str, sizes: &[usize], now: u64) {
+    fn publish(&mut self, name: &'static str, lane: usize, sizes: &[usize], now: u64) {
+        let first = self.latest + 1;
+        self.latest += sizes.len() as u64;
         if self.count == 0 && !self.rooms.iter().any(|room| room.name == name) {
+            self.floors[lane] = self.latest;
             return;
         }
-        let place = self.open(name);
+        let place = self.open(name, lane);
         let mut room = self.rooms.remove(place);
-        for &size in sizes {
-            room.offset += 1;
-            room.published = now;
-            room.kept.push((room.epoch, room.offset, now, size));
+        for (number, &size) in (first..).zip(sizes) {
+            let prev = room.latest.max(room.floor);
+            (room.latest, room.published) = (number, now);
+            room.kept.push(Entry { number, prev, at: now, size });
         }
         self.rooms.push(room);
-        self.forget_old(self.rooms.len() - 1, now);
-        let excess = self.rooms[self.rooms.len() - 1].kept.len().saturating_sub(self.count);
-        self.rooms.last_mut().expect("a room").kept.drain(..excess);
+        let last = self.rooms.len() - 1;
+        self.forget_old(last, now);
+        let excess = self.rooms[last].kept.len().saturating_sub(self.count);
+        self.forget_first(last, excess);
+    }
+
+    fn forget_first(&mut self, place: usize, count: usize) {
+        let room = &mut self.rooms[place];
+        for entry in room.kept.drain(..count) {
+            room.floor = room.floor.max(entry.number);
+        }
+    }
+
+    fn remove(&mut self, place: usize) {
+        let Naive { lane, latest, floor, .. } = self.rooms.remove(place);
+        self.floors[lane] = self.floors[lane].max(latest).max(floor);
     }
 
     /// How many rooms have a history.
@@ -116,16 +149,17 @@ impl List {
     }
 
     fn forget_old(&mut self, place: usize, now: u64) {
-        let age = self.age;
-        self.rooms[place].kept.retain(|(_, _, at, _)| at + age >= now);
+        let is_old = |entry: &&Entry| entry.at + self.age < now;
+        let count = self.rooms[place].kept.iter().take_while(is_old).count();
+        self.forget_first(place, count);
     }
 
     /// Forgets the history of the least recently published room that has one.
     fn evict_first(&mut self) {
         let Some(place) = self.rooms.iter().position(|room| !room.kept.is_empty()) else { return };
-        self.rooms[place].kept.clear();
+        self.forget_first(place, self.rooms[place].kept.len());
         if self.rooms[place].members == 0 {
-            self.rooms.remove(place);
+            self.remove(place);
         }
     }
 
@@ -133,7 +167,7 @@ impl List {
         let place = self.rooms.iter().position(|room| room.name == name).expect("a room");
         self.rooms[place].members -= 1;
         if self.rooms[place].members == 0 && self.rooms[place].kept.is_empty() {
-            self.rooms.remove(place);
+            self.remove(place);
         }
     }
 
@@ -145,17 +179,28 @@ impl List {
     }
 
     fn gap(&mut self) {
-        for place in 0..self.rooms.len() {
-            let epoch = self.epoch();
-            let room = &mut self.rooms[place];
-            (room.epoch, room.offset) = (epoch, 0);
+        self.latest += 1;
+        self.epochs += 1;
+        self.rooms.iter_mut().for_each(|room| room.floor = self.latest);
+        self.floors = [self.latest; LANES];
+    }
+
+    fn drop_one(&mut self, name: &str, lane: usize) {
+        self.latest += 1;
+        match self.rooms.iter_mut().find(|room| room.name == name) {
+            Some(room) => room.floor = self.latest,
+            None => self.floors[lane] = self.latest,
         }
     }
 }
 
-/// The result of a join: epoch, offset and size of the messages, whether they are a recovery, and
-/// the room's position.
-type Sight = (Vec<(u32, u64, usize)>, Option<bool>, (u32, u64));
+/// A position that a join told, with its number and how many epochs had ended before.
+#[derive(Clone, Debug)]
+struct Told {
+    position: Position,
+    number: u64,
+    epochs: usize,
+}
 
 struct Pair {
     rooms: Rooms,
@@ -163,10 +208,8 @@ struct Pair {
     list: List,
     bytes: usize,
     members: Vec<(&'static str, Member)>,
-    /// The model's epochs, by the rooms' names of them.
-    epochs: HashMap<Arc<str>, u32>,
-    /// Positions returned by earlier joins: the room, the position, and the model's epoch.
-    seen: Vec<(&'static str, Position, u32)>,
+    /// Positions returned by earlier joins, of any room.
+    seen: Vec<Told>,
 }
 
 struct Deaf;
@@ -185,11 +228,13 @@ impl Pair {
     fn new(count: usize, age: u64, bytes: usize) -> Self {
         let metrics = Arc::new(Metrics::default());
         let limits = HistoryLimits { room: HistoryBounds { count, age }, bytes };
-        let lanes = Lanes::new(NonZero::new(2).expect("not 0"));
-        let rooms = Rooms { clock: || NOW.get(), ..Rooms::new(limits, lanes, metrics.clone()) };
-        let list = List { rooms: Vec::new(), count, age, epochs: 0 };
-        let (members, epochs, seen) = Default::default();
-        Self { rooms, metrics, list, bytes, members, epochs, seen }
+        let lanes = Lanes::new(NonZero::new(LANES).expect("not 0"));
+        let rooms = Rooms::without_queue(limits, lanes, metrics.clone());
+        let rooms = Rooms { clock: || NOW.get(), ..rooms };
+        let (latest, epochs, floors) = Default::default();
+        let list = List { rooms: Vec::new(), count, age, latest, epochs, floors };
+        let (members, seen) = Default::default();
+        Self { rooms, metrics, list, bytes, members, seen }
     }
 
     fn step(&mut self, step: Step) -> Result<(), TestCaseError> {
@@ -201,9 +246,12 @@ impl Pair {
                     channel: NAMES[room].into(),
                     payload: vec![b'x'; size].into(),
                     at: now,
+                    number: self.rooms.sequence().count(),
                 });
-                self.rooms.place(NAMES[room], messages.collect());
-                self.list.publish(NAMES[room], &sizes, now);
+                let messages: Vec<_> = messages.collect();
+                let epoch = self.rooms.epoch(messages[0].number);
+                self.rooms.place(NAMES[room], &epoch, messages);
+                self.list.publish(NAMES[room], self.lane(room), &sizes, now);
                 self.evict()?;
             }
             Step::Enter { room } => {
@@ -212,7 +260,7 @@ impl Pair {
                 let (_, member) =
                     self.rooms.join(NAMES[room], None, Arc::new(Deaf), &wish, &mut told);
                 self.members.push((NAMES[room], member));
-                let place = self.list.open(NAMES[room]);
+                let place = self.list.open(NAMES[room], self.lane(room));
                 self.list.rooms[place].members += 1;
                 self.list.forget_old(place, now);
             }
@@ -225,11 +273,18 @@ impl Pair {
             Step::Look { room, last, since } => {
                 let since = since.filter(|_| !self.seen.is_empty());
                 let since = since.map(|index| index.get(&self.seen).clone());
-                self.look(NAMES[room], last, since)?;
+                self.look(room, last, since)?;
+            }
+            Step::Drop { room } => {
+                let gap = Gap { from: now, to: now, reason: GapReason::QueueFull };
+                let number = self.rooms.sequence().count();
+                self.rooms.interrupt_one(NAMES[room], &gap, number);
+                self.list.drop_one(NAMES[room], self.lane(room));
             }
             Step::Gap => {
                 let gap = Gap { from: now, to: now, reason: GapReason::SourceLost };
-                (0..2).for_each(|lane| self.rooms.interrupt(lane, &gap).for_each(drop));
+                let number = self.rooms.sequence().begin_epoch();
+                (0..LANES).for_each(|lane| self.rooms.interrupt(lane, &gap, number).for_each(drop));
                 self.list.gap();
             }
             Step::Sweep => {
@@ -238,6 +293,10 @@ impl Pair {
             }
         }
         self.compare()
+    }
+
+    fn lane(&self, room: usize) -> usize {
+        self.rooms.index.lane(NAMES[room])
     }
 
     /// Evicts in the model as many histories as the rooms have evicted: how many these are depends on
@@ -279,70 +338,52 @@ impl Pair {
 
     fn look(
         &mut self,
-        name: &'static str,
+        room: usize,
         last: Option<usize>,
-        since: Option<(&'static str, Position, u32)>,
+        since: Option<Told>,
     ) -> Result<(), TestCaseError> {
-        let since_position = since.clone().map(|(_, position, _)| position);
-        let wish = ReplayRequest { last, since: since_position, ..ReplayRequest::default() };
+        let name = NAMES[room];
+        let request = ReplayRequest {
+            last,
+            since: since.clone().map(|since| since.position),
+            ..ReplayRequest::default()
+        };
         let mut told = Joined::default();
-        let (_, member) = self.rooms.join(name, None, Arc::new(Deaf), &wish, &mut told);
+        let (_, member) = self.rooms.join(name, None, Arc::new(Deaf), &request, &mut told);
         prop_assert_eq!(told.replayed, told.messages.len());
-        let messages = told.messages.into_iter();
-        let messages: Vec<_> = messages
-            .map(|HistoryEntry { position, payload, .. }| {
-                (position.epoch, position.offset, payload.len())
-            })
-            .collect();
-        let at = told.position.expect("`welcome` is called");
-        let (recovered, at) = (told.recovered, (at.epoch, at.offset));
+        let messages = told.messages.into_iter().map(|kept| {
+            let HistoryEntry { number, prev, at, payload, .. } = kept;
+            Entry { number, prev, at, size: payload.len() }
+        });
+        let messages: Vec<_> = messages.collect();
 
-        let place = self.list.open(name);
+        let place = self.list.open(name, self.lane(room));
         self.list.forget_old(place, NOW.get());
-        let room = &self.list.rooms[place];
-        let latest = |count: usize| room.kept.len().saturating_sub(count);
-        let (from, expected) = match &since {
-            None => (latest(last.unwrap_or(0)), None),
-            Some((_, position, epoch)) => {
-                let missed = room
-                    .kept
-                    .iter()
-                    .position(|&(of, offset, ..)| (of, offset) == (*epoch, position.offset + 1));
-                // Epochs are not shared between rooms, so a position is valid in one room only.
-                match missed {
-                    _ if *epoch != room.epoch => (latest(last.unwrap_or(usize::MAX)), Some(false)),
-                    Some(place) => (place, Some(true)),
-                    None if position.offset == room.offset => (room.kept.len(), Some(true)),
-                    None => (latest(last.unwrap_or(usize::MAX)), Some(false)),
-                }
+        let model = &self.list.rooms[place];
+        let latest = |count: usize| model.kept.len().saturating_sub(count);
+        let is_known = |since: &&Told| self.list.epochs - since.epochs <= PAST;
+        let (from, recovered) = match (&since, since.as_ref().filter(is_known)) {
+            (None, _) => (latest(last.unwrap_or(0)), None),
+            (Some(_), None) => (latest(last.unwrap_or(usize::MAX)), Some(false)),
+            (_, Some(since)) => {
+                let from = model.kept.iter().take_while(|entry| entry.number <= since.number);
+                (from.count(), Some(since.number >= model.floor))
             }
         };
-        let expected: Sight = (
-            room.kept[from..]
-                .iter()
-                .map(|&(epoch, offset, _, size)| (epoch, offset, size))
-                .collect(),
-            expected,
-            (room.epoch, room.offset),
-        );
-        self.epochs.entry(at.0.clone()).or_insert(expected.2.0);
-        let position = Position { epoch: at.0.clone(), offset: at.1 };
-        let number = |epoch: &Arc<str>| self.epochs.get(epoch).copied().unwrap_or(u32::MAX);
-        let messages: Vec<_> = messages
-            .iter()
-            .zip(&expected.0)
-            // An epoch that ended before any join saw it has no number yet: take the model's.
-            .map(|((epoch, offset, size), (known, ..))| match number(epoch) {
-                u32::MAX => (*known, *offset, *size),
-                number => (number, *offset, *size),
-            })
-            .chain(
-                messages.iter().skip(expected.0.len()).map(|(_, offset, size)| (0, *offset, *size)),
-            )
-            .collect();
-        prop_assert_eq!((messages, recovered, (number(&at.0), at.1)), expected);
+        prop_assert_eq!((&messages[..], told.recovered), (&model.kept[from..], recovered));
+        prop_assert_eq!(told.missing.is_some(), recovered == Some(false));
+        if recovered == Some(true) {
+            let since = since.expect("a position").number;
+            let first = messages.first().map_or(since, |first| first.prev);
+            prop_assert!(first <= since, "no message is missing before the first one");
+        }
+        let mut prevs = messages.windows(2);
+        prop_assert!(prevs.all(|pair| pair[1].prev >= pair[0].number));
+        let position = told.position.expect("`welcome` is called");
+        prop_assert_eq!(&position, &self.rooms.sequence().position(self.list.latest));
 
-        self.seen.push((name, position, self.epochs[&at.0]));
+        let (number, epochs) = (self.list.latest, self.list.epochs);
+        self.seen.push(Told { position, number, epochs });
         self.list.rooms[place].members += 1;
         self.list.leave(name);
         self.rooms.leave(name, member);

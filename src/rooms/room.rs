@@ -1,4 +1,4 @@
-//! One room: its members, its position and its history, under one lock.
+//! One room: its members and its history, under one lock.
 
 use std::{
     mem::size_of,
@@ -19,10 +19,14 @@ use serde::Serialize;
 
 use super::{
     MAX_COPIED, MAX_COPIED_BYTES,
-    history::{History, HistoryEntry, Position},
+    history::{History, HistoryEntry},
     members::{MemberSnapshot, Members},
 };
-use crate::{memory::allocated, message::Gap};
+use crate::{
+    memory::allocated,
+    message::{Gap, GapReason},
+    position::Known,
+};
 
 /// Time constant of the moving average of a room's rate: long enough for a device that publishes
 /// every few seconds.
@@ -71,34 +75,48 @@ pub struct Room {
 /// What the lock of a room guards.
 pub struct RoomState {
     pub members: Members,
-    pub position: Position,
     pub history: History,
     /// Messages per second, as a moving average.
     rate: f32,
-    /// The latest gap.
-    gap: Option<Box<Gap>>,
+    /// The latest gap, and its number.
+    gap: Option<Box<(Gap, u64)>>,
 }
 
 impl RoomState {
-    /// Starts a new epoch after a gap. Returns the members that must receive the gap.
-    pub fn interrupt(&mut self, gap: &Gap) -> MemberSnapshot {
-        self.position = Position::fresh();
-        self.gap = Some(Box::new(*gap));
+    /// Records that messages may be missing up to this number. Returns the members that must receive
+    /// the gap; none if all have joined after it.
+    pub fn interrupt(&mut self, gap: &Gap, number: u64) -> MemberSnapshot {
+        if self.history.floor() >= number {
+            return MemberSnapshot::default();
+        }
+        self.history.raise_floor(number);
+        self.gap = Some(Box::new((*gap, number)));
         self.members.snapshot()
     }
 
-    /// The latest gap.
-    pub fn latest_gap(&self) -> Option<Gap> {
-        self.gap.as_deref().copied()
+    /// The latest gap, if it is after this number.
+    pub fn gap_after(&self, number: u64) -> Option<Gap> {
+        self.gap.as_deref().filter(|(_, at)| *at > number).map(|(gap, _)| *gap)
+    }
+
+    /// What may be missing to a client that has the messages up to a known position, and gets those
+    /// from time `next` on.
+    pub fn missing_since(&self, since: Known, next: u64) -> Gap {
+        let from = self.history.time_of(since.number).unwrap_or(since.began);
+        // The floor is where the latest gap was, or where the history was forgotten.
+        let floor = self.history.floor();
+        let gap = self.gap_after(floor.saturating_sub(1)).filter(|_| since.number < floor);
+        let (to, reason) = gap.map_or((next, GapReason::Forgotten), |gap| (gap.to, gap.reason));
+        Gap { from: from.min(to), to, reason }
     }
 }
 
 impl Room {
-    pub fn new(name: &str, hash: u64, slot: u32) -> Self {
+    /// A room without members. `floor` is the number up to which messages of it may be missing.
+    pub fn new(name: &str, hash: u64, slot: u32, floor: u64) -> Self {
         let state = RoomState {
             members: Members::default(),
-            position: Position::fresh(),
-            history: History::default(),
+            history: History::new(floor),
             rate: 0.0,
             gap: None,
         };
@@ -195,14 +213,11 @@ impl Room {
     }
 }
 
-/// Bytes of a room without history and members: the room, its name, its epoch, its slot.
+/// Bytes of a room without history and members: the room, its name, its slot.
 pub fn bytes(name: &str) -> usize {
     /// The two counters of an `Arc`.
     const COUNTS: usize = 2 * size_of::<usize>();
-    allocated(COUNTS + size_of::<Room>())
-        + allocated(COUNTS + name.len())
-        + allocated(COUNTS + Position::EPOCH_LENGTH)
-        + INDEX_BYTES
+    allocated(COUNTS + size_of::<Room>()) + allocated(COUNTS + name.len()) + INDEX_BYTES
 }
 
 /// A room that is locked. The lanes and all joins of the room wait for it, so the work done meanwhile

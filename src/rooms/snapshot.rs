@@ -1,9 +1,9 @@
 //! History across restarts: the history of all rooms is written while the server runs and at the
 //! end of a drain, and read at the start, so that clients do not begin with an empty page.
 //!
-//! The server does not claim continuity across the restart: the messages keep their old positions,
-//! the rooms start a new epoch, and a client that joins with `since` learns that the recovery
-//! failed.
+//! The server does not claim continuity across the restart: the messages keep their positions, a new
+//! epoch begins behind them, and a client that joins with `since` gets what is kept after its position
+//! and learns that messages may be missing.
 //!
 //! The newest record is the state of the last run. Each run first writes a record that says only
 //! that it has started. So a history is restored at most once, and never after a later run that
@@ -136,7 +136,8 @@ impl Snapshot {
     /// Restores the history that the last run wrote into the rooms, and logs the result.
     pub async fn restore(&mut self, rooms: &Rooms) {
         let instance = self.instance.clone();
-        let past = match self.store.call(|store| begin(store, instance)).await {
+        let head = Head::new(instance, now(), true, rooms.sequence());
+        let past = match self.store.call(move |store| begin(store, &head)).await {
             Ok(past) => {
                 self.done(true);
                 past
@@ -146,8 +147,9 @@ impl Snapshot {
                 return;
             }
         };
+        let Some((head, past)) = past else { return };
         let count: usize = past.iter().map(|(_, messages)| messages.len()).sum();
-        past.into_iter().for_each(|(room, kept)| rooms.restore(&room, kept));
+        rooms.restore(head.epochs(), head.latest, past);
         rooms.expire(now());
         if count > 0 {
             info!(messages = count, "restored {count} messages of the history");
@@ -181,7 +183,7 @@ impl Snapshot {
     async fn write(&mut self, rooms: &Arc<Rooms>) {
         let messages = self.metrics.messages.get();
         let rooms = rooms.clone();
-        let head = Head::new(self.instance.clone(), now(), false);
+        let head = Head::new(self.instance.clone(), now(), false, rooms.sequence());
         let write = move |store: &Store| {
             store.write_with(HISTORY, |out| record::write(out, &head, rooms.kept()))
         };
@@ -222,11 +224,10 @@ fn is_passing(kind: ErrorKind) -> bool {
 }
 
 /// Reads the history of the last run, and records that this run has started.
-fn begin(store: &Store, instance: String) -> anyhow::Result<Vec<Past>> {
+fn begin(store: &Store, head: &Head) -> anyhow::Result<Option<(Head, Vec<Past>)>> {
     let past = left_behind(store)?;
-    let head = Head::new(instance, now(), true);
     let nothing = std::iter::empty::<(String, _)>();
-    let begun = store.write_with(HISTORY, |out| record::write(out, &head, nothing));
+    let begun = store.write_with(HISTORY, |out| record::write(out, head, nothing));
     if begun.is_err() {
         // Without the record of this run's start, the next run would restore the same history
         // again.
@@ -237,7 +238,7 @@ fn begin(store: &Store, instance: String) -> anyhow::Result<Vec<Past>> {
 
 /// Reads the newest complete record. A truncated one was being written when its run ended: the
 /// record before it is of the same run, or that run had not written that it started.
-fn left_behind(store: &Store) -> anyhow::Result<Vec<Past>> {
+fn left_behind(store: &Store) -> anyhow::Result<Option<(Head, Vec<Past>)>> {
     for path in store.records(HISTORY)? {
         let content = match store.load(&path) {
             Ok(Content::Gone) => continue,
@@ -248,7 +249,7 @@ fn left_behind(store: &Store) -> anyhow::Result<Vec<Past>> {
             Ok(Content::Whole(content)) => content,
             Err(error) => {
                 tell(&path, format_args!("it cannot be read ({error}); no history is restored"));
-                return Ok(Vec::new());
+                return Ok(None);
             }
         };
         match record::parse(&content) {
@@ -258,19 +259,21 @@ fn left_behind(store: &Store) -> anyhow::Result<Vec<Past>> {
                     "no history is restored: the previous run, which started {}, wrote none",
                     format(time)
                 );
-                return Ok(Vec::new());
+                return Ok(None);
             }
-            Ok((Head { instance, time, .. }, past)) => {
-                info!(instance, record = %path.display(), "the history is from {}", format(time));
-                return Ok(past);
+            Ok((head, past)) => {
+                let instance = &head.instance;
+                let time = format(head.time);
+                info!(instance, record = %path.display(), "the history is from {time}");
+                return Ok(Some((head, past)));
             }
             Err(problem) => {
                 tell(&path, format_args!("{problem}; no history is restored"));
-                return Ok(Vec::new());
+                return Ok(None);
             }
         }
     }
-    Ok(Vec::new())
+    Ok(None)
 }
 
 fn tell(path: &Path, problem: impl Display) {

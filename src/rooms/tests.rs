@@ -5,6 +5,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{history::ReplayRequest, join::Joined, *};
+use crate::position::Position;
 
 #[derive(Default)]
 struct Seen(Mutex<Vec<String>>);
@@ -32,15 +33,18 @@ const LANES: NonZero<usize> = NonZero::new(2).unwrap();
 fn rooms(count: usize, bytes: usize) -> (Rooms, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::default());
     let limits = HistoryLimits { room: HistoryBounds { count, age: HOUR }, bytes };
-    (Rooms::new(limits, Lanes::new(LANES), metrics.clone()), metrics)
+    (Rooms::without_queue(limits, Lanes::new(LANES), metrics.clone()), metrics)
 }
 
-fn message(payload: &str) -> Message {
-    Message::now(Bytes::from_static(b"room"), Bytes::copy_from_slice(payload.as_bytes()))
+fn place(rooms: &Rooms, name: &str, payload: &str) -> Option<(MemberSnapshot, Vec<Delivery>)> {
+    let number = rooms.sequence().count();
+    let payload = Bytes::copy_from_slice(payload.as_bytes());
+    let message = Message { number, ..Message::now(Bytes::from_static(b"room"), payload) };
+    rooms.place(name, &rooms.epoch(number), vec![message])
 }
 
 fn publish_to(rooms: &Rooms, name: &str, payload: &str) {
-    if let Some((members, deliveries)) = rooms.place(name, vec![message(payload)]) {
+    if let Some((members, deliveries)) = place(rooms, name, payload) {
         let deliveries = Batch::from(deliveries);
         for member in members.iter() {
             member.deliver(&deliveries);
@@ -50,8 +54,9 @@ fn publish_to(rooms: &Rooms, name: &str, payload: &str) {
 
 fn gap(rooms: &Rooms) {
     let gap = Gap { from: 1, to: 2, reason: GapReason::SourceLost };
+    let number = rooms.sequence().begin_epoch();
     for lane in 0..LANES.get() {
-        for (room, members) in rooms.interrupt(lane, &gap) {
+        for (room, members) in rooms.interrupt(lane, &gap, number) {
             members.iter().for_each(|member| member.gap(&room, &gap));
         }
     }
@@ -102,15 +107,16 @@ fn a_member_receives_the_messages_between_join_and_leave() {
     let (first, second) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
     publish(&rooms, "no members yet");
     let (member, position) = join(&rooms, &first);
-    assert_eq!(position.offset, 0);
-    publish(&rooms, "a");
-    let (other, position) = join(&rooms, &second);
     assert_eq!(position.offset, 1);
+    publish(&rooms, "a");
+    publish_to(&rooms, "another", "counts too");
+    let (other, position) = join(&rooms, &second);
+    assert_eq!(position.offset, 3);
     publish(&rooms, "b");
     rooms.leave("room", member);
     publish(&rooms, "c");
-    assert_eq!(*first.0.lock(), ["1 a", "2 b"]);
-    assert_eq!(*second.0.lock(), ["2 b", "3 c"]);
+    assert_eq!(*first.0.lock(), ["2 a", "4 b"]);
+    assert_eq!(*second.0.lock(), ["4 b", "5 c"]);
     assert_eq!((metrics.rooms.get(), metrics.members.get()), (1, 1));
     rooms.leave("room", other);
     assert_eq!((metrics.rooms.get(), metrics.members.get()), (0, 0));
@@ -131,8 +137,14 @@ fn the_replay_follows_the_request() {
     assert_eq!(replay(&rooms, "room", since(&seen)), (vec!["c".into(), "d".into()], Some(true)));
     let all = vec!["b".to_owned(), "c".into(), "d".into()];
     assert_eq!(replay(&rooms, "room", since(&start)), (all.clone(), Some(false)), "offset 1 gone");
+    let one = ReplayRequest { last: Some(1), ..since(&start) };
+    assert_eq!(replay(&rooms, "room", one).0, all, "all that is kept after the position");
     let ahead = Position { offset: 9, ..start.clone() };
     assert_eq!(replay(&rooms, "room", since(&ahead)), (all, Some(false)), "unknown offset");
+    let one = ReplayRequest { last: Some(1), ..since(&ahead) };
+    assert_eq!(replay(&rooms, "room", one).0, ["d"]);
+    let nothing = ReplayRequest { appends: true, ..since(&ahead) };
+    assert_eq!(replay(&rooms, "room", nothing), (vec![], Some(false)));
     let now = Position { offset: 4, ..start };
     assert_eq!(replay(&rooms, "room", since(&now)), (vec![], Some(true)));
 }
@@ -175,7 +187,7 @@ fn the_history_of_the_least_recently_published_room_is_evicted_first() {
     assert_eq!(replay(&rooms, "a", last(9)).0.len(), 2);
     assert_eq!(replay(&rooms, "c", last(9)).0.len(), 3);
     publish_to(&rooms, "watched", "still here");
-    assert_eq!(watching.0.lock().last().map(String::as_str), Some("2 still here"));
+    assert_eq!(watching.0.lock().last().map(String::as_str), Some("8 still here"));
 }
 
 #[test]
@@ -194,7 +206,7 @@ fn a_leave_during_the_fan_out_does_not_affect_other_members() {
     let seen = Arc::new(Seen::default());
     let (gone, _) = join(&rooms, &Arc::new(Seen::default()));
     join(&rooms, &seen);
-    let (members, deliveries) = rooms.place("room", vec![message("a")]).expect("members");
+    let (members, deliveries) = place(&rooms, "room", "a").expect("members");
     let deliveries = Batch::from(deliveries);
     rooms.leave("room", gone);
     assert_eq!(members.iter().map(|member| member.deliver(&deliveries)).sum::<usize>(), 2);
@@ -237,8 +249,12 @@ struct BusyClient<'a> {
 }
 
 impl Joining for BusyClient<'_> {
-    fn welcome(&mut self, answer: &JoinReply<'_>, known: Option<u64>) {
-        self.told.welcome(answer, known);
+    fn welcome(&mut self, answer: &JoinReply<'_>) {
+        self.told.welcome(answer);
+    }
+
+    fn missing(&mut self, gap: &Gap) {
+        self.told.missing(gap);
     }
 
     fn replay(&mut self, messages: Vec<HistoryEntry>) {
@@ -279,7 +295,7 @@ fn join_busy(forgets: bool, gaps: bool) -> (Joined, Arc<Seen>) {
 #[test]
 fn a_replay_in_pieces_goes_on_to_what_is_published_meanwhile() {
     let (told, seen) = join_busy(false, false);
-    let offsets: Vec<_> = told.messages.iter().map(|kept| kept.position.offset).collect();
+    let offsets: Vec<_> = told.messages.iter().map(|kept| kept.number).collect();
     assert_eq!(offsets, (1..=1003).collect::<Vec<u64>>());
     assert_eq!((told.replayed, told.gaps.len()), (1000, 0));
     assert_eq!(*seen.0.lock(), ["1004 live"]);
@@ -321,4 +337,60 @@ fn rooms_without_history_do_not_take_the_place_of_others() {
     assert_eq!(replay(&rooms, "room", last(1)).0, ["kept"]);
     members.into_iter().for_each(|(name, member)| rooms.leave(&name, member));
     assert_eq!(metrics.rooms.get(), 2);
+}
+
+#[test]
+fn a_room_without_a_message_is_recovered_and_so_is_one_that_was_left() {
+    let (rooms, _) = rooms(10, 1 << 20);
+    let (member, start) = join(&rooms, &Arc::default());
+    rooms.leave("room", member);
+    publish_to(&rooms, "another", "a");
+    assert_eq!(replay(&rooms, "room", since(&start)), (vec![], Some(true)));
+    publish(&rooms, "b");
+    assert_eq!(replay(&rooms, "room", since(&start)), (vec!["b".into()], Some(true)));
+}
+
+#[test]
+fn a_room_that_was_forgotten_is_recovered_from_its_latest_message_on() {
+    let (rooms, _) = rooms(10, 1 << 20);
+    let (member, start) = join(&rooms, &Arc::default());
+    publish(&rooms, "a");
+    let (other, latest) = join(&rooms, &Arc::default());
+    [member, other].into_iter().for_each(|member| rooms.leave("room", member));
+    rooms.expire(crate::clock::now() + HOUR + 1000);
+    assert_eq!(rooms.metrics.rooms.get(), 0);
+    assert_eq!(replay(&rooms, "room", since(&start)), (vec![], Some(false)));
+    assert_eq!(replay(&rooms, "room", since(&latest)), (vec![], Some(true)));
+}
+
+#[test]
+fn without_history_a_position_is_recovered_until_the_next_message() {
+    let (rooms, _) = rooms(0, 0);
+    let (_, start) = join(&rooms, &Arc::default());
+    publish_to(&rooms, "another", "a");
+    assert_eq!(replay(&rooms, "room", since(&start)).1, Some(true));
+    publish(&rooms, "b");
+    assert_eq!(replay(&rooms, "room", since(&start)).1, Some(false));
+}
+
+#[test]
+fn a_dropped_message_is_missing_in_its_room_alone() {
+    let (rooms, _) = rooms(10, 1 << 20);
+    let (_, start) = join(&rooms, &Arc::default());
+    publish(&rooms, "a");
+    let (number, gap) =
+        (rooms.sequence().count(), Gap { from: 5, to: 9, reason: GapReason::TooLarge });
+    assert_eq!(rooms.interrupt_one("room", &gap, number).len(), 1);
+    rooms.interrupt_one("nobody's", &gap, number);
+    publish(&rooms, "b");
+    publish_to(&rooms, "another", "c");
+    let mut told = Joined::default();
+    rooms.join("room", None, Arc::new(Seen::default()), &since(&start), &mut told);
+    let missing = told.missing.expect("what is missing");
+    assert_eq!((told.recovered, missing.to, missing.reason), (Some(false), 9, gap.reason));
+    let prevs: Vec<_> = told.messages.iter().map(|kept| (kept.number, kept.prev)).collect();
+    assert_eq!(prevs, [(1, 0), (3, 2)], "the second one follows the dropped one");
+    assert_eq!(told.position.map(|at| at.epoch), Some(start.epoch.clone()), "no new epoch");
+    assert_eq!(replay(&rooms, "another", since(&start)).1, Some(true));
+    assert_eq!(replay(&rooms, "nobody's", since(&start)).1, Some(false));
 }

@@ -26,7 +26,7 @@ use crate::{
     engine::{self, Engine},
     health::Health,
     http::{self, AppState, Publishing, admin::Admin, hosts::Hosts},
-    ingest::{self, Progress},
+    ingest::{self, Receiver, Sender},
     lanes::Lanes,
     memory,
     metrics::{Gauge, Metrics},
@@ -60,7 +60,11 @@ pub async fn assemble(server: Server) -> Running {
     let Server { config, auth, listener, https, metrics, admin, embedded, redis, .. } = server;
     let health = Arc::new(Health::new(redis.to_string(), config.channels.clone()));
     let lanes = Lanes::new(config.lanes);
-    let rooms = Arc::new(Rooms::new(limits(&config), lanes.clone(), metrics.clone()));
+    let bounds = ingest::QueueBounds::new(config.max_payload);
+    let (queue, receivers) = ingest::queue(lanes.clone(), Arc::default(), bounds, metrics.clone());
+    let progress = queue.progress();
+    let rooms = Rooms::new(limits(&config), lanes, progress.clone(), metrics.clone());
+    let rooms = Arc::new(rooms);
     let most = backlog::most(config.limits.backlog);
     let backlog = Backlog::new(most, metrics.backlog_bytes.clone());
     let inbound = InboundBudget::new(InboundBudget::bound(), metrics.inbound_bytes.clone());
@@ -81,7 +85,6 @@ pub async fn assemble(server: Server) -> Running {
         metrics,
         outages: Outages::new(health.watch_source()),
         health,
-        lanes,
         rooms,
         memberships: Memberships::new(),
         backlog,
@@ -103,7 +106,7 @@ pub async fn assemble(server: Server) -> Running {
     serving.push(core.spawn_endless("sweep", &stops.serving, sweep));
     let publish_host = parts.config.publish_host.clone();
     let link = Link::new(redis.clone(), publish_host, parts.health.clone());
-    let (progress, source) = parts.start_source(&core, &stops, redis);
+    let source = parts.start_source(&core, &stops, redis, queue, receivers);
     let outages = parts.outages.clone().run();
     serving.push(core.spawn_endless("outages", &stops.serving, outages));
     let admin_state = Arc::new(Admin {
@@ -140,7 +143,6 @@ struct Parts {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     outages: Arc<Outages>,
-    lanes: Lanes,
     rooms: Arc<Rooms>,
     memberships: Arc<Memberships>,
     backlog: Arc<Backlog>,
@@ -165,11 +167,10 @@ impl Parts {
         core: &CoreTasks,
         stops: &Stops,
         redis: RedisAddress,
-    ) -> (Progress, Vec<JoinHandle<()>>) {
-        let Self { config, lanes, metrics, health, rooms, .. } = self;
-        let bounds = ingest::QueueBounds::new(config.max_payload);
-        let (queue, lanes) = ingest::queue(lanes.clone(), bounds, metrics.clone());
-        let progress = queue.progress();
+        queue: Sender,
+        receivers: Vec<Receiver>,
+    ) -> Vec<JoinHandle<()>> {
+        let Self { config, metrics, health, rooms, .. } = self;
         let subscription = Subscription::new(
             redis,
             config.publish_host.clone(),
@@ -181,10 +182,10 @@ impl Parts {
         let subscription = subscription.run(stops.source.clone());
         let mut tasks = vec![core.spawn("subscription", &stops.source, subscription)];
         // A lane ends after the subscription has ended and its queue is empty.
-        tasks.extend(lanes.into_iter().map(|lane| {
+        tasks.extend(receivers.into_iter().map(|lane| {
             core.spawn("lane", &stops.source, fanout::run(lane, rooms.clone(), metrics.clone()))
         }));
-        (progress, tasks)
+        tasks
     }
 
     /// Creates the engine with the events of sockets.

@@ -8,10 +8,8 @@ use serde_json::Value as Json;
 use super::request::Refusal;
 use crate::{
     glob::Pattern,
-    rooms::{
-        Rooms,
-        history::{Position, ReplayRequest},
-    },
+    position::Position,
+    rooms::{Rooms, history::ReplayRequest},
 };
 
 /// Maximum size of a pattern in bytes; matching takes time that grows with it.

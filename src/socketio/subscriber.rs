@@ -43,7 +43,7 @@ impl SocketSubscriber {
         if messages.is_empty() {
             return;
         }
-        let again = |kept| Delivery::again(room.clone(), kept);
+        let again = |kept| Delivery::new(room.clone(), kept);
         let past: Vec<Delivery> = messages.into_iter().map(again).collect();
         let frames = frames::encode(&past, self.meta.is_some(), self.session.format());
         if let Err(reason) = self.session.push_replay(frames) {

@@ -111,13 +111,17 @@ struct ViewerJoining<'a> {
 }
 
 impl Joining for ViewerJoining<'_> {
-    fn welcome(&mut self, answer: &JoinReply<'_>, _: Option<u64>) {
+    fn welcome(&mut self, answer: &JoinReply<'_>) {
         if let Some(before) = &self.before {
             before.close();
         }
         if let Some(to) = self.answer.take() {
             to.accept(answer);
         }
+    }
+
+    fn missing(&mut self, gap: &Gap) {
+        self.subscriber.gap(self.room, gap);
     }
 
     fn replay(&mut self, messages: Vec<HistoryEntry>) {

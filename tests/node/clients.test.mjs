@@ -30,7 +30,7 @@ everyClient(connect => {
     const { epoch, offset } = ack
     assert.deepEqual(ack, { ok: true, room, epoch, offset, replayed: 0 })
     assert.equal(typeof epoch, 'string')
-    assert.equal(offset, 0)
+    assert.ok(Number.isSafeInteger(offset))
   })
 
   test('a join needs no acknowledgement', async t => {
@@ -67,27 +67,31 @@ everyClient(connect => {
   })
 
   test('a join with meta: true gets each message with its position', async t => {
-    const { viewer, room, ack: { epoch } } = await enter(t, { meta: true })
+    const { viewer, room, ack: { epoch, offset: start } } = await enter(t, { meta: true })
     for (const payload of ['one', 'two', BYTES]) await redis.publish(room, payload)
     const places = (await viewer.heard(3)).map(([, { at, ...place }]) => {
       assert.ok(Number.isSafeInteger(at))
       return place
     })
-    assert.deepEqual(places, [1, 2, 3].map(offset => ({ room, epoch, offset })))
+    const [first, ...others] = places
+    assert.ok(first.prev <= start, 'nothing is missing between the join and the first message')
+    assert.deepEqual([first.room, first.epoch, first.offset], [room, epoch, start + 1])
+    assert.deepEqual(others, [2, 3].map(nth => ({ room, epoch, offset: start + nth, prev: start + nth - 1 })))
     const [[one], [two], [bytes]] = viewer.messages
     assert.deepEqual([one, two, Buffer.from(bytes)], ['one', 'two', BYTES])
   })
 
-  test('a later join gets the current offset of the room', async t => {
-    const { viewer, room, ack: { epoch } } = await enter(t, { meta: true })
+  test('a later join gets the current offset', async t => {
+    const { viewer, room, ack: { epoch, offset: start } } = await enter(t, { meta: true })
     await redis.publish(room, 'earlier')
     await viewer.heard(1)
     const late = await connect(t, server.page)
     const ack = await late.join(room, { meta: true })
-    assert.deepEqual([ack.epoch, ack.offset], [epoch, 1])
+    assert.deepEqual([ack.epoch, ack.offset], [epoch, start + 1])
+    await redis.publish(newRoom(), 'counts too')
     await redis.publish(room, 'later')
-    const [[payload, { offset }]] = await late.heard(1)
-    assert.deepEqual({ payload, offset }, { payload: 'later', offset: 2 })
+    const [[payload, { offset, prev }]] = await late.heard(1)
+    assert.deepEqual({ payload, offset, prev }, { payload: 'later', offset: start + 3, prev: start + 1 })
   })
 
   test('a client in two rooms gets the messages of both', async t => {

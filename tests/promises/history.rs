@@ -51,10 +51,32 @@ async fn missed_messages_are_replayed_exactly_once_or_recovery_is_denied() {
     let mut late = Client::connect(&site).await;
     let since = json!({"epoch": answer["epoch"], "offset": 0});
     let joined = late.ask(json!(["channel", "device01", {"since": since, "last": 2}])).await;
-    assert_eq!((&joined["recovered"], &joined["replayed"]), (&json!(false), &json!(2)), "{joined}");
-    for payload in ["5", "6"] {
+    assert_eq!((&joined["recovered"], &joined["replayed"]), (&json!(false), &json!(5)), "{joined}");
+    for payload in ["2", "3", "4", "5", "6"] {
         assert_eq!(late.event().await, json!(["message", payload]));
     }
+    // The missing part is told to clients that joined with `meta`, before the rest.
+    let mut late = Client::connect(&site).await;
+    late.ask(json!(["channel", "device01", {"since": since, "meta": true}])).await;
+    let gap = late.event().await;
+    assert_eq!((&gap[0], &gap[1]["reason"]), (&json!("gap"), &json!("forgotten")), "{gap}");
+    let first = late.event().await;
+    assert_eq!((&first[1], &first[2]["prev"]), (&json!("2"), &json!(1)), "{first}");
+    assert_eq!(first[2]["at"], gap[1]["to"]);
+}
+
+#[tokio::test]
+async fn a_room_without_a_message_is_recovered() {
+    let site = TestServer::start().await;
+    let mut client = Client::connect(&site).await;
+    let answer = client.ask(json!(["channel", "silent", {"meta": true}])).await;
+    drop(client);
+    site.publish("device01", "counts too").await;
+    site.until_metric("roomcast_messages_total", 1).await;
+    let since = json!({"epoch": answer["epoch"], "offset": answer["offset"]});
+    let mut client = Client::connect(&site).await;
+    let joined = client.ask(json!(["channel", "silent", {"meta": true, "since": since}])).await;
+    assert_eq!((&joined["recovered"], &joined["offset"]), (&json!(true), &json!(1)), "{joined}");
 }
 
 /// Clients connect and disconnect at random moments under load, and join with `since`.
@@ -117,6 +139,7 @@ async fn a_lost_source_sends_a_gap_and_begins_a_new_epoch() {
     let after = client.ask(json!(["channel", "device01", {"meta": true, "since": since}])).await;
     assert_eq!(after["recovered"], false);
     assert_ne!(after["epoch"], before["epoch"]);
+    assert_eq!(client.event().await[1]["reason"], "source_lost");
     site.publish("device01", "after").await;
     assert_eq!(client.event().await[2]["offset"], 1);
     assert_eq!(plain.event().await, json!(["message", "after"]), "clients without meta get no gap");

@@ -146,7 +146,13 @@ async fn a_payload_over_the_limit_is_refused_from_http_and_becomes_a_gap_from_re
     );
     let after = viewer.event().await;
     assert_eq!(after[1], "after");
-    assert_ne!(after[2]["epoch"], meta["epoch"]);
+    // The dropped message has a position too.
+    let place = &after[2];
+    assert_eq!(
+        (&place["epoch"], &place["offset"], &place["prev"]),
+        (&meta["epoch"], &json!(3), &json!(2)),
+        "{place}"
+    );
     assert_eq!(viewer.event().await[1], "untouched");
     assert_eq!(site.metric("roomcast_drops_total{reason=\"too_large\"}").await, 1);
     // A join with `since` from before the dropped message is not a recovery.

@@ -76,11 +76,15 @@ async fn history_survives_a_restart_without_claiming_recovery() {
     let site = folder.site().await;
     let mut client = Client::connect(&site).await;
     let since = json!({"epoch": before["epoch"], "offset": 2});
-    let wish = json!({"meta": true, "since": since, "last": 9});
+    let wish = json!({"meta": true, "since": since});
     let after = client.ask(json!(["channel", "device01", wish])).await;
-    assert_eq!((&after["recovered"], &after["replayed"]), (&json!(false), &json!(2)), "{after}");
+    // The position is that of the message in device02.
+    assert_eq!((&after["recovered"], &after["replayed"]), (&json!(false), &json!(1)), "{after}");
     assert_ne!(after["epoch"], before["epoch"]);
-    for (payload, offset) in [("a", 1), ("b", 2)] {
+    assert_eq!(client.event().await[0], "gap");
+    assert_eq!(client.event().await[1], "b");
+    client.ask(json!(["channel", "device01", {"meta": true, "last": 9}])).await;
+    for (payload, offset) in [("a", 1), ("b", 3)] {
         let event = client.event().await;
         let place = json!([before["epoch"], offset]);
         assert_eq!(
@@ -97,6 +101,16 @@ async fn history_survives_a_restart_without_claiming_recovery() {
     assert_eq!(client.attachment().await.as_ref(), [0xff, 0]);
 }
 
+/// The head of a record of this format.
+fn head(format: u32) -> Value {
+    json!({"format": format, "instance": "x", "time": 1, "latest": 1, "epochs": []})
+}
+
+/// An entry of a record, of a message that arrived at this time, in ms since the Unix epoch.
+fn entry(at: u64) -> Value {
+    json!({"number": 1, "prev": 0, "epoch": "e", "base": 0, "at": at, "payload": "YQ=="})
+}
+
 /// The text of the only warning in a log.
 fn told(log: &str) -> String {
     let lines: Vec<Value> =
@@ -109,16 +123,16 @@ fn told(log: &str) -> String {
 
 #[tokio::test]
 async fn an_unusable_record_is_logged_and_costs_only_the_history() {
-    let message = json!({"epoch": "e", "offset": 1, "at": 4_000_000_000_000u64, "payload": "YQ=="});
+    let message = entry(4_000_000_000_000);
     let line = json!({"room": "device01", "messages": [message]});
-    let head = |format: u32| json!({"format": format, "instance": "x", "time": 1});
     let whole = |head: Value, rest: &str| format!("{head}\n{rest}\n\n# roomcast: whole\n");
     let cases = [
-        ("usable", whole(head(2), &line.to_string()), ""),
-        ("newer", whole(head(3), &line.to_string()), "written by a newer version (format 3"),
+        ("usable", whole(head(3), &line.to_string()), ""),
+        ("newer", whole(head(4), &line.to_string()), "written by a newer version (format 4"),
         ("earlier", whole(line.clone(), ""), "its first line names no format"),
-        ("damaged", whole(head(2), "{\"room\": \"secret"), "it is unreadable (line"),
-        ("truncated", format!("{}\n{line}", head(2)), "it is truncated"),
+        ("earlier format", whole(head(2), ""), "format 2 is not supported"),
+        ("damaged", whole(head(3), "{\"room\": \"secret"), "it is unreadable (line"),
+        ("truncated", format!("{}\n{line}", head(3)), "it is truncated"),
         ("empty", String::new(), "it is truncated"),
     ];
     for (name, record, expected) in cases {
@@ -147,7 +161,7 @@ async fn an_unfinished_record_leaves_the_previous_one_in_use() {
     let site = folder.site().await;
     published(&site, "a").await;
     stopped(site).await;
-    fs::write(folder.0.join("history-00000009"), "{\"format\":2,").expect("written");
+    fs::write(folder.0.join("history-00000009"), "{\"format\":3,").expect("written");
     let site = folder.site().await;
     assert_eq!(last(&site).await, json!(["a"]));
 }
@@ -184,8 +198,8 @@ async fn a_record_names_its_instance_and_time() {
     });
     let [start, end]: [Value; 2] =
         heads.collect::<Vec<_>>().try_into().expect("a record of the start and one of the end");
-    assert_eq!((&start["format"], &start["start"]), (&json!(2), &json!(true)));
-    assert_eq!((&end["format"], &end["start"]), (&json!(2), &json!(false)));
+    assert_eq!((&start["format"], &start["start"]), (&json!(3), &json!(true)));
+    assert_eq!((&end["format"], &end["start"]), (&json!(3), &json!(false)));
     assert_eq!(start["instance"], end["instance"]);
     assert!(start["time"].as_u64() <= end["time"].as_u64(), "{start} {end}");
 }
@@ -208,9 +222,9 @@ async fn a_folder_that_is_not_writable_is_reported_at_the_start() {
 async fn messages_older_than_the_limit_are_not_restored() {
     let folder = Folder::new("old");
     fs::create_dir_all(&folder.0).expect("a folder");
-    let message = json!({"epoch": "e", "offset": 1, "at": 1, "payload": "YQ=="});
+    let message = entry(1);
     let line = json!({"room": "device01", "messages": [message]});
-    let head = json!({"format": 2, "instance": "x", "time": 1});
+    let head = head(3);
     let record = format!("{head}\n{line}\n\n# roomcast: whole\n");
     fs::write(folder.0.join("history-00000001"), record).expect("written");
     let site = folder.site().await;

@@ -19,7 +19,7 @@ const GRACE: Duration = Duration::from_secs(10);
 fn lane() -> (Sender, Receiver) {
     let bounds = QueueBounds { messages: 10, bytes: 100, payload: 10 };
     let (sender, receivers) =
-        ingest::queue(Lanes::new(NonZero::<usize>::MIN), bounds, Arc::default());
+        ingest::queue(Lanes::new(NonZero::<usize>::MIN), Arc::default(), bounds, Arc::default());
     (sender, receivers.into_iter().next().expect("one receiver per lane"))
 }
 

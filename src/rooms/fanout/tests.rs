@@ -11,9 +11,10 @@ use crate::{
     ingest::{self, Sender},
     lanes::Lanes,
     message::{Gap, GapReason},
+    position::{Position, Sequence},
     rooms::{
         HistoryLimits, JoinReply, Joining, Member, Subscriber,
-        history::{HistoryBounds, HistoryEntry, Position, ReplayRequest},
+        history::{HistoryBounds, HistoryEntry, ReplayRequest},
     },
 };
 
@@ -64,7 +65,8 @@ struct Heard(Mutex<Vec<Sound>>);
 #[derive(Debug)]
 enum Sound {
     JoinReply(Position),
-    Message(Position, usize),
+    /// Its position, the offset of the one before, and the message's number in its room.
+    Message(Position, u64, usize),
     Gap,
 }
 
@@ -73,7 +75,8 @@ impl Subscriber for Heard {
         let sound = |delivery: &Delivery| {
             let (epoch, offset) = (delivery.place.epoch.clone(), delivery.place.offset);
             let number = std::str::from_utf8(&delivery.payload).expect("UTF-8");
-            Sound::Message(Position { epoch, offset }, number.parse().expect("a number"))
+            let number = number.parse().expect("a number");
+            Sound::Message(Position { epoch, offset }, delivery.place.prev, number)
         };
         self.0.lock().extend(batch.iter().map(sound));
         batch.len()
@@ -90,10 +93,12 @@ impl Subscriber for Heard {
 struct Entering(Arc<Heard>);
 
 impl Joining for Entering {
-    fn welcome(&mut self, answer: &JoinReply<'_>, _: Option<u64>) {
+    fn welcome(&mut self, answer: &JoinReply<'_>) {
         let position = Sound::JoinReply(answer.position.clone());
         self.0.0.lock().push(position);
     }
+
+    fn missing(&mut self, _: &Gap) {}
 
     fn replay(&mut self, _: Vec<HistoryEntry>) {}
 
@@ -127,9 +132,9 @@ async fn play(lanes: usize, steps: Vec<Step>) -> (Vec<Viewer>, Vec<usize>) {
     let limits =
         HistoryLimits { room: HistoryBounds { count: 10, age: u64::MAX / 2 }, bytes: 1 << 20 };
     let lanes = Lanes::new(NonZero::new(lanes).expect("not 0"));
-    let rooms = Arc::new(Rooms::new(limits, lanes.clone(), metrics.clone()));
     let bounds = ingest::QueueBounds { messages: 1_000_000, bytes: 1 << 30, payload: 1 << 20 };
-    let (source, receivers) = ingest::queue(lanes, bounds, metrics.clone());
+    let (source, receivers) = ingest::queue(lanes.clone(), Arc::default(), bounds, metrics.clone());
+    let rooms = Arc::new(Rooms::new(limits, lanes, source.progress(), metrics.clone()));
     let mut running = JoinSet::new();
     for receiver in receivers {
         running.spawn(run(receiver, rooms.clone(), metrics.clone()));
@@ -163,8 +168,9 @@ async fn play(lanes: usize, steps: Vec<Step>) -> (Vec<Viewer>, Vec<usize>) {
     (viewers, published)
 }
 
-/// Checks that offsets and numbers increase by one, that an epoch changes at a gap and nowhere
-/// else, and that a viewer that has not left received the last message.
+/// Checks that numbers increase by one, that each message follows the position that the viewer has, that
+/// an epoch changes at a gap and nowhere else, and that a viewer that has not left received the last
+/// message.
 fn check(viewer: &Viewer, published: usize) -> Result<(), TestCaseError> {
     let heard = viewer.heard.0.lock();
     let (mut position, mut number, mut gap): (Option<Position>, _, _) = (None, None, false);
@@ -175,10 +181,15 @@ fn check(viewer: &Viewer, published: usize) -> Result<(), TestCaseError> {
                 position = Some(at.clone());
             }
             Sound::Gap => gap = true,
-            Sound::Message(at, this) => {
+            Sound::Message(at, prev, this) => {
                 let before = position.as_ref().expect("the reply comes first");
-                let next = if gap { 1 } else { before.offset + 1 };
-                prop_assert_eq!((at.offset, at.epoch != before.epoch), (next, gap));
+                prop_assert!(prev < &at.offset);
+                if at.epoch == before.epoch {
+                    prop_assert!(!gap && at.offset > before.offset && *prev <= before.offset);
+                } else {
+                    prop_assert!(gap);
+                    prop_assert_eq!(*prev, 0);
+                }
                 prop_assert!(number.is_none_or(|number| *this == number + 1));
                 (position, number, gap) = (Some(at.clone()), Some(*this), false);
             }
@@ -212,11 +223,13 @@ proptest! {
 #[test]
 fn large_messages_are_split_into_batches_without_losing_any() {
     let sizes = [10, PART - 11, 1, 5, 3 * PART, 7, 7, PART - 1, 1, 1];
+    let epoch = Sequence::default().epoch(0);
     let deliveries: Vec<Delivery> = (1u64..)
         .zip(sizes)
         .map(|(offset, size)| {
-            let message = Message::now(Bytes::new(), vec![b'x'; size].into());
-            Delivery::new("room".into(), "epoch".into(), offset, message)
+            let (epoch, payload) = (epoch.clone(), vec![b'x'; size].into());
+            let entry = HistoryEntry { number: offset, prev: offset - 1, epoch, at: 1, payload };
+            Delivery::new("room".into(), entry)
         })
         .collect();
     let parts = parts(deliveries);

@@ -12,8 +12,25 @@ use super::*;
 use crate::{
     lanes::Lanes,
     message::Message,
-    rooms::{HistoryLimits, history::HistoryBounds},
+    rooms::{
+        HistoryLimits, Subscriber,
+        delivery::Batch,
+        history::{HistoryBounds, ReplayRequest},
+        join::Joined,
+    },
 };
+
+struct Deaf;
+
+impl Subscriber for Deaf {
+    fn deliver(&self, batch: &Batch) -> usize {
+        batch.len()
+    }
+
+    fn gap(&self, _: &str, _: &crate::message::Gap) {}
+
+    fn hello(&self) {}
+}
 
 /// A run of a server that stores its history in a folder.
 struct Run {
@@ -29,8 +46,8 @@ impl Run {
         let metrics = Arc::new(Metrics::default());
         let limits =
             HistoryLimits { room: HistoryBounds { count: 10, age: 1 << 40 }, bytes: 1 << 20 };
-        let rooms =
-            Arc::new(Rooms::new(limits, Lanes::new(NonZero::<usize>::MIN), metrics.clone()));
+        let lanes = Lanes::new(NonZero::<usize>::MIN);
+        let rooms = Arc::new(Rooms::without_queue(limits, lanes, metrics.clone()));
         let snapshot = Snapshot::open(folder.to_owned(), limits.bytes, metrics.clone()).await;
         let mut snapshot = snapshot.expect("a folder");
         snapshot.restore(&rooms).await;
@@ -43,9 +60,10 @@ impl Run {
 
     fn publish(&self, payload: &'static str) {
         self.metrics.messages.inc();
-        let message =
-            Message::now(Bytes::from_static(b"room"), Bytes::from_static(payload.as_bytes()));
-        self.rooms.place("room", vec![message]);
+        let number = self.rooms.sequence().count();
+        let payload = Bytes::from_static(payload.as_bytes());
+        let message = Message { number, ..Message::now(Bytes::from_static(b"room"), payload) };
+        self.rooms.place("room", &self.rooms.epoch(number), vec![message]);
     }
 
     /// Advances the clock, then waits for the write that is due.
@@ -141,5 +159,32 @@ async fn the_report_shows_that_the_folder_is_lost_and_that_it_is_back() {
     let (ok, report) = run.report.look();
     assert!(ok && report.error.is_none() && report.written.is_some());
     assert_eq!(run.metrics.state_ok.get(), 1);
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn positions_of_the_last_run_stay_known_and_messages_may_be_missing_behind_them() {
+    let folder = Folder::new("positions");
+    let run = Run::begin(&folder.0).await;
+    let positions: Vec<_> = ["a", "b", "c"]
+        .map(|payload| {
+            run.publish(payload);
+            run.rooms.sequence().position(run.rooms.sequence().latest())
+        })
+        .into();
+    run.end().await;
+    let run = Run::begin(&folder.0).await;
+    let numbers: Vec<_> = positions
+        .iter()
+        .map(|at| run.rooms.sequence().number(at).map(|known| known.number))
+        .collect();
+    assert_eq!(numbers, [Some(1), Some(2), Some(3)]);
+    let mut told = Joined::default();
+    let request = ReplayRequest { since: Some(positions[0].clone()), ..Default::default() };
+    let rooms = &run.rooms;
+    rooms.join("room", None, Arc::new(Deaf), &request, &mut told);
+    let payloads: Vec<_> = told.messages.iter().map(|kept| &kept.payload[..]).collect();
+    assert_eq!((payloads, told.recovered), (vec![&b"b"[..], b"c"], Some(false)));
+    assert_eq!(told.position.map(|at| at.offset), Some(0));
     run.end().await;
 }

@@ -61,7 +61,7 @@ async fn joined_rooms_are_bounded_and_leave_the_history_alone() {
 async fn the_bytes_of_the_history_are_those_that_it_takes() {
     let siege = Attack::begin(&[("HISTORY_BYTES", "20MiB"), ("HISTORY_TTL", "1h")]).await;
     for turn in ["first", "second"] {
-        for number in 0..50_000 {
+        for number in 0..55_000 {
             siege.site.publish(&format!("{turn}{number}"), "1").await;
         }
         let messages = "roomcast_queue_messages";

@@ -30,8 +30,10 @@ pub struct Ledger {
 
 #[derive(Default)]
 struct Room {
-    /// The offset that must come next, if the viewer is a member.
-    next: Option<u64>,
+    /// The offset up to which the viewer has the room, if it is a member.
+    has: Option<u64>,
+    /// The viewer was told that messages may be missing before the next one.
+    is_told: bool,
     /// The position of the last message.
     place: Value,
 }
@@ -82,7 +84,7 @@ impl Ledger {
 
     /// Whether the viewer is a member of a room, so that messages will come.
     pub fn is_member(&self) -> bool {
-        self.rooms.iter().any(|room| room.next.is_some())
+        self.rooms.iter().any(|room| room.has.is_some())
     }
 
     /// Notes an attachment.
@@ -104,7 +106,7 @@ impl Ledger {
         if packet.starts_with("40{") {
             let (_, ask, _) = self.asks.pop_front().expect("asked for");
             assert_eq!(ask, Ask::Reenter);
-            self.rooms.iter_mut().for_each(|room| room.next = None);
+            self.rooms.iter_mut().for_each(|room| room.has = None);
         } else if let Some(answer) = packet.strip_prefix("43") {
             let (id, ask, since) = self.asks.pop_front().expect("asked for");
             let answer = answer.strip_prefix(&id.to_string()).expect("answers are in order");
@@ -112,7 +114,7 @@ impl Ledger {
             assert_eq!(answer[0]["ok"], true, "{answer}");
             match ask {
                 Ask::Join(room) => self.rooms[room].joined(&answer[0], &since),
-                Ask::Leave(room) => self.rooms[room].next = None,
+                Ask::Leave(room) => self.rooms[room].has = None,
                 Ask::Reenter => panic!("{packet} answers no request"),
             }
         } else if let Some(event) = packet.strip_prefix("42[") {
@@ -127,12 +129,18 @@ impl Ledger {
 
     fn message(&mut self, event: &str) {
         let event: Value = serde_json::from_str(event).expect("JSON");
+        if event[0] == "gap" {
+            assert!(self.rooms[number(&event[1])].is_told, "{event}");
+            return;
+        }
         assert_eq!(event[0], "message", "{event}");
         let place = &event[2];
         let room = &mut self.rooms[number(place)];
-        let next = room.next.expect("a member gets messages, after the answer");
-        assert_eq!(place["offset"], next, "missing or doubled: {event}");
-        room.next = Some(next + 1);
+        let has = room.has.expect("a member gets messages, after the answer");
+        let [prev, offset] = ["prev", "offset"].map(|name| place[name].as_u64().expect("a number"));
+        assert!(offset > has, "doubled: {event}");
+        assert!(prev <= has || room.is_told, "missing: {event}");
+        (room.has, room.is_told) = (Some(offset), false);
         room.place = place.clone();
         self.messages += 1;
     }
@@ -140,14 +148,13 @@ impl Ledger {
 
 impl Room {
     fn joined(&mut self, answer: &Value, since: &Value) {
-        let offset = answer["offset"].as_u64().expect("a number");
-        let before = offset - answer["replayed"].as_u64().expect("a number");
         // On a busy machine a viewer may have missed more than the history keeps.
-        if answer["recovered"] == true {
-            assert_eq!(since["offset"], before, "{answer}");
-        }
-        self.next = Some(before + 1);
-        self.place = json!({"epoch": answer["epoch"], "offset": before});
+        self.is_told = answer["recovered"] == false;
+        // A replay begins behind the requested position.
+        let from = if answer["replayed"] == 0 { answer } else { since };
+        self.has = from["offset"].as_u64();
+        assert!(self.has.is_some(), "{answer}");
+        self.place = json!({"epoch": answer["epoch"], "offset": from["offset"]});
     }
 }
 

@@ -22,14 +22,17 @@ mod bearer;
 mod events;
 pub mod forwarded;
 mod headers;
+mod history;
 pub mod hosts;
 mod ip_permits;
 mod origin;
 mod publish;
+mod query;
 mod secure;
 
 use admin::Admin;
 use events::Following;
+use history::Reading;
 use hosts::Hosts;
 pub use ip_permits::with_ip_permits;
 use origin::Gate;
@@ -52,7 +55,7 @@ pub struct AppState {
     pub admin: Arc<Admin>,
 }
 
-/// Routes of the public listener: page, client, sockets, `/events`, `/publish` and `/livez`, and
+/// Routes of the public listener: page, client, sockets, `/events`, `/history`, `/publish` and `/livez`, and
 /// `/readyz` if there is no admin listener.
 ///
 /// `/livez` and `/readyz` are exempt from the origin check. With `hosts`, requests for unknown host
@@ -60,6 +63,7 @@ pub struct AppState {
 pub fn public(config: &Config, rear: AppState, hosts: Option<Hosts>) -> Router {
     let AppState { engine, rooms, outages, auth, publishing, admin } = rear;
     let sockets = any(socket);
+    let reading = Reading { rooms: rooms.clone(), auth: auth.clone() };
     let following = Following { rooms, auth, outages, metrics: admin.metrics.clone() };
     let gate = Gate::new(config, admin.metrics.origins_refused.clone());
     let guarded = Router::new()
@@ -67,6 +71,7 @@ pub fn public(config: &Config, rear: AppState, hosts: Option<Hosts>) -> Router {
         .route("/socket.io", sockets)
         .with_state(engine)
         .route("/events/{*room}", get(events::follow).with_state(following))
+        .route("/history/{*room}", get(history::read).with_state(reading))
         .merge(publish::routes(publishing));
     let guarded = headers::without_caching(guarded)
         .merge(assets::client())

@@ -38,6 +38,7 @@ mod join;
 mod listing;
 pub mod members;
 pub mod memberships;
+pub mod past;
 mod room;
 pub mod snapshot;
 
@@ -307,6 +308,11 @@ impl Rooms {
             let Some(room) = self.index.take_older_than(u64::MAX) else { return };
             self.forget_history(&room);
         }
+    }
+
+    /// Removes the messages of a room that are too old.
+    fn expire_history(&self, room: &Room, hold: &mut Hold<'_>) {
+        self.change(room, hold, |state| state.history.expire((self.clock)(), self.limits.room));
     }
 
     fn forget_history(&self, room: &Arc<Room>) {

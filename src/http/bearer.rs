@@ -5,7 +5,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::auth::BadToken;
+use crate::{
+    auth::{Auth, BadToken, Grant, WATCHING},
+    clock::now,
+    rooms::Rooms,
+};
 
 /// Query parameter that carries the token of clients that cannot set headers, such as EventSource.
 const NAME: &str = "token";
@@ -35,6 +39,21 @@ pub fn unauthorised(problem: &BadToken) -> Response {
     };
     let challenge = [(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))];
     (StatusCode::UNAUTHORIZED, challenge, format!("{problem}\n")).into_response()
+}
+
+/// What the token of a request that watches a room allows.
+///
+/// # Errors
+/// The answer: 401 without a valid token, 400 for a bad room name, 403 for a room that the token does
+/// not allow.
+pub fn watcher(auth: &Auth, headers: &HeaderMap, uri: &Uri, room: &str) -> Result<Grant, Response> {
+    let grant = auth.viewer(of(headers, uri), now()).map_err(|problem| {
+        problem.log(WATCHING);
+        unauthorised(&problem)
+    })?;
+    Rooms::check_name(room)
+        .map_err(|problem| (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response())?;
+    if grant.may_join(room) { Ok(grant) } else { Err(forbidden("rooms", room)) }
 }
 
 /// Answers 403: the token is valid, but its claim `claim` does not list the room or channel `name`.

@@ -19,9 +19,9 @@ use tokio::{
     time::sleep,
 };
 
-use super::bearer;
+use super::{bearer, query::whole_number};
 use crate::{
-    auth::{Auth, WATCHING},
+    auth::Auth,
     clock::now,
     conn::{caller::Caller, connection::Connection},
     health::SourceSignal,
@@ -92,23 +92,13 @@ pub async fn follow(
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let stream = caller.connection().clone();
-    let grant = match auth.viewer(bearer::of(&headers, &uri), now()) {
-        Ok(grant) => grant,
-        Err(problem) => {
-            problem.log(WATCHING);
-            return bearer::unauthorised(&problem);
-        }
+    let ends = match bearer::watcher(&auth, &headers, &uri, &room) {
+        Ok(grant) => grant.ends,
+        Err(refused) => return refused,
     };
-    if let Err(problem) = Rooms::check_name(&room) {
-        return (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response();
-    }
-    if !grant.may_join(&room) {
-        return bearer::forbidden("rooms", &room);
-    }
-    let ends = grant.ends;
-    let Some(last) = last(parameters.last.as_deref()) else {
-        let text = "last must be a whole number, 0 or more\n";
-        return (StatusCode::BAD_REQUEST, text).into_response();
+    let last = match whole_number("last", parameters.last.as_deref()) {
+        Ok(last) => last,
+        Err(refused) => return refused,
     };
     caller.pace().await;
     if method == Method::HEAD {
@@ -171,18 +161,6 @@ impl Joining for StreamJoining<'_> {
 
     fn gap(&mut self, gap: &Gap) {
         self.stream.send(event("gap", gap), 0);
-    }
-}
-
-/// The parameter `last`; `Some(None)` if there is none, `None` if it is no number. A number that is
-/// too large asks for all messages.
-fn last(text: Option<&str>) -> Option<Option<usize>> {
-    match text.map(str::trim) {
-        None | Some("") => Some(None),
-        Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Some(Some(text.parse().unwrap_or(usize::MAX)))
-        }
-        Some(_) => None,
     }
 }
 
@@ -331,21 +309,6 @@ mod tests {
     fn lines_end_in_one_way() {
         assert_eq!(one_line_end("a\r\nb\rc\n\r\n"), "a\nb\nc\n\n");
         assert_eq!(one_line_end("a\nb"), "a\nb");
-    }
-
-    #[test]
-    fn the_parameter_last_is_a_number_or_refused() {
-        let table = [
-            (None, Some(None)),
-            (Some(""), Some(None)),
-            (Some("7"), Some(Some(7))),
-            (Some("99999999999999999999"), Some(Some(usize::MAX))),
-            (Some("-1"), None),
-            (Some("abc"), None),
-        ];
-        for (text, expected) in table {
-            assert_eq!(last(text), expected, "{text:?}");
-        }
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! Joining a room: the answer, the replay, and the moment from which on messages are delivered.
 
-use std::{ops::DerefMut, sync::Arc};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -64,9 +64,7 @@ impl Rooms {
         let sequence = self.progress.sequence();
         let since = wish.since.as_ref().and_then(|since| sequence.number(since));
         self.with_room(name, |room, mut hold| {
-            self.change(room, hold.deref_mut(), |state| {
-                state.history.expire((self.clock)(), self.limits.room);
-            });
+            self.expire_history(room, &mut hold);
             let number = placed.max(hold.history.end_number());
             let position = sequence.position(number);
             let replayed = hold.history.replay(wish, since.map(|since| since.number));

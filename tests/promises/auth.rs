@@ -145,6 +145,9 @@ async fn tokens_also_restrict_event_streams_and_publishing() {
         ("/events/device:1".to_owned(), 401, "a token is needed"),
         ("/events/device:1?token=x".to_owned(), 401, "no JWT"),
         (format!("/events/secret?token={good}"), 403, "`secret`"),
+        ("/history/device:1".to_owned(), 401, "a token is needed"),
+        (format!("/history/secret?token={good}"), 403, "`secret`"),
+        (format!("/history/device:1?token={good}"), 200, "\"messages\":[]"),
     ] {
         let (got, text) = status("GET", path.clone(), "").await;
         let text = String::from_utf8_lossy(&text).into_owned();

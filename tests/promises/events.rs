@@ -114,6 +114,8 @@ async fn head_joins_nothing_and_dynamic_answers_are_not_stored() {
     let site = TestServer::start().await;
     for (method, path) in [
         ("HEAD", "/events/device01"),
+        ("HEAD", "/history/device01"),
+        ("GET", "/history/device01"),
         ("GET", "/socket.io/?EIO=4&transport=polling"),
         ("GET", "/socket.io/?EIO=4&transport=polling&sid=unknown"),
         ("GET", "/livez"),

@@ -26,6 +26,7 @@ mod hostile;
 mod hosts;
 mod limits;
 mod load;
+mod past;
 mod pebble;
 mod publish;
 mod push;

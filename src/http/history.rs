@@ -1,0 +1,149 @@
+//! `/history/{room}`: the latest messages of one room as JSON.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Path, Query, State},
+    http::{Extensions, HeaderMap, Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{bearer, query::whole_number};
+use crate::{
+    auth::Auth,
+    conn::caller::Caller,
+    rooms::{Rooms, history::HistoryEntry, past::Past},
+};
+
+/// Messages of an answer if the request does not say how many.
+const LAST: usize = 10;
+
+/// State of the route.
+#[derive(Clone)]
+pub struct Reading {
+    /// The rooms that are read.
+    pub rooms: Arc<Rooms>,
+    /// Checks the tokens of clients.
+    pub auth: Arc<Auth>,
+}
+
+/// Query parameters of a request.
+#[derive(Deserialize)]
+pub struct Parameters {
+    /// How many of the latest messages. Text, because a number may be too large.
+    last: Option<String>,
+}
+
+/// A message as the answer has it.
+#[derive(Serialize)]
+struct Message<'a> {
+    offset: u64,
+    /// Left out if it is the epoch of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<&'a str>,
+    /// When it arrived, in ms since the Unix epoch.
+    at: u64,
+    /// The payload, or its base64 if `binary`.
+    payload: &'a str,
+    #[serde(skip_serializing_if = "is_false")]
+    binary: bool,
+}
+
+/// Answers with `{room, epoch, offset, messages: [{offset, at, payload}]}`, the oldest message first.
+/// The answer is written piece by piece, as fast as the client reads.
+///
+/// 401 without a valid token, 403 for a room that the token does not allow, 400 for a bad room name or
+/// number. A room that does not exist has no messages.
+pub async fn read(
+    method: Method,
+    State(Reading { rooms, auth }): State<Reading>,
+    Path(room): Path<String>,
+    uri: Uri,
+    Query(parameters): Query<Parameters>,
+    extensions: Extensions,
+    headers: HeaderMap,
+) -> Response {
+    let Some(caller) = Caller::of(&extensions) else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    if let Err(refused) = bearer::watcher(&auth, &headers, &uri, &room) {
+        return refused;
+    }
+    let last = match whole_number("last", parameters.last.as_deref()) {
+        Ok(last) => last.unwrap_or(LAST),
+        Err(refused) => return refused,
+    };
+    caller.pace().await;
+    let content_type = [(header::CONTENT_TYPE, "application/json")];
+    if method == Method::HEAD {
+        return content_type.into_response();
+    }
+    let past = rooms.past(&room, last);
+    let pieces = stream::unfold(Some((Writing::default(), past)), move |state| {
+        let (mut writing, mut past) = match state {
+            Some(state) => state,
+            None => return std::future::ready(None),
+        };
+        let piece = past.piece();
+        let is_end = piece.is_none();
+        let text = writing.piece(&room, &past, &piece.unwrap_or_default(), is_end);
+        std::future::ready(Some((Ok::<_, Infallible>(text), (!is_end).then_some((writing, past)))))
+    });
+    (content_type, Body::from_stream(pieces)).into_response()
+}
+
+/// What has been written of an answer.
+#[derive(Default)]
+struct Writing {
+    has_begun: bool,
+    messages: u64,
+}
+
+impl Writing {
+    /// The next part of the answer.
+    fn piece(&mut self, room: &str, past: &Past, piece: &[HistoryEntry], is_end: bool) -> Bytes {
+        let mut text = String::new();
+        if !self.has_begun {
+            self.has_begun = true;
+            let head = json!({ "room": room, "epoch": past.position.epoch, "offset": past.position.offset });
+            let head = head.to_string();
+            text.push_str(head.strip_suffix('}').unwrap_or_default());
+            text.push_str(",\"messages\":[");
+        }
+        for entry in piece {
+            if self.messages > 0 {
+                text.push(',');
+            }
+            self.messages += 1;
+            text.push_str(&message(entry, &past.position.epoch));
+        }
+        if is_end {
+            text.push_str("]}\n");
+        }
+        text.into()
+    }
+}
+
+fn message(entry: &HistoryEntry, epoch: &str) -> String {
+    let text = std::str::from_utf8(&entry.payload);
+    let encoded =
+        if text.is_err() { BASE64_STANDARD.encode(&entry.payload) } else { String::new() };
+    let message = Message {
+        offset: entry.epoch.offset(entry.number),
+        epoch: Some(&*entry.epoch.name).filter(|own| *own != epoch),
+        at: entry.at,
+        payload: text.unwrap_or(&encoded),
+        binary: text.is_err(),
+    };
+    // It holds only strings and numbers: encoding cannot fail.
+    serde_json::to_string(&message).unwrap_or_default()
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}

@@ -2,6 +2,7 @@
 
 import { ref, shallowReactive } from './vendor/vue.runtime.esm-browser.prod.js'
 import { fault, MOST_ROOMS, readRooms, writeRooms } from './address.js'
+import { compare } from './build.js'
 import { now } from './clock.js'
 import { socket, watch } from './socket.js'
 import { Tally } from './tally.js'
@@ -46,7 +47,8 @@ export function add(name) {
     last: PAST,
     onGap: gap => listener.gap(room, gap),
     onError: ({ code, message }) => { room.error = `${message} (${code})` },
-    onJoin: () => {
+    onJoin: ({ server }) => {
+      compare(server)
       Object.assign(room, { joined: true, error: '' })
       listener.join(room)
     },

@@ -52,8 +52,9 @@ const HTTP_ADDR: &str = ":8080";
 const PUBLIC_HTTP_ADDR: &str = ":80";
 const ADMIN_ADDR: &str = "127.0.0.1:8081";
 const REDIS_CHANNELS: &str = "*";
-const HISTORY: &str = "100";
+const HISTORY: &str = "10000";
 const HISTORY_TTL: &str = "10m";
+const LAST_TTL: &str = "24h";
 const HELLO: &str = "false";
 const MAX_PAYLOAD: &str = "256KiB";
 const GRACE: &str = "10s";
@@ -62,11 +63,15 @@ const LOG_LEVEL: &str = "info";
 
 /// Redis' default port; the embedded broker listens on it too unless another port is set.
 pub const REDIS_PORT: u16 = 6379;
-/// One replay is limited to what fits into a client's queue, so clients gain little from more.
+/// `HISTORY_TTL` and `HISTORY_BYTES` bound the history as well; more messages of one room than these
+/// would only take the memory of others.
 const HISTORY_MAX: usize = 10_000;
 /// The upper bound allows clients to look back over a day.
 const HISTORY_TTL_RANGE: (Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(24 * 60 * 60));
+/// The upper bound allows devices that speak once a day or less.
+const LAST_TTL_RANGE: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(7 * 24 * 60 * 60));
 /// Lanes beyond the number of cores gain nothing, and the queue's bounds are divided evenly among
 /// the lanes.
 const LANES_MAX: NonZero<usize> = NonZero::new(64).unwrap();
@@ -100,6 +105,8 @@ pub struct Config {
     pub history: usize,
     /// Maximum age of a message in a history.
     pub history_ttl: Duration,
+    /// Maximum age of the latest message of a room, if it is longer than `history_ttl`.
+    pub last_ttl: Duration,
     /// Maximum size of all histories together, in bytes; `None` = depends on the available memory.
     pub history_bytes: Option<usize>,
     /// Folder in which the history is saved, so that it outlives the process.
@@ -303,6 +310,8 @@ impl TryFrom<Settings> for Config {
         let history_ttl = check.value("HISTORY_TTL", &settings.history_ttl, HISTORY_TTL, |text| {
             duration(text, HISTORY_TTL_RANGE)
         });
+        let last_ttl = check
+            .value("LAST_TTL", &settings.last_ttl, LAST_TTL, |text| duration(text, LAST_TTL_RANGE));
         let history_bytes =
             given(settings.history_bytes).and_then(|text| check.take("HISTORY_BYTES", size(&text)));
         let lanes = given(settings.lanes).map_or(Some(cores()), |text| {
@@ -362,6 +371,7 @@ impl TryFrom<Settings> for Config {
                 channels: channels?,
                 history: history?,
                 history_ttl: history_ttl?,
+                last_ttl: last_ttl?,
                 history_bytes,
                 state_dir,
                 lanes: lanes?,

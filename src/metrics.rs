@@ -40,6 +40,8 @@ pub struct Metrics {
     pub rooms: Gauge,
     /// Bytes of the histories of all rooms.
     pub history_bytes: Gauge,
+    /// The age of the oldest message of the history, in seconds.
+    pub history_window: Gauge,
     /// Bytes queued for clients that are behind.
     pub backlog_bytes: Gauge,
     /// Bytes of requests and messages that have arrived in part.
@@ -108,6 +110,11 @@ impl Default for Metrics {
             sockets: new.one("sockets", "Sockets in the namespace"),
             rooms: new.one("rooms", "Rooms with members or a history"),
             history_bytes: new.one("history_bytes", "Bytes of all histories"),
+            history_window: new.one(
+                "history_window_seconds",
+                "Age of the oldest message of the history, without those that are only kept as the \
+                 latest one of their room",
+            ),
             backlog_bytes: new.one("backlog_bytes", "Bytes queued for clients"),
             inbound_bytes: new
                 .one("inbound_bytes", "Bytes of requests and messages that are not complete"),

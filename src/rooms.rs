@@ -16,8 +16,8 @@
 use std::sync::{
     Arc,
     atomic::{
-        AtomicUsize,
-        Ordering::{AcqRel, Acquire},
+        AtomicU64, AtomicUsize,
+        Ordering::{AcqRel, Acquire, Relaxed},
     },
 };
 
@@ -41,15 +41,19 @@ pub mod memberships;
 pub mod past;
 mod room;
 pub mod snapshot;
+mod steps;
+mod window;
 
 use delivery::{Batch, Delivery};
 use history::{HistoryBounds, HistoryEntry};
-use index::Index;
+use index::{Forgotten, Index};
 pub use join::{JoinReply, Joining};
 use listing::Listing;
 pub use members::{Member, MemberSnapshot};
 pub use room::Channel;
 use room::{Hold, Room, RoomState};
+use steps::StepBounds;
+pub use window::HistoryReport;
 
 /// The most entries of a history that are copied in one hold of a room's lock.
 const MAX_COPIED: usize = 256;
@@ -57,6 +61,10 @@ const MAX_COPIED: usize = 256;
 /// its way before the next message, and without a history nothing else could tell what came between.
 #[cfg(test)]
 const MAX_ENCODED: usize = 1 << 10;
+/// The shortest time of a step in which messages are forgotten, in ms.
+const SHORTEST_STEP: u64 = 1000;
+/// The history is forgotten in about this many steps, by its time as well as by its bytes.
+const STEPS: u64 = 64;
 /// Bytes of payloads after which no further entry is copied in the same hold.
 const MAX_COPIED_BYTES: usize = 256 << 10;
 
@@ -91,8 +99,11 @@ pub struct Rooms {
     /// Up to where the lanes have placed the source's messages.
     progress: Progress,
     limits: HistoryLimits,
-    /// Bytes of all histories, including the rooms' names and index entries.
+    /// Bytes of all histories, including the rooms' names, index entries and steps.
     kept: AtomicUsize,
+    /// When messages were last evicted because the bytes were used up, in ms since the Unix epoch; 0 =
+    /// never.
+    evicted: AtomicU64,
     listing: Listing,
     metrics: Arc<Metrics>,
     /// Returns the time in ms since the Unix epoch; tests replace it.
@@ -109,7 +120,8 @@ impl Rooms {
         metrics: Arc<Metrics>,
     ) -> Self {
         let (index, listing, kept) = (Index::new(lanes), Listing::new(), AtomicUsize::new(0));
-        Self { index, progress, limits, kept, listing, metrics, clock: clock::now }
+        let evicted = AtomicU64::new(0);
+        Self { index, progress, limits, kept, evicted, listing, metrics, clock: clock::now }
     }
 
     /// Checks a room's name.
@@ -180,20 +192,23 @@ impl Rooms {
         let placed = self.with_room(name, |room, mut hold| {
             let members = hold.members.snapshot();
             let mut deliveries = Vec::new();
+            let forgotten = self.index.forgotten(room);
+            let (mut bytes, mut arrived) = (0, 0);
             self.change(room, &mut hold, |state| {
                 for Message { at, payload, number, .. } in messages {
                     room.measure(state, at);
+                    (bytes, arrived) = (bytes + payload.len(), at);
                     let (prev, epoch) = (state.history.end_number(), epoch.clone());
                     let entry = HistoryEntry { number, prev, epoch, at, payload };
                     if !members.is_empty() {
                         deliveries.push(Delivery::new(room.name.clone(), entry.clone()));
                     }
-                    state.history.push(entry, self.limits.room);
+                    state.history.push(entry, self.limits.room, forgotten);
                 }
             });
             if keeps {
                 drop(hold);
-                self.index.published(room);
+                self.published(room, (latest, arrived, bytes));
             } else {
                 room.set_listed(self.index.now());
                 // It may have been created here, for members that have left meanwhile.
@@ -205,10 +220,13 @@ impl Rooms {
         placed
     }
 
-    /// Removes the history of each room whose latest message is older than the history's bound.
+    /// Removes the messages that are older than the history's bounds.
     pub fn expire(&self, now: u64) {
-        let oldest = now.saturating_sub(self.limits.room.age);
-        while let Some(room) = self.index.take_older_than(oldest) {
+        let HistoryBounds { age, last_age, .. } = self.limits.room;
+        while let Some(step) = self.index.take_step(now.saturating_sub(age)) {
+            self.forget_step(&step);
+        }
+        while let Some(room) = self.index.take_older_than(now.saturating_sub(last_age)) {
             self.forget_history(&room);
         }
         self.listing.expire();
@@ -238,10 +256,12 @@ impl Rooms {
 
     fn restore_one(&self, name: &str, kept: Vec<HistoryEntry>, floor: u64) {
         self.with_room(name, |room, mut hold| {
+            let (mut bytes, mut arrived) = (0, 0);
             self.change(room, &mut hold, |state| {
                 for kept in kept {
                     room.set_published(kept.at);
-                    state.history.push(kept, self.limits.room);
+                    (bytes, arrived) = (bytes + kept.payload.len(), kept.at);
+                    state.history.push(kept, self.limits.room, 0);
                 }
                 state.history.raise_floor(floor);
             });
@@ -249,10 +269,20 @@ impl Rooms {
                 self.remove_if_empty(room, hold);
             } else {
                 drop(hold);
-                self.index.published(room);
+                self.published(room, (floor, arrived, bytes));
             }
         });
         self.fit();
+    }
+
+    /// Notes that a room has new messages: the number and the time of arrival of the latest one, and
+    /// the bytes of all.
+    fn published(&self, room: &Arc<Room>, messages: (u64, u64, usize)) {
+        let HistoryLimits { room: HistoryBounds { age, .. }, bytes } = self.limits;
+        let bounds =
+            StepBounds { time: SHORTEST_STEP.max(age / STEPS), bytes: bytes / STEPS as usize };
+        self.kept.fetch_add(self.index.published(room, bounds, messages), AcqRel);
+        self.metrics.history_bytes.set(self.kept.load(Acquire) as i64);
     }
 
     /// Records that messages up to a number may be missing in every room of a lane. Returns the
@@ -300,14 +330,39 @@ impl Rooms {
         }
     }
 
-    /// Evicts histories, that of the least recently published room first, until all of them together
-    /// are within the limit. Each step takes a room out of the index's list, so it ends when none is
-    /// left.
+    /// Evicts messages, the oldest ones of all rooms first and the latest one of each room last, until
+    /// all histories together are within the limit. Each turn takes a step or a room out of the index,
+    /// so it ends when none is left.
     fn fit(&self) {
         while self.kept.load(Acquire) > self.limits.bytes {
-            let Some(room) = self.index.take_older_than(u64::MAX) else { return };
-            self.forget_history(&room);
+            self.evicted.store((self.clock)(), Relaxed);
+            if let Some(step) = self.index.take_step(u64::MAX) {
+                self.forget_step(&step);
+            } else if let Some(room) = self.index.take_older_than(u64::MAX) {
+                self.forget_history(&room);
+            } else {
+                return;
+            }
         }
+    }
+
+    /// Removes the messages of a step, but for the latest one of each room. Each room is locked only
+    /// while 256 messages are removed.
+    fn forget_step(&self, step: &Forgotten) {
+        for room in self.index.rooms_of(step).flatten() {
+            loop {
+                let mut hold = room.lock();
+                let forget =
+                    |state: &mut RoomState| state.history.forget(step.number(), MAX_COPIED);
+                let forgotten = self.change(&room, &mut hold, forget);
+                drop(hold);
+                if forgotten.len() < MAX_COPIED {
+                    break;
+                }
+            }
+        }
+        self.kept.fetch_sub(step.size(), AcqRel);
+        self.metrics.history_bytes.set(self.kept.load(Acquire) as i64);
     }
 
     /// Removes the messages of a room that are too old.

@@ -147,8 +147,12 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "TIME", default_value = super::HISTORY_TTL)]
     pub history_ttl: String,
 
-    /// Maximum size of all rooms' histories together, e.g. 32MiB; histories of the least recently
-    /// published rooms are dropped first. Unset: 32MiB, or an eighth of the container's memory if
+    /// How long the latest message of a room is kept, if that is longer than HISTORY_TTL, 1s to 7d
+    #[arg(long, env, global = true, value_name = "TIME", default_value = super::LAST_TTL)]
+    pub last_ttl: String,
+
+    /// Maximum size of all rooms' histories together, e.g. 32MiB; the oldest messages are dropped
+    /// first, and the latest one of each room last. Unset: 32MiB, or an eighth of the container's memory if
     /// less
     #[arg(long, env, global = true, value_name = "SIZE")]
     pub history_bytes: Option<String>,

@@ -19,7 +19,10 @@ use crate::{
     health::{Health, SourceReport, SourceState},
     ingest::{LaneReport, Progress},
     metrics::Metrics,
-    rooms::snapshot::{Report, StateReport},
+    rooms::{
+        HistoryReport, Rooms,
+        snapshot::{Report, StateReport},
+    },
     tls::certificates::{CertificateReport, Certificates},
 };
 
@@ -38,6 +41,8 @@ pub struct Admin {
     pub certificates: Option<Arc<Certificates>>,
     /// Result of the last write to `STATE_DIR`; `None` = the setting is unset.
     pub state: Option<Arc<Report>>,
+    /// The rooms, for how far back their history reaches.
+    pub rooms: Arc<Rooms>,
 }
 
 /// Routes of the admin listener.
@@ -83,6 +88,7 @@ struct Status {
     queue: Part<Queue>,
     certificate: Option<Part<CertificateReport>>,
     state: Option<Part<StateReport>>,
+    history: HistoryReport,
     connections: i64,
     sockets: i64,
     rooms: i64,
@@ -123,7 +129,7 @@ impl Queue {
 }
 
 async fn status(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
-    let Admin { health, metrics, queue, certificates, state } = &*admin;
+    let Admin { health, metrics, queue, certificates, state, rooms } = &*admin;
     let source = health.source();
     let redis = Part { ok: source.state == SourceState::Subscribed, report: source };
     let queue = Queue::look(queue.lanes());
@@ -150,6 +156,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         queue,
         certificate,
         state,
+        history: rooms.history_report(),
         connections: metrics.connections.get(),
         sockets: metrics.sockets.get(),
         rooms: metrics.rooms.get(),
@@ -159,5 +166,7 @@ async fn status(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    // Sets the metric of the history's window.
+    admin.rooms.history_report();
     ([(CONTENT_TYPE, OPENMETRICS)], admin.metrics.text())
 }

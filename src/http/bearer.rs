@@ -41,19 +41,39 @@ pub fn unauthorised(problem: &BadToken) -> Response {
     (StatusCode::UNAUTHORIZED, challenge, format!("{problem}\n")).into_response()
 }
 
+/// Why a request may not watch a room.
+pub enum Refused {
+    /// The answer is 401.
+    BadToken(BadToken),
+    /// The answer is 400, with what is wrong with the room's name.
+    BadRoom(String),
+    /// The answer is 403: the token does not allow the room.
+    Forbidden(String),
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        match self {
+            Self::BadToken(problem) => unauthorised(&problem),
+            Self::BadRoom(problem) => {
+                (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response()
+            }
+            Self::Forbidden(room) => forbidden("rooms", &room),
+        }
+    }
+}
+
 /// What the token of a request that watches a room allows.
 ///
 /// # Errors
-/// The answer: 401 without a valid token, 400 for a bad room name, 403 for a room that the token does
-/// not allow.
-pub fn watcher(auth: &Auth, headers: &HeaderMap, uri: &Uri, room: &str) -> Result<Grant, Response> {
+/// If the request has no valid token, or the room's name is bad or not allowed.
+pub fn watcher(auth: &Auth, headers: &HeaderMap, uri: &Uri, room: &str) -> Result<Grant, Refused> {
     let grant = auth.viewer(of(headers, uri), now()).map_err(|problem| {
         problem.log(WATCHING);
-        unauthorised(&problem)
+        Refused::BadToken(problem)
     })?;
-    Rooms::check_name(room)
-        .map_err(|problem| (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response())?;
-    if grant.may_join(room) { Ok(grant) } else { Err(forbidden("rooms", room)) }
+    Rooms::check_name(room).map_err(Refused::BadRoom)?;
+    if grant.may_join(room) { Ok(grant) } else { Err(Refused::Forbidden(room.to_owned())) }
 }
 
 /// Answers 403: the token is valid, but its claim `claim` does not list the room or channel `name`.

@@ -94,11 +94,11 @@ pub async fn follow(
     let stream = caller.connection().clone();
     let ends = match bearer::watcher(&auth, &headers, &uri, &room) {
         Ok(grant) => grant.ends,
-        Err(refused) => return refused,
+        Err(refused) => return refused.into_response(),
     };
     let last = match whole_number("last", parameters.last.as_deref()) {
         Ok(last) => last,
-        Err(refused) => return refused,
+        Err(refused) => return refused.into_response(),
     };
     caller.pace().await;
     if method == Method::HEAD {

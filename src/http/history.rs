@@ -72,11 +72,11 @@ pub async fn read(
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     if let Err(refused) = bearer::watcher(&auth, &headers, &uri, &room) {
-        return refused;
+        return refused.into_response();
     }
     let last = match whole_number("last", parameters.last.as_deref()) {
         Ok(last) => last.unwrap_or(LAST),
-        Err(refused) => return refused,
+        Err(refused) => return refused.into_response(),
     };
     caller.pace().await;
     let content_type = [(header::CONTENT_TYPE, "application/json")];

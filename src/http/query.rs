@@ -1,16 +1,13 @@
 //! Parameters in the query of a request.
 
-use axum::{
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::http::StatusCode;
 
 /// A query parameter that is a number; `None` if there is none. A number that is too large is the
 /// largest one.
 ///
 /// # Errors
 /// The answer 400 if it is no whole number.
-pub fn whole_number(name: &str, text: Option<&str>) -> Result<Option<usize>, Response> {
+pub fn whole_number(name: &str, text: Option<&str>) -> Result<Option<usize>, (StatusCode, String)> {
     match text.map(str::trim) {
         None | Some("") => Ok(None),
         Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -18,7 +15,7 @@ pub fn whole_number(name: &str, text: Option<&str>) -> Result<Option<usize>, Res
         }
         Some(_) => {
             let text = format!("{name} must be a whole number, 0 or more\n");
-            Err((StatusCode::BAD_REQUEST, text).into_response())
+            Err((StatusCode::BAD_REQUEST, text))
         }
     }
 }

@@ -46,6 +46,8 @@ pub struct HistoryBounds {
     pub count: usize,
     /// The highest age in ms.
     pub age: u64,
+    /// The highest age of the latest message, in ms.
+    pub last_age: u64,
 }
 
 /// The part of a room's history that a client requests when it joins.
@@ -104,7 +106,8 @@ impl History {
     }
 
     /// Appends a message and removes those that exceed the bounds at its time of arrival.
-    pub fn push(&mut self, entry: HistoryEntry, bounds: HistoryBounds) {
+    /// Those up to number `forgotten` have only been kept as the latest message.
+    pub fn push(&mut self, entry: HistoryEntry, bounds: HistoryBounds, forgotten: u64) {
         self.latest_number = entry.number;
         if bounds.count == 0 {
             return self.raise_floor(entry.number);
@@ -117,7 +120,10 @@ impl History {
         self.kept.push_back(Kept { entry, before: self.total });
         self.payloads += bytes;
         self.total += bytes as u64;
-        while self.kept.len() > bounds.count {
+        let is_forgotten = |kept: &Kept| kept.entry.number <= forgotten;
+        while self.kept.len() > bounds.count
+            || self.kept.len() > 1 && self.kept.front().is_some_and(is_forgotten)
+        {
             self.pop();
         }
         self.expire(now, bounds);
@@ -125,21 +131,40 @@ impl History {
 
     /// Removes the messages that are too old at `now`, in ms since the Unix epoch.
     pub fn expire(&mut self, now: u64, bounds: HistoryBounds) {
-        while self.kept.front().is_some_and(|kept| kept.entry.at + bounds.age < now) {
+        let is_old = |at: u64, age: u64| at.saturating_add(age) < now;
+        while self.kept.len() > 1
+            && self.kept.front().is_some_and(|kept| is_old(kept.entry.at, bounds.age))
+        {
             self.pop();
         }
+        if self.latest().is_some_and(|latest| is_old(latest.at, bounds.last_age)) {
+            self.clear();
+        }
+        self.shrink();
+    }
+
+    /// Removes at most `count` messages up to a number, but not the latest one. Returns them, so that
+    /// they are dropped outside of locks.
+    pub fn forget(&mut self, number: u64, count: usize) -> impl ExactSizeIterator + use<> {
+        let most = self.after(number).min(self.kept.len().saturating_sub(1)).min(count);
+        let forgotten: Vec<_> = (0..most).map_while(|_| self.pop()).collect();
+        self.shrink();
+        forgotten.into_iter()
+    }
+
+    fn shrink(&mut self) {
         if self.kept.len() < self.kept.capacity() / 4 {
             self.kept.shrink_to(2 * self.kept.len());
         }
     }
 
     /// Removes the oldest message.
-    fn pop(&mut self) {
-        if let Some(kept) = self.kept.pop_front() {
-            self.first += 1;
-            self.payloads -= kept.entry.payload_bytes();
-            self.raise_floor(kept.entry.number);
-        }
+    fn pop(&mut self) -> Option<HistoryEntry> {
+        let Kept { entry, .. } = self.kept.pop_front()?;
+        self.first += 1;
+        self.payloads -= entry.payload_bytes();
+        self.raise_floor(entry.number);
+        Some(entry)
     }
 
     /// Removes all messages, and returns them so that they are dropped outside of locks.
@@ -256,7 +281,8 @@ mod tests {
     use super::*;
     use crate::position::Sequence;
 
-    const BOUNDS: HistoryBounds = HistoryBounds { count: 10_000, age: u64::MAX / 2 };
+    const BOUNDS: HistoryBounds =
+        HistoryBounds { count: 10_000, age: u64::MAX, last_age: u64::MAX };
 
     /// A history of `count` messages, numbered from 1, with payloads of `size` bytes.
     fn history(count: u64, size: usize) -> History {
@@ -265,7 +291,7 @@ mod tests {
         for number in 1..=count {
             let (epoch, payload) = (epoch.clone(), payload.clone());
             let entry = HistoryEntry { number, prev: number - 1, epoch, at: number, payload };
-            history.push(entry, BOUNDS);
+            history.push(entry, BOUNDS, 0);
         }
         history
     }
@@ -311,8 +337,21 @@ mod tests {
     fn expired_messages_raise_the_floor_and_no_longer_count_in_the_size() {
         let mut history = history(5, 100);
         assert!(history.size() > 500);
-        history.expire(u64::MAX, BOUNDS);
+        history.expire(u64::MAX, HistoryBounds { age: 0, ..BOUNDS });
+        assert_eq!((since(&history, 3), since(&history, 4)), ((1, Some(false)), (1, Some(true))));
+        history.expire(u64::MAX, HistoryBounds { age: 0, last_age: 0, ..BOUNDS });
         assert_eq!((history.size(), history.is_empty()), (0, true));
         assert_eq!((since(&history, 4), since(&history, 5)), ((0, Some(false)), (0, Some(true))));
+    }
+
+    #[test]
+    fn the_latest_message_is_forgotten_when_another_one_has_come() {
+        let mut history = history(5, 1);
+        assert_eq!(history.forget(3, 2).len(), 2);
+        assert_eq!(history.forget(9, 9).len(), 2, "not the latest one");
+        let latest = history.latest().expect("a message").clone();
+        assert_eq!((latest.number, history.floor()), (5, 4));
+        history.push(HistoryEntry { number: 6, prev: 5, ..latest }, BOUNDS, 5);
+        assert_eq!((since(&history, 5), since(&history, 4)), ((1, Some(true)), (1, Some(false))));
     }
 }

@@ -18,7 +18,10 @@ use std::{
 use hashbrown::HashTable;
 use parking_lot::Mutex;
 
-use super::room::Room;
+use super::{
+    room::Room,
+    steps::{Step, StepBounds, Steps},
+};
 use crate::lanes::Lanes;
 
 /// Parts of each lane's index. A table that grows is copied under its lock, so it should be small.
@@ -45,6 +48,10 @@ struct IndexPart {
     slots: Mutex<Slots>,
     /// When the first room of the list was put there; `MAX` = the list is empty.
     oldest: AtomicU64,
+    /// When the oldest step ended, in ms since the Unix epoch; `MAX` = there is none.
+    oldest_step: AtomicU64,
+    /// The number up to which messages are kept only if they are the latest of their room.
+    forgotten: AtomicU64,
 }
 
 struct Slots {
@@ -52,6 +59,7 @@ struct Slots {
     names: HashTable<u32>,
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
+    steps: Steps,
     /// The ends of a list of the rooms that have a history, the least recently published one first.
     first: u32,
     last: u32,
@@ -61,13 +69,37 @@ struct Slot {
     room: Arc<Room>,
     previous: u32,
     next: u32,
+    /// The step in which the room had its latest message.
+    step: u32,
+}
+
+/// A step that is being forgotten: its rooms have to be told.
+pub struct Forgotten {
+    part: usize,
+    step: Step,
+}
+
+impl Forgotten {
+    /// The number up to which messages are forgotten.
+    pub fn number(&self) -> u64 {
+        self.step.latest
+    }
+
+    /// Bytes that the step took.
+    pub fn size(&self) -> usize {
+        self.step.size()
+    }
 }
 
 impl Index {
     /// An index without rooms.
     pub fn new(lanes: Lanes) -> Self {
-        let part =
-            |_| IndexPart { slots: Mutex::new(Slots::new()), oldest: AtomicU64::new(u64::MAX) };
+        let part = |_| IndexPart {
+            slots: Mutex::new(Slots::new()),
+            oldest: AtomicU64::new(u64::MAX),
+            oldest_step: AtomicU64::new(u64::MAX),
+            forgotten: AtomicU64::new(0),
+        };
         let parts = (0..lanes.count().get() * PARTS).map(part).collect();
         let floors = (0..lanes.count().get()).map(|_| AtomicU64::new(0)).collect();
         Self { lanes, parts, floors, start: Instant::now() }
@@ -114,12 +146,59 @@ impl Index {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Puts a room to the end of the list of those with a history.
-    pub fn published(&self, room: &Arc<Room>) {
+    /// Puts a room to the end of the list of those with a history, and its new messages into the current
+    /// step: the number and the time of arrival of the latest one, and the bytes of all. Returns how
+    /// many bytes the steps have grown.
+    pub fn published(
+        &self,
+        room: &Arc<Room>,
+        bounds: StepBounds,
+        messages: (u64, u64, usize),
+    ) -> usize {
+        let mut grown = 0;
         self.with(room, |slots, slot| {
             slots.unlink(slot);
             slots.link(slot, self.now());
+            let Slots { slots, steps, .. } = slots;
+            if let Some(Some(entry)) = slots.get_mut(slot as usize) {
+                grown = steps.add(bounds, slot, &mut entry.step, messages);
+            }
         });
+        grown
+    }
+
+    /// The number up to which messages of a room are kept only if they are its latest one.
+    pub fn forgotten(&self, room: &Room) -> u64 {
+        self.part(room.hash).forgotten.load(Acquire)
+    }
+
+    /// Takes the oldest step, if it ended before `time`, in ms since the Unix epoch.
+    pub fn take_step(&self, time: u64) -> Option<Forgotten> {
+        let oldest = |(_, part): &(usize, &IndexPart)| part.oldest_step.load(Relaxed);
+        let (number, part) = self.parts.iter().enumerate().min_by_key(oldest)?;
+        let mut slots = part.slots.lock();
+        let is_old = slots.steps.oldest().is_some_and(|ended| ended < time);
+        let step = if is_old { slots.steps.take() } else { None };
+        part.set_oldest(&slots);
+        let step = step?;
+        part.forgotten.fetch_max(step.latest, AcqRel);
+        Some(Forgotten { part: number, step })
+    }
+
+    /// When the first message arrived that is still kept although it may not be the latest one of its
+    /// room, in ms since the Unix epoch.
+    pub fn oldest_message(&self) -> Option<u64> {
+        self.parts.iter().filter_map(|part| part.slots.lock().steps.oldest_message()).min()
+    }
+
+    /// The rooms of a step, in pieces of which each is collected in one hold of a lock. A slot may have
+    /// another room by now, to which the same applies.
+    pub fn rooms_of(&self, step: &Forgotten) -> impl Iterator<Item = Vec<Arc<Room>>> {
+        let part = &self.parts[step.part];
+        step.step.rooms.chunks(PIECE).map(|piece| {
+            let slots = part.slots.lock();
+            piece.iter().filter_map(|slot| slots.room(*slot)).collect()
+        })
     }
 
     /// Removes a room.
@@ -157,6 +236,12 @@ impl Index {
         })
     }
 
+    /// Bytes of all steps.
+    #[cfg(test)]
+    pub fn step_bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.slots.lock().steps.size()).sum()
+    }
+
     /// Runs `change` on the room's slot, if the room is in the index.
     fn with(&self, room: &Arc<Room>, change: impl FnOnce(&mut Slots, u32)) {
         let part = self.part(room.hash);
@@ -178,13 +263,14 @@ impl IndexPart {
     fn set_oldest(&self, slots: &Slots) {
         let oldest = slots.get(slots.first).map_or(u64::MAX, |slot| slot.room.listed());
         self.oldest.store(oldest, Relaxed);
+        self.oldest_step.store(slots.steps.oldest().unwrap_or(u64::MAX), Relaxed);
     }
 }
 
 impl Slots {
     fn new() -> Self {
-        let (names, slots, free) = Default::default();
-        Self { names, slots, free, first: NONE, last: NONE }
+        let (names, slots, free, steps) = Default::default();
+        Self { names, slots, free, steps, first: NONE, last: NONE }
     }
 
     fn get(&self, slot: u32) -> Option<&Slot> {
@@ -212,7 +298,8 @@ impl Slots {
             u32::try_from(self.slots.len() - 1).unwrap_or(OUT)
         });
         let room = Arc::new(Room::new(name, hash, slot, floor));
-        self.slots[slot as usize] = Some(Slot { room: room.clone(), previous: OUT, next: OUT });
+        self.slots[slot as usize] =
+            Some(Slot { room: room.clone(), previous: OUT, next: OUT, step: 0 });
         let slots = &self.slots;
         let hash_of = |slot: &u32| {
             slots.get(*slot as usize).and_then(Option::as_ref).map_or(0, |slot| slot.room.hash)
@@ -300,7 +387,7 @@ mod tests {
                     }
                     1 => if let Some(room) = index.get(&name) {
                         room.set_published(time);
-                        index.published(&room);
+                        index.published(&room, StepBounds { time: 1, bytes: 1 }, (time, time, 1));
                         published.retain(|(_, other)| *other != name);
                         published.push((time, name));
                     },

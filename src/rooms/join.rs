@@ -42,7 +42,12 @@ pub struct JoinReply<'a> {
     pub recovered: Option<bool>,
     /// How many messages of the history follow.
     pub replayed: usize,
+    /// The server's version and build.
+    pub server: &'static str,
 }
+
+/// The server's version and build.
+const SERVER: &str = env!("ROOMCAST_BUILD");
 
 impl Rooms {
     /// Adds `subscriber` to a room; with `again`, replaces the subscriber of that member. Returns the
@@ -75,8 +80,13 @@ impl Rooms {
                 self.metrics.members.inc();
                 hold.members.add()
             });
-            let answer =
-                JoinReply { room: &room.name, position: &position, recovered, replayed: count };
+            let answer = JoinReply {
+                room: &room.name,
+                position: &position,
+                recovered,
+                replayed: count,
+                server: SERVER,
+            };
             if count == 0 {
                 client.welcome(&answer);
                 missing.iter().for_each(|gap| client.missing(gap));
@@ -186,7 +196,8 @@ mod tests {
         let epoch = "0".repeat(Epoch::NAME_LENGTH).into();
         let position = Position { epoch, offset: u64::MAX };
         let (recovered, replayed) = (Some(false), usize::MAX);
-        let answer = JoinReply { room: &room, position: &position, recovered, replayed };
+        let answer =
+            JoinReply { room: &room, position: &position, recovered, replayed, server: SERVER };
         let encoded = serde_json::to_string(&answer).expect("JSON");
         assert!(encoded.len() <= MAX_ENCODED, "{} bytes", encoded.len());
     }

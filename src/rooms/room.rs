@@ -33,9 +33,9 @@ use crate::{
 const RATE_OVER: Duration = Duration::from_secs(10);
 /// The most characters of a latest payload in a [`Channel`].
 const MAX_LAST: usize = 200;
-/// Bytes of a room in the index: its slot, which is 16 bytes, and its share of the table of names,
+/// Bytes of a room in the index: its slot, which is 24 bytes, and its share of the table of names,
 /// with the free memory that both have for growth.
-const INDEX_BYTES: usize = 40;
+const INDEX_BYTES: usize = 56;
 
 /// A summary of a room to which messages were published recently.
 #[derive(Clone, Debug, Serialize)]

@@ -32,14 +32,16 @@ const LANES: NonZero<usize> = NonZero::new(2).unwrap();
 
 fn rooms(count: usize, bytes: usize) -> (Rooms, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::default());
-    let limits = HistoryLimits { room: HistoryBounds { count, age: HOUR }, bytes };
+    let limits = HistoryLimits { room: HistoryBounds { count, age: HOUR, last_age: HOUR }, bytes };
     (Rooms::without_queue(limits, Lanes::new(LANES), metrics.clone()), metrics)
 }
 
 fn place(rooms: &Rooms, name: &str, payload: &str) -> Option<(MemberSnapshot, Vec<Delivery>)> {
     let number = rooms.sequence().count();
     let payload = Bytes::copy_from_slice(payload.as_bytes());
-    let message = Message { number, ..Message::now(Bytes::from_static(b"room"), payload) };
+    let channel = Bytes::from_static(b"room");
+    // No two in the same millisecond.
+    let message = Message { number, at: clock::now() + number, channel, payload };
     rooms.place(name, &rooms.epoch(number), vec![message])
 }
 
@@ -163,40 +165,59 @@ fn members_receive_a_gap_and_a_new_epoch_starts() {
 }
 
 #[test]
-fn the_history_of_the_least_recently_published_room_is_evicted_first() {
+fn the_oldest_messages_are_evicted_first_and_the_latest_of_each_room_last() {
     let payload = "x".repeat(1000);
-    // Seven payloads with what belongs to them do not fit.
-    let (rooms, metrics) = rooms(100, 7500);
+    let six = ["watched", "a", "b", "a", "c", "c"];
+    let (unbounded, metrics) = rooms(100, 1 << 20);
+    six.iter().for_each(|name| publish_to(&unbounded, name, &payload));
+    let limit = metrics.history_bytes.get() + 500;
+    let (rooms, metrics) = rooms(100, limit as usize);
     let watching = Arc::new(Seen::default());
-    rooms.join(
-        "watched",
-        None,
-        watching.clone(),
-        &ReplayRequest::default(),
-        &mut Joined::default(),
-    );
-    for name in ["watched", "a", "b", "a"] {
-        publish_to(&rooms, name, &payload);
-    }
+    let request = ReplayRequest::default();
+    rooms.join("watched", None, watching.clone(), &request, &mut Joined::default());
+    let kept = || ["watched", "a", "b", "c"].map(|name| replay(&rooms, name, last(9)).0.len());
+    six.iter().for_each(|name| publish_to(&rooms, name, &payload));
+    assert_eq!(kept(), [1, 2, 1, 2]);
+    publish_to(&rooms, "c", &payload);
+    assert_eq!(kept(), [1, 1, 1, 3], "the oldest one that is not the latest of its room");
     for _ in 0..3 {
         publish_to(&rooms, "c", &payload);
     }
-    assert!(metrics.history_bytes.get() <= 7500, "{}", metrics.history_bytes.get());
-    assert_eq!(replay(&rooms, "watched", last(9)).0.len(), 0, "evicted, but the room stays");
-    assert_eq!(replay(&rooms, "b", last(9)).0.len(), 0, "evicted next");
-    assert_eq!(replay(&rooms, "a", last(9)).0.len(), 2);
-    assert_eq!(replay(&rooms, "c", last(9)).0.len(), 3);
+    assert_eq!(kept(), [1, 1, 1, 3]);
+    for number in 0..4 {
+        publish_to(&rooms, &number.to_string(), &payload);
+    }
+    let [first, third, second, fourth] = kept();
+    assert!((first, fourth) == (0, 1) && second <= third, "silent for longest goes first");
+    assert!(metrics.history_bytes.get() <= limit, "{}", metrics.history_bytes.get());
     publish_to(&rooms, "watched", "still here");
-    assert_eq!(watching.0.lock().last().map(String::as_str), Some("8 still here"));
+    assert_eq!(watching.0.lock().last().map(String::as_str), Some("15 still here"));
+}
+
+#[test]
+fn the_latest_message_of_a_room_is_kept_for_longer() {
+    let metrics = Arc::new(Metrics::default());
+    let room = HistoryBounds { count: 100, age: HOUR, last_age: 3 * HOUR };
+    let limits = HistoryLimits { room, bytes: 1 << 20 };
+    let rooms = Rooms::without_queue(limits, Lanes::new(LANES), metrics.clone());
+    for payload in ["a", "b"] {
+        publish(&rooms, payload);
+    }
+    rooms.expire(clock::now() + HOUR + 10_000);
+    assert_eq!(replay(&rooms, "room", last(9)).0, ["b"]);
+    publish(&rooms, "c");
+    assert_eq!(replay(&rooms, "room", last(9)).0, ["c"], "it is not the latest one any more");
+    rooms.expire(clock::now() + 3 * HOUR + 10_000);
+    assert_eq!((metrics.rooms.get(), metrics.history_bytes.get()), (0, 0));
 }
 
 #[test]
 fn a_room_whose_history_is_too_old_is_removed() {
     let (rooms, metrics) = rooms(100, 1 << 20);
     publish(&rooms, "a");
-    rooms.expire(crate::clock::now());
+    rooms.expire(clock::now());
     assert_eq!(metrics.rooms.get(), 1);
-    rooms.expire(crate::clock::now() + HOUR + 1000);
+    rooms.expire(clock::now() + HOUR + 10_000);
     assert_eq!((metrics.rooms.get(), metrics.history_bytes.get()), (0, 0));
 }
 
@@ -261,7 +282,7 @@ impl Joining for BusyClient<'_> {
         assert!(messages.len() <= MAX_COPIED);
         self.told.replay(messages);
         if std::mem::take(&mut self.forgets) {
-            self.rooms.expire(crate::clock::now() + HOUR + 1000);
+            self.rooms.expire(clock::now() + HOUR + 10_000);
         }
         if std::mem::take(&mut self.gaps) {
             gap(self.rooms);
@@ -357,7 +378,7 @@ fn a_room_that_was_forgotten_is_recovered_from_its_latest_message_on() {
     publish(&rooms, "a");
     let (other, latest) = join(&rooms, &Arc::default());
     [member, other].into_iter().for_each(|member| rooms.leave("room", member));
-    rooms.expire(crate::clock::now() + HOUR + 1000);
+    rooms.expire(clock::now() + HOUR + 10_000);
     assert_eq!(rooms.metrics.rooms.get(), 0);
     assert_eq!(replay(&rooms, "room", since(&start)), (vec![], Some(false)));
     assert_eq!(replay(&rooms, "room", since(&latest)), (vec![], Some(true)));
@@ -378,18 +399,18 @@ fn a_dropped_message_is_missing_in_its_room_alone() {
     let (rooms, _) = rooms(10, 1 << 20);
     let (_, start) = join(&rooms, &Arc::default());
     publish(&rooms, "a");
+    publish_to(&rooms, "another", "b");
     let (number, gap) =
         (rooms.sequence().count(), Gap { from: 5, to: 9, reason: GapReason::TooLarge });
     assert_eq!(rooms.interrupt_one("room", &gap, number).len(), 1);
     rooms.interrupt_one("nobody's", &gap, number);
-    publish(&rooms, "b");
-    publish_to(&rooms, "another", "c");
+    publish(&rooms, "c");
     let mut told = Joined::default();
     rooms.join("room", None, Arc::new(Seen::default()), &since(&start), &mut told);
     let missing = told.missing.expect("what is missing");
     assert_eq!((told.recovered, missing.to, missing.reason), (Some(false), 9, gap.reason));
     let prevs: Vec<_> = told.messages.iter().map(|kept| (kept.number, kept.prev)).collect();
-    assert_eq!(prevs, [(1, 0), (3, 2)], "the second one follows the dropped one");
+    assert_eq!(prevs, [(1, 0), (4, 3)], "the second one follows the dropped one");
     assert_eq!(told.position.map(|at| at.epoch), Some(start.epoch.clone()), "no new epoch");
     assert_eq!(replay(&rooms, "another", since(&start)).1, Some(true));
     assert_eq!(replay(&rooms, "nobody's", since(&start)).1, Some(false));

@@ -115,6 +115,7 @@ pub async fn assemble(server: Server) -> Running {
         queue: progress.clone(),
         certificates: parts.certificates.clone(),
         state,
+        rooms: parts.rooms.clone(),
     });
     if let Some(embedded) = embedded {
         serving.push(core.spawn("embedded", &stops.serving, embedded.run(stops.serving.clone())));
@@ -316,7 +317,9 @@ fn rate(config: &Config) -> Rate {
 
 /// The limits of the histories: messages and age for each room, bytes for all of them.
 pub fn limits(config: &Config) -> HistoryLimits {
-    let room = HistoryBounds { count: config.history, age: config.history_ttl.as_millis() as u64 };
+    let age = config.history_ttl.as_millis() as u64;
+    let last_age = age.max(config.last_ttl.as_millis() as u64);
+    let room = HistoryBounds { count: config.history, age, last_age };
     let share = memory::limit().map_or(HISTORY_BYTES, |limit| limit / HISTORY_SHARE);
     HistoryLimits { room, bytes: config.history_bytes.unwrap_or(share.min(HISTORY_BYTES)) }
 }

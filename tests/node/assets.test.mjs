@@ -32,3 +32,16 @@ test('the client library is served at /socket.io/socket.io.js', async () => {
 test('a path without a file is answered 404', async () => {
   assert.equal((await fetch(`${server.page}/nothing-here`)).status, 404)
 })
+
+test('the page is reloaded for another build, but not all the time', async t => {
+  const storage = new Map()
+  globalThis.sessionStorage = {
+    getItem: key => storage.get(key) ?? null,
+    setItem: (key, value) => storage.set(key, `${value}`),
+  }
+  t.after(() => { delete globalThis.sessionStorage })
+  const { compare } = await import('../../assets/build.js')
+  const reload = t.mock.fn()
+  for (const build of ['1.0.0+a', '1.0.0+a', '1.0.0+b', '1.0.0+a', '1.0.0+b']) compare(build, reload)
+  assert.equal(reload.mock.callCount(), 1)
+})

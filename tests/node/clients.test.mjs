@@ -27,8 +27,9 @@ everyClient(connect => {
 
   test('a join is acknowledged with the room and its position', async t => {
     const { room, ack } = await enter(t)
-    const { epoch, offset } = ack
-    assert.deepEqual(ack, { ok: true, room, epoch, offset, replayed: 0 })
+    const { epoch, offset, server: build } = ack
+    assert.deepEqual(ack, { ok: true, room, epoch, offset, replayed: 0, server: build })
+    assert.match(build, /^\d+\.\d+\.\d+\+[0-9a-f]{8}$/)
     assert.equal(typeof epoch, 'string')
     assert.ok(Number.isSafeInteger(offset))
   })

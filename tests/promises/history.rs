@@ -171,3 +171,34 @@ async fn channels_lists_live_channels_without_members_and_no_probes() {
     assert_eq!(answer["more"], false);
     assert_eq!(site.metric("roomcast_messages_total").await, 3);
 }
+
+#[tokio::test]
+async fn status_tells_if_the_history_does_not_reach_back_as_far_as_it_should() {
+    let site = TestServer::start_with(|settings| {
+        settings.history_bytes = Some("64KiB".into());
+        settings.history_ttl = "2h".into();
+    })
+    .await;
+    let history = async || -> Value {
+        let (_, status) = site.get("/status").await;
+        serde_json::from_str::<Value>(&status).expect("JSON")["history"].clone()
+    };
+    site.publish("device01", "21.5").await;
+    site.until_metric("roomcast_messages_total", 1).await;
+    assert_eq!(
+        (&history().await["limited"], &history().await["bytes_max"]),
+        (&Value::Null, &json!(65536))
+    );
+    let payload = "x".repeat(10_000);
+    site.until("the bytes are used up", async || {
+        site.publish("device02", &payload).await;
+        history().await["limited"].is_string()
+    })
+    .await;
+    let words = history().await["limited"].as_str().map(str::to_owned).unwrap_or_default();
+    assert!(words.contains("2h") && words.contains("HISTORY_BYTES"), "{words}");
+    assert!(site.metric("roomcast_history_window_seconds").await < 3600);
+    let mut client = Client::connect(&site).await;
+    let answer = client.ask(json!(["channel", "device01", {"last": 1}])).await;
+    assert_eq!(answer["replayed"], 1, "the latest message of a room goes last");
+}

@@ -129,8 +129,10 @@ fn publish(source: &Sender, room: usize, count: usize, published: &mut [usize]) 
 /// published in each room.
 async fn play(lanes: usize, steps: Vec<Step>) -> (Vec<Viewer>, Vec<usize>) {
     let metrics = Arc::new(Metrics::default());
-    let limits =
-        HistoryLimits { room: HistoryBounds { count: 10, age: u64::MAX / 2 }, bytes: 1 << 20 };
+    let limits = HistoryLimits {
+        room: HistoryBounds { count: 10, age: u64::MAX / 2, last_age: u64::MAX / 2 },
+        bytes: 1 << 20,
+    };
     let lanes = Lanes::new(NonZero::new(lanes).expect("not 0"));
     let bounds = ingest::QueueBounds { messages: 1_000_000, bytes: 1 << 30, payload: 1 << 20 };
     let (source, receivers) = ingest::queue(lanes.clone(), Arc::default(), bounds, metrics.clone());

@@ -44,8 +44,10 @@ struct Run {
 impl Run {
     async fn begin(folder: &Path) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let limits =
-            HistoryLimits { room: HistoryBounds { count: 10, age: 1 << 40 }, bytes: 1 << 20 };
+        let limits = HistoryLimits {
+            room: HistoryBounds { count: 10, age: 1 << 40, last_age: 1 << 40 },
+            bytes: 1 << 20,
+        };
         let lanes = Lanes::new(NonZero::<usize>::MIN);
         let rooms = Arc::new(Rooms::without_queue(limits, lanes, metrics.clone()));
         let snapshot = Snapshot::open(folder.to_owned(), limits.bytes, metrics.clone()).await;

@@ -1,6 +1,6 @@
 //! `/history/{room}`: the latest messages of one room as JSON.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, future::ready, sync::Arc};
 
 use axum::{
     body::{Body, Bytes},
@@ -11,12 +11,12 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::{bearer, query::whole_number};
 use crate::{
     auth::Auth,
     conn::caller::Caller,
+    position::Position,
     rooms::{Rooms, history::HistoryEntry, past::Past},
 };
 
@@ -84,48 +84,75 @@ pub async fn read(
         return content_type.into_response();
     }
     let past = rooms.past(&room, last);
-    let pieces = stream::unfold(Some((Writing::default(), past)), move |state| {
-        let (mut writing, mut past) = match state {
-            Some(state) => state,
-            None => return std::future::ready(None),
-        };
-        let piece = past.piece();
-        let is_end = piece.is_none();
-        let text = writing.piece(&room, &past, &piece.unwrap_or_default(), is_end);
-        std::future::ready(Some((Ok::<_, Infallible>(text), (!is_end).then_some((writing, past)))))
+    let answer = Answer { room, past, state: AnswerState::Head };
+    let connection = caller.connection().clone();
+    let pieces = stream::unfold(answer, move |mut answer| {
+        // The pieces count in what waits for the client: one that does not read is disconnected.
+        let piece = answer.next().and_then(|piece| match connection.queue(piece.len()) {
+            Ok(()) => Some(piece),
+            Err(reason) => {
+                connection.end(reason);
+                None
+            }
+        });
+        ready(piece.map(|piece| (Ok::<_, Infallible>(piece), answer)))
     });
     (content_type, Body::from_stream(pieces)).into_response()
 }
 
-/// What has been written of an answer.
-#[derive(Default)]
-struct Writing {
-    has_begun: bool,
-    messages: u64,
+/// An answer that is being written.
+struct Answer {
+    room: String,
+    past: Past,
+    state: AnswerState,
 }
 
-impl Writing {
-    /// The next part of the answer.
-    fn piece(&mut self, room: &str, past: &Past, piece: &[HistoryEntry], is_end: bool) -> Bytes {
+/// What comes next.
+enum AnswerState {
+    Head,
+    FirstMessage,
+    NextMessage,
+    Nothing,
+}
+
+impl Answer {
+    /// The next part of the JSON; `None` at the end.
+    fn next(&mut self) -> Option<Bytes> {
+        if matches!(self.state, AnswerState::Nothing) {
+            return None;
+        }
         let mut text = String::new();
-        if !self.has_begun {
-            self.has_begun = true;
-            let head = json!({ "room": room, "epoch": past.position.epoch, "offset": past.position.offset });
-            let head = head.to_string();
-            text.push_str(head.strip_suffix('}').unwrap_or_default());
-            text.push_str(",\"messages\":[");
+        if matches!(self.state, AnswerState::Head) {
+            self.state = AnswerState::FirstMessage;
+            text.push_str(&self.head());
         }
-        for entry in piece {
-            if self.messages > 0 {
-                text.push(',');
+        match self.past.piece() {
+            Some(piece) => piece.iter().for_each(|entry| {
+                if matches!(self.state, AnswerState::NextMessage) {
+                    text.push(',');
+                }
+                self.state = AnswerState::NextMessage;
+                text.push_str(&message(entry, &self.past.position.epoch));
+            }),
+            None => {
+                self.state = AnswerState::Nothing;
+                text.push_str("]}\n");
             }
-            self.messages += 1;
-            text.push_str(&message(entry, &past.position.epoch));
         }
-        if is_end {
-            text.push_str("]}\n");
+        Some(text.into())
+    }
+
+    /// The beginning of the JSON, up to the first message.
+    fn head(&self) -> String {
+        #[derive(Serialize)]
+        struct Head<'a> {
+            room: &'a str,
+            #[serde(flatten)]
+            position: &'a Position,
         }
-        text.into()
+        let head = Head { room: &self.room, position: &self.past.position };
+        let head = serde_json::to_string(&head).unwrap_or_default();
+        format!("{},\"messages\":[", head.strip_suffix('}').unwrap_or_default())
     }
 }
 

@@ -1,6 +1,7 @@
 //! `/history`: the latest messages of a room as JSON.
 
 use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::support::{Client, TestServer, request};
 
@@ -66,4 +67,20 @@ async fn a_long_history_is_read_as_a_whole_and_tells_the_epochs_of_its_messages(
     .await;
     let ten = read(&site, "/history/room").await;
     assert_eq!(ten["messages"].as_array().map(Vec::len), Some(10));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answer_is_disconnected() {
+    let site = TestServer::start_with(|settings| settings.slow_after = "1s".into()).await;
+    let payload = "\u{1}".repeat(200_000);
+    for _ in 0..20 {
+        site.publish("room", &payload).await;
+    }
+    site.until_metric("roomcast_messages_total", 20).await;
+    let mut stream = TcpStream::connect(site.addr).await.expect("connected");
+    let request = "GET /history/room?last=20 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    site.until_metric("roomcast_closes_total{reason=\"slow\"}", 1).await;
+    site.until_metric("roomcast_backlog_bytes", 0).await;
+    site.until_metric("roomcast_connections", 0).await;
 }

@@ -145,7 +145,6 @@ class Room {
     this.ask() // for those that have come meanwhile
   }
 
-  // A position that the server does not know is all it can go by no more: what it has replaces what
   // If the server does not know the position, the replay may have messages that the watch has: it
   // replaces them. Otherwise it only adds to them.
   replay(watch, since, ack, replay, count) {

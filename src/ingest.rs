@@ -5,9 +5,10 @@
 //! redis-rs, or Redis ends the subscription. So a queue never makes the source wait. A channel is
 //! always in the same lane, which keeps its order; a full lane does not affect the others.
 //!
-//! Each message gets its number here, under the lock of its lane's queue, also one that is dropped
-//! then. So all messages of a lane up to its watermark have been placed in their rooms: the number
-//! before that of its first message which has not, or the latest number if there is none.
+//! Each message gets its number under the lock of its lane's queue, whether it is queued or dropped.
+//! The watermark of a lane is the number before that of its first event that is queued or being
+//! delivered, or the latest number if there is no such event: all messages of the lane up to it have
+//! been placed in their rooms.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -41,7 +42,7 @@ const BATCH: usize = 256;
 /// How long a lane is reported as not ok after it has dropped a message: longer than the usual
 /// interval between two requests to `/status`.
 const DROPPING: Duration = Duration::from_secs(30);
-/// The most channels of which it is remembered that consecutive messages were dropped; if there are
+/// The most channels that a lane's queue remembers because their messages were dropped. If there are
 /// more, messages of any channel may be missing.
 const MAX_DROPPED_CHANNELS: usize = 1000;
 
@@ -131,6 +132,8 @@ struct QueuedEvents {
     bytes: usize,
     /// The number of the first event that the receiver has taken, until it asks for the next ones.
     in_hand: Option<u64>,
+    /// Channels in all queued [`Event::Dropped`] together.
+    dropped_channels: usize,
     /// Messages dropped since the start; `last_drop` is the time of the latest.
     dropped: u64,
     last_drop: Option<Instant>,
@@ -320,7 +323,7 @@ impl QueuedEvents {
             let more = Gap { from: dropped.gap.to, to, reason };
             metrics.gap_seconds(reason.as_str()).inc_by(more.seconds());
             dropped.gap.to = to;
-            return dropped.add(channel, number);
+            return dropped.add(channel, number, &mut self.dropped_channels);
         }
         let from = match self.events.back() {
             Some((_, Event::Message(message))) => message.at,
@@ -331,19 +334,21 @@ impl QueuedEvents {
         count_gap(metrics, &gap);
         let channels = Some(HashMap::new());
         let mut dropped = Dropped { gap, first: number, last: number, channels };
-        dropped.add(channel, number);
+        dropped.add(channel, number, &mut self.dropped_channels);
         self.push(Event::Dropped(Box::new(dropped)));
     }
 }
 
 impl Dropped {
-    fn add(&mut self, channel: Bytes, number: u64) {
+    /// Adds a message. `queued` is how many channels the queue remembers.
+    fn add(&mut self, channel: Bytes, number: u64, queued: &mut usize) {
         self.last = number;
         // No room has a longer name.
         let channels = self.channels.as_mut().filter(|_| channel.len() <= MAX_NAME);
         if let Some(channels) = channels {
-            channels.insert(channel, number);
-            if channels.len() > MAX_DROPPED_CHANNELS {
+            *queued += usize::from(channels.insert(channel, number).is_none());
+            if *queued > MAX_DROPPED_CHANNELS {
+                *queued -= channels.len();
                 self.channels = None;
             }
         }
@@ -383,6 +388,10 @@ impl Receiver {
                     if let Some(size) = event.size() {
                         waiting.messages -= 1;
                         waiting.bytes -= size;
+                    }
+                    if let Event::Dropped(dropped) = &event {
+                        waiting.dropped_channels -=
+                            dropped.channels.as_ref().map_or(0, HashMap::len);
                     }
                     batch.push(event);
                 }

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{
             AtomicU64,
-            Ordering::{AcqRel, Acquire},
+            Ordering::{AcqRel, Acquire, Release},
         },
     },
 };
@@ -102,20 +102,24 @@ impl Sequence {
 
     /// Counts a break, with which a new epoch begins, and returns its number.
     pub fn begin_epoch(&self) -> u64 {
-        let mut epochs = self.epochs.write();
-        let number = self.count();
-        epochs.push_back(Epoch::new(number));
-        if epochs.len() > PAST + 1 {
-            epochs.pop_front();
-        }
-        number
+        self.begin_after(&mut self.epochs.write())
     }
 
     /// Continues the count of an earlier process behind `latest`, with a break. Returns its number.
     pub fn resume(&self, past: impl IntoIterator<Item = Arc<Epoch>>, latest: u64) -> u64 {
-        *self.epochs.write() = past.into_iter().collect();
-        self.latest.store(latest, std::sync::atomic::Ordering::Release);
-        self.begin_epoch()
+        let mut epochs = self.epochs.write();
+        *epochs = past.into_iter().collect();
+        self.latest.store(latest, Release);
+        self.begin_after(&mut epochs)
+    }
+
+    fn begin_after(&self, epochs: &mut VecDeque<Arc<Epoch>>) -> u64 {
+        let number = self.count();
+        epochs.push_back(Epoch::new(number));
+        while epochs.len() > PAST + 1 {
+            epochs.pop_front();
+        }
+        number
     }
 
     /// The known epochs, the oldest one first.

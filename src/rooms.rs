@@ -302,11 +302,19 @@ impl Rooms {
 
     /// The same in one room.
     pub fn interrupt_one(&self, name: &str, gap: &Gap, number: u64) -> MemberSnapshot {
-        let room = self.get_or_raise_floor(name, number);
-        room.map(|room| room.lock().interrupt(gap, number)).unwrap_or_default()
+        while let Some(room) = self.get_or_raise_floor(name, number) {
+            let mut hold = room.lock();
+            if !room.is_gone() {
+                return hold.interrupt(gap, number);
+            }
+            // The room that replaces it has to have the gap.
+            drop(hold);
+            self.index.remove(&room);
+        }
+        MemberSnapshot::default()
     }
 
-    /// The room of this name, or else the knowledge that messages of it are missing up to a number.
+    /// The room of this name. If there is none, raises the floor that it will have to a number.
     fn get_or_raise_floor(&self, name: &str, number: u64) -> Option<Arc<Room>> {
         self.index.get(name).or_else(|| {
             self.index.raise_floor(self.index.lane(name), number);

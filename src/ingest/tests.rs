@@ -192,4 +192,26 @@ async fn drops_in_many_channels_may_have_been_in_any() {
     receiver.next(&mut batch).await;
     let Event::Dropped(dropped) = &batch[0] else { panic!("messages were dropped") };
     assert_eq!((dropped.channels.as_ref(), dropped.first, dropped.last), (None, 1, 1002));
+    assert_eq!(sender.queues[0].lock().dropped_channels, 0);
+}
+
+#[tokio::test]
+async fn the_channels_of_all_queued_drops_together_are_bounded() {
+    let (sender, mut receiver) = lane(100, 8, &Arc::default());
+    let drop_in = |channel: String| sender.message(Message::now(channel.into(), "".into()));
+    sender.message(message("abc"));
+    (0..600).for_each(|number| drop_in(format!("a long name {number}")));
+    sender.message(message("abc"));
+    (0..600).for_each(|number| drop_in(format!("another name {number}")));
+    let mut batch = Vec::new();
+    receiver.next(&mut batch).await;
+    let channels: Vec<_> = batch
+        .iter()
+        .filter_map(|event| match event {
+            Event::Dropped(dropped) => Some(dropped.channels.as_ref().map(HashMap::len)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(channels, [Some(600), None]);
+    assert_eq!(sender.queues[0].lock().dropped_channels, 0);
 }

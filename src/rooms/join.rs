@@ -114,7 +114,7 @@ impl Rooms {
     }
 }
 
-/// Replays the history from number `from` on, of which `piece` is the beginning, until nothing is
+/// Replays the history from index `from` on, of which `piece` is the beginning, until nothing is
 /// left. Returns the room locked at that moment.
 fn replay<'a>(
     room: &'a Room,
@@ -145,7 +145,7 @@ fn replay<'a>(
     }
 }
 
-/// The next entries from number `from` on.
+/// The next entries from index `from` on.
 fn copy(hold: &mut Hold<'_>, from: u64) -> Vec<HistoryEntry> {
     let piece = hold.history.piece(from, MAX_COPIED, MAX_COPIED_BYTES);
     hold.copied(piece.len());

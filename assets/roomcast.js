@@ -39,7 +39,7 @@ export function watcher(socket, { onSource } = {}) {
   return (name, onMessage, { last = 0, onGap, onJoin, onError = console.error } = {}) => {
     if (!rooms.has(name)) rooms.set(name, new Room(name, socket))
     const room = rooms.get(name)
-    const watch = { begun: false, last, onMessage, onGap, onJoin, onError }
+    const watch = { begun: false, seen: null, skip: 0, last, onMessage, onGap, onJoin, onError }
     room.watches.add(watch)
     room.ask()
     return () => {
@@ -56,7 +56,7 @@ class Room {
   seen = null // the position up to which those have everything, once there are some
   live = false // whether what comes is to follow `seen`
   told = false // whether a gap was told since `seen`
-  request = null // the one whose answer or replay is not complete: { to, since, live, ack, replay }
+  request = null // the one whose answer or replay is not complete
 
   constructor(name, socket) {
     this.name = name
@@ -75,14 +75,13 @@ class Room {
     const to = behind.length > 0 ? behind : [...this.watches].filter(watch => !watch.begun)
     if (to.length === 0) return
     const since = behind.length > 0 ? this.seen : undefined
-    const request = this.request = { to, since, live: this.live, replay: [] }
+    const request = this.request = { to, since, live: this.live }
     const last = Math.max(...to.map(watch => watch.last))
     const options = { meta: true, last, since: since && { epoch: since.epoch, offset: since.offset } }
     // Not by a promise: it would hear of the answer after the messages that come right behind it.
     this.socket.timeout(PATIENCE).emit('channel', this.name, options, (late, ack) => {
       if (this.request !== request) return // of a connection that is gone
-      request.ack = ack
-      if (!late && ack.ok) return this.finish()
+      if (!late && ack.ok) return this.answered(ack)
       this.request = null
       const error = late ? { code: 'timeout', message: 'The server did not answer.' } : ack.error
       this.tell(to, 'onError', { room: this.name, ...error })
@@ -90,19 +89,58 @@ class Room {
     })
   }
 
-  // A message is part of a replay, or live. What comes after the answer up to its position is the
-  // replay, for the watches that asked; others that are live may lack the end of it.
+  // The replay follows, and before it, if something is missing, a gap.
+  answered(ack) {
+    const { request } = this
+    const isLost = Boolean(request.since) && !ack.recovered
+    Object.assign(request, { ack, left: ack.replayed, isLost, awaitsGap: isLost })
+    for (const watch of request.to) {
+      if (!request.since) watch.skip = Math.max(0, ack.replayed - watch.last)
+      this.tell([watch], 'onJoin', ack)
+      if (!watch.begun && watch.seen && ack.replayed > 0) this.startOver(watch)
+    }
+    this.finish()
+  }
+
+  // An earlier replay for this watch broke off, while others were further.
+  startOver(watch) {
+    const { at } = watch.seen
+    watch.seen = null
+    const gap = { room: this.name, from: at, to: at, reason: 'not_recovered', replace: true }
+    this.tell([watch], 'onGap', gap)
+  }
+
   take(payload, meta) {
     const { request, live } = this
     if (!request?.ack) return live && this.follow(payload, meta)
-    const { ack, replay } = request
+    const { to, ack } = request
     if (meta.epoch === ack.epoch && meta.offset > ack.offset) {
-      this.finish(true) // the replay is over, also if a part of it was forgotten meanwhile
+      this.finish(true) // the replay is over
       return this.take(payload, meta)
     }
-    replay.push({ payload, meta })
-    if (live && [ack.epoch, this.seen.epoch].includes(meta.epoch)) this.follow(payload, meta)
-    if (this.request === request) this.finish()
+    request.left -= 1
+    this.tellReplaced()
+    this.replay(to, payload, meta)
+    if (!request.live) {
+      this.seen = meta
+      for (const watch of to) watch.begun = true
+    } else if (live && [ack.epoch, this.seen.epoch].includes(meta.epoch)) {
+      this.follow(payload, meta) // others are live, and may lack the end of this replay
+    }
+    this.finish()
+  }
+
+  replay(watches, payload, meta) {
+    for (const watch of watches) {
+      if (watch.seen?.epoch === meta.epoch && meta.offset <= watch.seen.offset) continue // had it
+      if (watch.skip > 0) {
+        watch.skip -= 1
+        continue
+      }
+      if (!this.request.isLost) this.compare([watch], watch.seen, meta)
+      watch.seen = meta
+      this.tell([watch], 'onMessage', payload, { ...meta, replayed: true })
+    }
   }
 
   follow(payload, meta) {
@@ -118,53 +156,26 @@ class Room {
     this.told = false
     const watches = this.begun()
     if (!told) this.compare(watches, seen, meta)
+    for (const watch of watches) watch.seen = meta
     this.tell(watches, 'onMessage', payload, { ...meta, replayed: false })
   }
 
-  // Hands a replay over once it is whole, or `over`: one that breaks off is as if it had not been
-  // asked for. If something is missing, the server says what, before the replay.
+  // Where the replay ends, or is `over` in any case, its watches begin to follow.
   finish(over) {
-    const { to, since, live, ack, replay } = this.request
-    const messages = replay.filter(({ meta }) => meta)
-    const isLost = since && !ack.recovered
-    const isWhole = messages.length >= ack.replayed && (!isLost || replay.length > messages.length)
-    if (!isWhole && !over) return
+    const { to, since, live, ack, left, awaitsGap, isLost } = this.request
+    if ((left > 0 || awaitsGap) && !over) return
+    const at = this.seen?.at ?? since?.at ?? Date.now()
+    for (const watch of to) {
+      if (!isLost) this.compare([watch], watch.seen, ack)
+      Object.assign(watch, { begun: true, skip: 0, seen: { epoch: ack.epoch, offset: ack.offset, at } })
+    }
     this.request = null
-    if (live && !this.live) return this.ask() // a hole came in between: it goes first
     if (!live) {
-      const at = messages.at(-1)?.meta.at ?? since?.at ?? Date.now()
       this.seen = { epoch: ack.epoch, offset: ack.offset, at }
       this.live = true
       this.told = false
     }
-    for (const watch of to) {
-      watch.begun = true
-      this.tell([watch], 'onJoin', ack)
-      this.replay(watch, since, ack, replay, messages.length)
-    }
-    this.ask() // for those that have come meanwhile
-  }
-
-  // If the server does not know the position, the replay may have messages that the watch has: it
-  // replaces them. Otherwise it only adds to them.
-  replay(watch, since, ack, replay, count) {
-    const isReplaced = replay.some(({ gap }) => gap?.reason === 'unknown_position')
-    let skipped = since && !isReplaced ? 0 : Math.max(0, count - watch.last)
-    let before
-    for (const { payload, meta, gap } of replay) {
-      if (gap) {
-        const from = Math.max(gap.from, since?.at ?? 0)
-        const lost = gap.reason === 'unknown_position' ? { reason: 'not_recovered', replace: count > 0 } : {}
-        this.tell([watch], 'onGap', { ...gap, from, ...lost })
-      } else if (skipped > 0) {
-        skipped -= 1
-      } else {
-        if (!since || ack.recovered) this.compare([watch], before, meta)
-        this.tell([watch], 'onMessage', payload, { ...meta, replayed: true })
-        before = meta
-      }
-    }
-    if (!since || ack.recovered) this.compare([watch], before, ack)
+    this.ask() // for those that have come meanwhile, or have a hole
   }
 
   // Where a new epoch begins, messages may be missing, also if no gap was told.
@@ -175,13 +186,39 @@ class Room {
 
   announce(gap) {
     const { request, live } = this
-    if (request?.ack && !request.live) {
-      request.replay.push({ gap })
-      return this.finish()
-    }
-    if (!live) return // the answer to come tells
+    const begun = this.begun()
+    if (request?.ack) this.announceInReplay(gap)
+    // What is forgotten under one watch's replay, the others have, or will miss it themselves.
+    if (!live || request?.ack && gap.reason === 'forgotten') return
     this.told = true
-    this.tell(this.begun(), 'onGap', gap)
+    this.tell(begun, 'onGap', gap)
+  }
+
+  announceInReplay({ omitted = 0, ...gap }) {
+    const { request } = this
+    const { to, since, live, ack, awaitsGap } = request
+    const from = Math.max(gap.from, since?.at ?? 0)
+    request.awaitsGap = false
+    request.left -= omitted
+    for (const watch of to) watch.skip = Math.max(0, watch.skip - omitted)
+    if (!awaitsGap || gap.reason !== 'unknown_position') {
+      this.tell(to, 'onGap', { ...gap, from })
+    } else {
+      // The replay may have messages that the watches have: it replaces them, if there is one.
+      for (const watch of to) watch.skip = Math.max(0, ack.replayed - watch.last)
+      request.replaced = { ...gap, from, reason: 'not_recovered', replace: ack.replayed > 0 }
+      if (ack.replayed === 0) this.tellReplaced()
+    }
+    this.finish()
+    if (omitted > 0 && !live) this.told = true
+  }
+
+  tellReplaced() {
+    const { to, replaced } = this.request
+    if (!replaced) return
+    this.request.replaced = undefined
+    for (const watch of to) watch.seen = null
+    this.tell(to, 'onGap', replaced)
   }
 
   begun() {

@@ -5,10 +5,10 @@
 //! session id, which may be reused.
 //!
 //! Each room has one lock over its members and history. The fan-out appends to the history
-//! and takes a snapshot of the members while it holds the lock. A client that joins becomes a member
-//! under the same lock, once it has been sent the answer and all of the history that it asked for. It
-//! therefore receives the history first and then every later message: none is missing, duplicated or
-//! out of order.
+//! and takes a snapshot of the members while it holds the lock. A client that joins becomes a live
+//! member under the same lock, once it has been sent the answer and all of the history that it asked
+//! for, which a [cursor](cursor) reads piece by piece. It therefore receives the history first and then
+//! every later message: none is missing, duplicated or out of order.
 //!
 //! Locks: those of the index and that of a room are never held together. While one is held, nothing is
 //! encoded but the answer to a join, and at most 256 rooms or entries are looked at.
@@ -21,6 +21,8 @@ use std::sync::{
     },
 };
 
+use tokio::sync::Semaphore;
+
 use crate::{
     clock,
     ingest::Progress,
@@ -30,6 +32,7 @@ use crate::{
     position::{Epoch, Sequence},
 };
 
+pub mod cursor;
 pub mod delivery;
 pub mod fanout;
 pub mod history;
@@ -47,7 +50,7 @@ mod window;
 use delivery::{Batch, Delivery};
 use history::{HistoryBounds, HistoryEntry};
 use index::{Forgotten, Index};
-pub use join::{JoinReply, Joining};
+pub use join::{JoinReply, Joined};
 use listing::Listing;
 pub use members::{Member, MemberSnapshot};
 pub use room::Channel;
@@ -66,7 +69,7 @@ const SHORTEST_STEP: u64 = 1000;
 /// The history is forgotten in about this many steps, by its time as well as by its bytes.
 const STEPS: u64 = 64;
 /// Bytes of payloads after which no further entry is copied in the same hold.
-const MAX_COPIED_BYTES: usize = 256 << 10;
+const MAX_COPIED_BYTES: usize = 64 << 10;
 
 /// A receiver of a room's messages, on behalf of one member. The methods must not block.
 pub trait Subscriber: Send + Sync {
@@ -78,6 +81,11 @@ pub trait Subscriber: Send + Sync {
 
     /// Reports that another client has joined the room.
     fn hello(&self);
+
+    /// Whether the newest message suffices if several wait.
+    fn is_conflated(&self) -> bool {
+        false
+    }
 }
 
 /// Bounds of the history.
@@ -105,6 +113,8 @@ pub struct Rooms {
     /// never.
     evicted: AtomicU64,
     listing: Listing,
+    /// How many pieces of replays may be read at the same time.
+    replay_turns: Semaphore,
     metrics: Arc<Metrics>,
     /// Returns the time in ms since the Unix epoch; tests replace it.
     clock: fn() -> u64,
@@ -119,9 +129,11 @@ impl Rooms {
         progress: Progress,
         metrics: Arc<Metrics>,
     ) -> Self {
+        // There are as many lanes as cores; the others stay free for the fan-out.
+        let replay_turns = Semaphore::new(lanes.count().get().div_ceil(2));
         let (index, listing, kept) = (Index::new(lanes), Listing::new(), AtomicUsize::new(0));
-        let evicted = AtomicU64::new(0);
-        Self { index, progress, limits, kept, evicted, listing, metrics, clock: clock::now }
+        let (evicted, clock) = (AtomicU64::new(0), clock::now);
+        Self { index, progress, limits, kept, evicted, listing, replay_turns, metrics, clock }
     }
 
     /// Checks a room's name.
@@ -420,5 +432,7 @@ impl Rooms {
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod test_client;
 #[cfg(test)]
 mod tests;

@@ -442,14 +442,19 @@ impl Connection {
         if let Some(reason) = self.ended() {
             return Err(reason);
         }
-        let quota = self.quota();
-        if self.lags() && !super::writer::within_limit(quota.waiting(), bytes) {
+        if self.lags() && !super::writer::within_limit(self.quota().waiting(), bytes) {
             return Err(Close::QueueFull);
         }
+        self.queue_piece(bytes);
+        self.ended().map_or(Ok(()), Err)
+    }
+
+    /// Counts bytes of a replay, which come beside what may wait.
+    pub fn queue_piece(self: &Arc<Self>, bytes: usize) {
+        let quota = self.quota();
         if quota.add(bytes) {
             quota.evict_largest();
         }
-        self.ended().map_or(Ok(()), Err)
     }
 
     /// Subtracts bytes that the kernel has taken.

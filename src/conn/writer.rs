@@ -197,10 +197,18 @@ impl Writer {
     }
 
     /// Takes batches of frames for a poll, as long as they have `max` bytes together; at least one,
-    /// if one waits, and none once there is a socket, to which they go. The last frames of all come alone: a client that reads the end of its session does
-    /// not hand on what came with it. They count as waiting until [`taken`](Self::taken) is called.
+    /// if one waits, and none once there is a socket, to which they go. The last frames of all come
+    /// alone: a client that reads the end of its session does not hand on what came with it. They count
+    /// as waiting until [`taken`](Self::taken) is called.
     pub fn take(&self, max: usize) -> Vec<Bytes> {
-        self.queue.lock().take(max)
+        let mut queue = self.queue.lock();
+        let taken = queue.take(max);
+        let is_drained = queue.waiting.is_empty();
+        drop(queue);
+        if is_drained && !taken.is_empty() {
+            self.changed.notify_waiters();
+        }
+        taken
     }
 
     /// Subtracts bytes that do not wait in this queue any more.
@@ -208,6 +216,12 @@ impl Writer {
         if let Some(quota) = self.quota.get() {
             quota.take(bytes);
         }
+    }
+
+    /// Whether no frame waits, and the kernel has taken all bytes.
+    pub fn is_drained(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.waiting.is_empty() && queue.stalled.is_none()
     }
 
     /// Whether no frame waits.

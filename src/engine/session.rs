@@ -24,7 +24,7 @@ use crate::{
     conn::{
         backlog::Peer,
         connection::log_end,
-        writer::{Writer, within_limit},
+        writer::Writer,
     },
     metrics::{Close, Transport},
 };
@@ -138,12 +138,30 @@ impl Session {
         self.writer.push(frames)
     }
 
-    /// Sends a replay: as much as may be in one comes beside what may wait.
+    /// Sends a piece of a replay, which comes beside what may wait.
     ///
     /// # Errors
     /// As for [`push`](Self::push).
-    pub fn push_replay(&self, frames: Bytes) -> Result<bool, Close> {
-        self.writer.push_if(frames, |waiting, _| within_limit(waiting, 0))
+    pub fn push_piece(&self, frames: Bytes) -> Result<bool, Close> {
+        self.writer.push_if(frames, |_, _| true)
+    }
+
+    /// Whether nothing that is sent gets to the client any more.
+    pub fn is_closed(&self) -> bool {
+        self.writer.is_closed()
+    }
+
+    /// Whether nothing waits for the client.
+    pub fn is_drained(&self) -> bool {
+        self.writer.is_drained()
+    }
+
+    /// Waits until nothing waits for the client, or the session has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn drained(&self) {
+        self.until(|| self.writer.is_drained()).await;
     }
 
     /// Sends an answer or another packet that counts as all messages do. Ends the session if its
@@ -174,9 +192,13 @@ impl Session {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn caught_up(&self) {
+        self.until(|| !self.writer.lags()).await;
+    }
+
+    async fn until(&self, condition: impl Fn() -> bool) {
         loop {
             let changed = self.writer.changed().notified();
-            if !self.writer.lags() || self.ended().is_some() {
+            if condition() || self.ended().is_some() {
                 return;
             }
             changed.await;

@@ -1,6 +1,6 @@
 //! `/events/{room}`: the messages of one room as Server-Sent Events, for curl and EventSource.
 
-use std::{borrow::Cow, convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::VecDeque, convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use axum::{
     extract::{Path, Query, State},
@@ -30,9 +30,10 @@ use crate::{
     outages::{self, Listener, Outages, Told},
     position::Position,
     rooms::{
-        JoinReply, Joining, Member, Rooms, Subscriber,
+        JoinReply, Member, Rooms, Subscriber,
+        cursor::{Piece, ReplayCursor},
         delivery::{Batch, Delivery},
-        history::{HistoryEntry, ReplayRequest},
+        history::ReplayRequest,
     },
     socketio::Refusal,
 };
@@ -110,57 +111,79 @@ pub async fn follow(
     let (events, waiting) = mpsc::channel(QUEUE);
     let subscriber =
         Arc::new(EventSubscriber { events, stream: stream.clone(), told: outages.told() });
-    let first = subscriber.clone();
-    let wish = ReplayRequest { last, since, appends: true };
-    let mut joining = StreamJoining { stream: &first, room: room.as_str().into() };
-    let (room, member) = rooms.join(&room, None, subscriber, &wish, &mut joining);
-    outages::enter(&first);
+    let request = ReplayRequest { last, since, appends: true };
+    let joined = rooms.join(&room, None, subscriber.clone(), &request, |reply, missing| {
+        subscriber.welcome(reply, missing);
+    });
+    outages::enter(&subscriber);
+    let member = Some(joined.member);
     let membership =
-        StreamMembership { rooms, room, member: Some(member), stream, metrics, expired: false };
-    let events = stream::unfold(Some((waiting, membership)), move |following| async move {
-        let (mut waiting, mut membership) = following?;
-        let stream = membership.stream.clone();
-        select! {
-            // Queued events are sent before the stream finishes.
-            biased;
-            next = waiting.recv() => {
-                Some((Ok::<_, Infallible>(next?), Some((waiting, membership))))
-            }
-            () = stream.finishes() => None,
-            () = end_of(ends) => {
-                membership.expired = true;
-                Some((Ok(expired()), None))
-            }
-        }
+        StreamMembership { rooms, room: joined.room, member, stream, metrics, expired: false };
+    let replay = joined.replay.map(|cursor| (cursor, subscriber));
+    let body = EventBody { read: VecDeque::new(), waiting, replay, membership, ends };
+    let events = stream::unfold(Some(body), |body| async move {
+        let (event, body) = body?.next().await?;
+        Some((Ok::<_, Infallible>(event), body))
     });
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     (HEADERS, Sse::new(events).keep_alive(keep_alive)).into_response()
 }
 
-/// An event stream that is joining a room.
-struct StreamJoining<'a> {
-    stream: &'a EventSubscriber,
-    room: Arc<str>,
+/// The events of one stream, in their order.
+struct EventBody {
+    /// A piece of the replay.
+    read: VecDeque<Event>,
+    /// What was sent outside of the replay.
+    waiting: mpsc::Receiver<Event>,
+    /// The replay, until it is complete.
+    replay: Option<(ReplayCursor, Arc<EventSubscriber>)>,
+    membership: StreamMembership,
+    /// When the token expires, in ms since the Unix epoch.
+    ends: Option<u64>,
 }
 
-impl Joining for StreamJoining<'_> {
-    fn welcome(&mut self, answer: &JoinReply<'_>) {
-        let Position { epoch, offset } = answer.position;
-        self.stream.send(event("joined", answer).id(event_id(epoch, *offset)), 0);
-    }
-
-    fn missing(&mut self, gap: &Gap) {
-        self.gap(gap);
-    }
-
-    fn replay(&mut self, messages: Vec<HistoryEntry>) {
-        for kept in messages {
-            self.stream.message(&Delivery::new(self.room.clone(), kept));
+impl EventBody {
+    /// The next event, and what follows; nothing follows the last one. HTTP asks for it when the client
+    /// has read what came before, so a replay is read as fast as its client reads.
+    async fn next(mut self) -> Option<(Event, Option<Self>)> {
+        let stream = self.membership.stream.clone();
+        loop {
+            if let Some(event) = self.read.pop_front() {
+                return Some((event, Some(self)));
+            }
+            let rooms = self.membership.rooms.clone();
+            select! {
+                // Queued events are sent before the stream finishes.
+                biased;
+                next = self.waiting.recv() => return Some((next?, Some(self))),
+                () = stream.finishes() => return None,
+                () = end_of(self.ends) => {
+                    self.membership.expired = true;
+                    return Some((expired(), None));
+                }
+                _turn = rooms.replay_turn(), if self.replay.is_some() => self.read_piece(),
+            }
         }
     }
 
-    fn gap(&mut self, gap: &Gap) {
-        self.stream.send(event("gap", gap), 0);
+    /// Reads the next piece of the replay.
+    fn read_piece(&mut self) {
+        let Some((cursor, subscriber)) = &mut self.replay else { return };
+        let Some(member) = &self.membership.member else { return };
+        match cursor.next(member) {
+            Piece::Messages(messages) => {
+                let room = &self.membership.room;
+                let messages = messages.into_iter().map(|kept| Delivery::new(room.clone(), kept));
+                let events = messages.map(|message| message_event(&message));
+                self.read.extend(events.map(|(event, bytes)| {
+                    subscriber.stream.queue_piece(bytes);
+                    event
+                }));
+            }
+            Piece::Newest(message) => cursor.deliver(message),
+            Piece::Gap { gap, .. } => self.read.push_back(event("gap", &gap)),
+            Piece::Live => self.replay = None,
+        }
     }
 }
 
@@ -236,24 +259,43 @@ impl EventSubscriber {
         })
     }
 
-    /// Sends text as one `data` field per line, whatever ends its lines, and other bytes in base64
-    /// as the event `binary`. EventSource ignores events without data, so an empty payload is the event `empty`.
-    fn message(&self, delivery: &Delivery) -> bool {
-        let id = event_id(&delivery.place.epoch, delivery.place.offset);
-        let bytes = FRAMING + id.len() + delivery.payload.len();
-        let event = Event::default().id(id);
-        let event = match std::str::from_utf8(&delivery.payload) {
-            Ok("") => event.event("empty").data("{}"),
-            Ok(text) => event.data(one_line_end(text)),
-            Err(_) => event.event("binary").data(BASE64_STANDARD.encode(&delivery.payload)),
-        };
-        self.send(event, bytes)
+    /// Answers a join. If something is replayed or missing, the answer has no id: a client that loses
+    /// the connection before it has got that asks for it again.
+    fn welcome(&self, reply: &JoinReply<'_>, missing: Option<&Gap>) {
+        let Position { epoch, offset } = reply.position;
+        let joined = event("joined", reply);
+        let is_complete = reply.replayed == 0 && missing.is_none();
+        self.send(if is_complete { joined.id(event_id(epoch, *offset)) } else { joined }, 0);
+        if let Some(gap) = missing {
+            let gap = event("gap", gap);
+            let is_complete = reply.replayed == 0;
+            self.send(if is_complete { gap.id(event_id(epoch, *offset)) } else { gap }, 0);
+        }
     }
+}
+
+/// A message as an event, and its bytes: text as one `data` field per line, whatever ends its lines, and
+/// other bytes in base64 as the event `binary`. EventSource ignores events without data, so an empty
+/// payload is the event `empty`.
+fn message_event(delivery: &Delivery) -> (Event, usize) {
+    let id = event_id(&delivery.place.epoch, delivery.place.offset);
+    let bytes = FRAMING + id.len() + delivery.payload.len();
+    let event = Event::default().id(id);
+    let event = match std::str::from_utf8(&delivery.payload) {
+        Ok("") => event.event("empty").data("{}"),
+        Ok(text) => event.data(one_line_end(text)),
+        Err(_) => event.event("binary").data(BASE64_STANDARD.encode(&delivery.payload)),
+    };
+    (event, bytes)
 }
 
 impl Subscriber for EventSubscriber {
     fn deliver(&self, batch: &Batch) -> usize {
-        batch.iter().take_while(|delivery| self.message(delivery)).count()
+        let send = |delivery: &&Delivery| {
+            let (event, bytes) = message_event(delivery);
+            self.send(event, bytes)
+        };
+        batch.iter().take_while(send).count()
     }
 
     fn gap(&self, _room: &str, gap: &Gap) {

@@ -34,11 +34,6 @@ impl HistoryEntry {
 /// Bytes of what the handles of one payload share.
 const SHARED: usize = 32;
 
-/// The most messages of one replay: half of a client's queue, so that new messages fit as well.
-const MAX_REPLAY: usize = 2048;
-/// The most bytes of one replay; a single message may be larger.
-const MAX_REPLAY_BYTES: usize = 4 << 20;
-
 /// Bounds of one room's history.
 #[derive(Clone, Copy, Debug)]
 pub struct HistoryBounds {
@@ -63,12 +58,10 @@ pub struct ReplayRequest {
     pub appends: bool,
 }
 
-/// The answer to a [`ReplayRequest`].
+/// The messages that a [`ReplayRequest`] selects: the latest ones.
 #[derive(Debug, PartialEq)]
-pub struct Replay {
-    /// The index of the first message of the replay; see [`History::piece`].
-    pub from: u64,
-    /// How many messages there are from this one on.
+pub struct Selection {
+    /// How many they are.
     pub count: usize,
     /// Whether they are all messages after the requested position; `None` if none was requested.
     pub recovered: Option<bool>,
@@ -78,31 +71,22 @@ pub struct Replay {
 /// this history before it.
 #[derive(Debug)]
 pub struct History {
-    kept: VecDeque<Kept>,
+    kept: VecDeque<HistoryEntry>,
     /// The index of the oldest message.
     first: u64,
     /// Bytes of the payloads.
     payloads: usize,
-    /// Bytes of all payloads ever appended.
-    total: u64,
     /// The number of the latest message; 0 before the first.
     latest_number: u64,
     /// The number up to which messages may be missing in what is kept.
     floor: u64,
 }
 
-#[derive(Debug)]
-struct Kept {
-    entry: HistoryEntry,
-    /// Bytes of all payloads appended before this one.
-    before: u64,
-}
-
 impl History {
     /// A history without messages, of a room with this floor.
     pub fn new(floor: u64) -> Self {
         let kept = VecDeque::new();
-        Self { kept, first: 0, payloads: 0, total: 0, latest_number: 0, floor }
+        Self { kept, first: 0, payloads: 0, latest_number: 0, floor }
     }
 
     /// Appends a message and removes those that exceed the bounds at its time of arrival.
@@ -117,10 +101,9 @@ impl History {
         if self.kept.is_empty() {
             self.kept.reserve_exact(1);
         }
-        self.kept.push_back(Kept { entry, before: self.total });
+        self.kept.push_back(entry);
         self.payloads += bytes;
-        self.total += bytes as u64;
-        let is_forgotten = |kept: &Kept| kept.entry.number <= forgotten;
+        let is_forgotten = |kept: &HistoryEntry| kept.number <= forgotten;
         while self.kept.len() > bounds.count
             || self.kept.len() > 1 && self.kept.front().is_some_and(is_forgotten)
         {
@@ -133,7 +116,7 @@ impl History {
     pub fn expire(&mut self, now: u64, bounds: HistoryBounds) {
         let is_old = |at: u64, age: u64| at.saturating_add(age) < now;
         while self.kept.len() > 1
-            && self.kept.front().is_some_and(|kept| is_old(kept.entry.at, bounds.age))
+            && self.kept.front().is_some_and(|kept| is_old(kept.at, bounds.age))
         {
             self.pop();
         }
@@ -160,7 +143,7 @@ impl History {
 
     /// Removes the oldest message.
     fn pop(&mut self) -> Option<HistoryEntry> {
-        let Kept { entry, .. } = self.kept.pop_front()?;
+        let entry = self.kept.pop_front()?;
         self.first += 1;
         self.payloads -= entry.payload_bytes();
         self.raise_floor(entry.number);
@@ -177,7 +160,7 @@ impl History {
 
     /// The latest message.
     pub fn latest(&self) -> Option<&HistoryEntry> {
-        self.kept.back().map(|kept| &kept.entry)
+        self.kept.back()
     }
 
     /// The number up to which messages may be missing in what is kept.
@@ -199,17 +182,17 @@ impl History {
     /// When the latest message up to a number arrived, in ms since the Unix epoch, if it is kept.
     pub fn time_of(&self, number: u64) -> Option<u64> {
         let after = self.after(number);
-        Some(self.kept.get(after.checked_sub(1)?)?.entry.at)
+        Some(self.kept.get(after.checked_sub(1)?)?.at)
     }
 
     /// How many of the messages are not after this number.
     fn after(&self, number: u64) -> usize {
-        self.kept.partition_point(|kept| kept.entry.number <= number)
+        self.kept.partition_point(|kept| kept.number <= number)
     }
 
     /// The oldest message.
     pub fn oldest(&self) -> Option<&HistoryEntry> {
-        self.kept.front().map(|kept| &kept.entry)
+        self.kept.front()
     }
 
     /// The index of the oldest message.
@@ -226,17 +209,19 @@ impl History {
     /// one once their payloads have `bytes` bytes. The payloads are shared.
     pub fn piece(&self, from: u64, count: usize, bytes: usize) -> Vec<HistoryEntry> {
         let skipped = usize::try_from(from.saturating_sub(self.first)).unwrap_or(usize::MAX);
-        let mut rest = self.kept.range(skipped.min(self.kept.len())..).peekable();
-        let end = rest.peek().map_or(0, |first| first.before) + bytes as u64;
-        rest.take(count)
-            .take_while(|kept| kept.before < end)
-            .map(|kept| kept.entry.clone())
-            .collect()
+        let mut left = bytes;
+        let is_within = |kept: &&HistoryEntry| {
+            let is_within = left > 0;
+            left = left.saturating_sub(kept.payload_bytes());
+            is_within
+        };
+        let rest = self.kept.range(skipped.min(self.kept.len())..);
+        rest.take(count).take_while(is_within).cloned().collect()
     }
 
     /// Bytes that the history takes.
     pub fn size(&self) -> usize {
-        allocated(self.kept.capacity() * size_of::<Kept>()) + self.payloads
+        allocated(self.kept.capacity() * size_of::<HistoryEntry>()) + self.payloads
     }
 
     /// Whether the history has no entries.
@@ -246,7 +231,7 @@ impl History {
 
     /// Selects the messages for a request. `since` is the number of the requested position, if one is
     /// requested and known.
-    pub fn replay(&self, request: &ReplayRequest, since: Option<u64>) -> Replay {
+    pub fn select(&self, request: &ReplayRequest, since: Option<u64>) -> Selection {
         let (wanted, recovered) = match (&request.since, since) {
             (None, _) => (request.last.unwrap_or(0), None),
             (Some(_), None) => {
@@ -257,22 +242,7 @@ impl History {
                 (self.kept.len() - self.after(since), Some(since >= self.floor))
             }
         };
-        let count = self.last(wanted);
-        let is_whole = since.is_none() || count == wanted;
-        let recovered = recovered.map(|recovered| recovered && is_whole);
-        Replay { from: self.end() - count as u64, count, recovered }
-    }
-
-    /// How many of the latest `count` messages there are within the bounds of one replay.
-    fn last(&self, count: usize) -> usize {
-        let count = count.min(MAX_REPLAY).min(self.kept.len());
-        let latest = self.kept.len() - count;
-        // Found by halving: the oldest message from which on the payloads fit. The latest one always
-        // does.
-        let fits = |kept: &Kept| self.total - kept.before <= MAX_REPLAY_BYTES as u64;
-        let too_many = self.kept.partition_point(|kept| !fits(kept));
-        let from = latest.max(too_many).min(self.kept.len().saturating_sub(1));
-        if count == 0 { 0 } else { self.kept.len() - from }
+        Selection { count: wanted.min(self.kept.len()), recovered }
     }
 }
 
@@ -301,24 +271,8 @@ mod tests {
     fn since(history: &History, number: u64) -> (usize, Option<bool>) {
         let request =
             ReplayRequest { since: Some(Position::unknown()), ..ReplayRequest::default() };
-        let Replay { count, recovered, .. } = history.replay(&request, Some(number));
+        let Selection { count, recovered } = history.select(&request, Some(number));
         (count, recovered)
-    }
-
-    #[test]
-    fn a_replay_is_bounded_in_messages_and_does_not_claim_recovery_if_it_omits_some() {
-        let history = history(MAX_REPLAY as u64 + 10, 1);
-        assert_eq!(since(&history, 10), (MAX_REPLAY, Some(true)));
-        assert_eq!(since(&history, 9), (MAX_REPLAY, Some(false)));
-    }
-
-    #[test]
-    fn a_replay_is_bounded_in_bytes_except_for_a_single_message() {
-        // Three of them with what they share are just below the bound.
-        let many = history(9, MAX_REPLAY_BYTES / 4);
-        assert_eq!(since(&many, 6), (3, Some(true)));
-        assert_eq!(since(&many, 0), (3, Some(false)));
-        assert_eq!(since(&history(1, 2 * MAX_REPLAY_BYTES), 0), (1, Some(true)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{cell::Cell, cmp::Reverse, num::NonZero};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::{history::ReplayRequest, join::Joined, *};
+use super::{history::ReplayRequest, test_client::TestClient, *};
 use crate::position::Position;
 
 const NAMES: [&str; 4] = ["a", "room", "device:01", "a longer name than the others have"];
@@ -251,10 +251,9 @@ impl Pair {
                 prop_assert!(kept <= self.bytes || is_empty, "{kept} bytes are too many");
             }
             Step::Enter { room } => {
-                let wish = ReplayRequest::default();
-                let mut told = Joined::default();
-                let (_, member) =
-                    self.rooms.join(NAMES[room], None, Arc::new(Deaf), &wish, &mut told);
+                let request = ReplayRequest::default();
+                let (member, _) =
+                    TestClient::join(&self.rooms, NAMES[room], Arc::new(Deaf), &request);
                 self.members.push((NAMES[room], member));
                 let place = self.list.open(NAMES[room], self.lane(room));
                 self.list.rooms[place].members += 1;
@@ -363,8 +362,7 @@ impl Pair {
             since: since.clone().map(|since| since.position),
             ..ReplayRequest::default()
         };
-        let mut told = Joined::default();
-        let (_, member) = self.rooms.join(name, None, Arc::new(Deaf), &request, &mut told);
+        let (member, told) = TestClient::join(&self.rooms, name, Arc::new(Deaf), &request);
         prop_assert_eq!(told.replayed, told.messages.len());
         let messages = told.messages.into_iter().map(|kept| {
             let HistoryEntry { number, prev, at, payload, .. } = kept;

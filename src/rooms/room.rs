@@ -94,9 +94,9 @@ impl RoomState {
         self.members.snapshot()
     }
 
-    /// The latest gap, if it is after this number.
-    pub fn gap_after(&self, number: u64) -> Option<Gap> {
-        self.gap.as_deref().filter(|(_, at)| *at > number).map(|(gap, _)| *gap)
+    /// The latest gap and its number, if that is after this one.
+    pub fn gap_after(&self, number: u64) -> Option<(Gap, u64)> {
+        self.gap.as_deref().filter(|(_, at)| *at > number).copied()
     }
 
     /// What may be missing to a client that has the messages up to a known position, and gets those
@@ -106,7 +106,7 @@ impl RoomState {
         // The floor is where the latest gap was, or where the history was forgotten.
         let floor = self.history.floor();
         let gap = self.gap_after(floor.saturating_sub(1)).filter(|_| since.number < floor);
-        let (to, reason) = gap.map_or((next, GapReason::Forgotten), |gap| (gap.to, gap.reason));
+        let (to, reason) = gap.map_or((next, GapReason::Forgotten), |(gap, _)| (gap.to, gap.reason));
         Gap { from: from.min(to), to, reason }
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{history::ReplayRequest, join::Joined, *};
+use super::{history::ReplayRequest, test_client::TestClient, *};
 use crate::position::Position;
 
 #[derive(Default)]
@@ -69,16 +69,14 @@ fn publish(rooms: &Rooms, payload: &str) {
 }
 
 fn join(rooms: &Rooms, seen: &Arc<Seen>) -> (Member, Position) {
-    let mut told = Joined::default();
-    let wish = ReplayRequest::default();
-    let (_, member) = rooms.join("room", None, seen.clone(), &wish, &mut told);
+    let request = ReplayRequest::default();
+    let (member, told) = TestClient::join(rooms, "room", seen.clone(), &request);
     (member, told.position.expect("`welcome` is called"))
 }
 
 /// The replay that a client receives if it joins now.
-fn replay(rooms: &Rooms, name: &str, wish: ReplayRequest) -> (Vec<String>, Option<bool>) {
-    let mut told = Joined::default();
-    let (_, member) = rooms.join(name, None, Arc::new(Seen::default()), &wish, &mut told);
+fn replay(rooms: &Rooms, name: &str, request: ReplayRequest) -> (Vec<String>, Option<bool>) {
+    let (member, told) = TestClient::join(rooms, name, Arc::new(Seen::default()), &request);
     rooms.leave(name, member);
     assert_eq!(told.replayed, told.messages.len());
     let text = |kept: &HistoryEntry| String::from_utf8_lossy(&kept.payload).into_owned();
@@ -174,7 +172,7 @@ fn the_oldest_messages_are_evicted_first_and_the_latest_of_each_room_last() {
     let (rooms, metrics) = rooms(100, limit as usize);
     let watching = Arc::new(Seen::default());
     let request = ReplayRequest::default();
-    rooms.join("watched", None, watching.clone(), &request, &mut Joined::default());
+    TestClient::join(&rooms, "watched", watching.clone(), &request);
     let kept = || ["watched", "a", "b", "c"].map(|name| replay(&rooms, name, last(9)).0.len());
     six.iter().for_each(|name| publish_to(&rooms, name, &payload));
     assert_eq!(kept(), [1, 2, 1, 2]);
@@ -260,84 +258,109 @@ async fn the_list_of_channels_is_never_older_than_its_request() {
     assert_eq!(tokio::join!(count(), count()), (2, 2));
 }
 
-/// Publishes while its replay is delivered, and counts what it is told.
-struct BusyClient<'a> {
-    rooms: &'a Rooms,
-    told: Joined,
-    publishes: usize,
-    forgets: bool,
-    gaps: bool,
-}
-
-impl Joining for BusyClient<'_> {
-    fn welcome(&mut self, answer: &JoinReply<'_>) {
-        self.told.welcome(answer);
-    }
-
-    fn missing(&mut self, gap: &Gap) {
-        self.told.missing(gap);
-    }
-
-    fn replay(&mut self, messages: Vec<HistoryEntry>) {
-        assert!(messages.len() <= MAX_COPIED);
-        self.told.replay(messages);
-        if std::mem::take(&mut self.forgets) {
-            self.rooms.expire(clock::now() + HOUR + 10_000);
-        }
-        if std::mem::take(&mut self.gaps) {
-            gap(self.rooms);
-        }
-        if self.publishes > 0 {
-            self.publishes -= 1;
-            publish(self.rooms, "meanwhile");
-        }
-    }
-
-    fn gap(&mut self, gap: &Gap) {
-        self.told.gap(gap);
-    }
-}
-
-/// Joins a room of 1,000 messages while others are published.
-fn join_busy(forgets: bool, gaps: bool) -> (Joined, Arc<Seen>) {
+/// A room of 1,000 messages, and a client that has read the first piece of them.
+fn begin_long_replay(subscriber: Arc<dyn Subscriber>) -> (Rooms, Joined, TestClient) {
     let (rooms, _) = rooms(2000, 1 << 24);
     for number in 0..1000 {
         publish(&rooms, &number.to_string());
     }
-    let mut busy =
-        BusyClient { rooms: &rooms, told: Joined::default(), publishes: 3, forgets, gaps };
+    let (mut joined, mut client) = TestClient::begin(&rooms, "room", subscriber, &last(1000));
+    assert!(client.read(&mut joined));
+    assert_eq!((client.replayed, client.messages.len()), (1000, MAX_COPIED));
+    (rooms, joined, client)
+}
+
+#[test]
+fn a_replay_goes_on_to_what_is_published_meanwhile() {
     let seen = Arc::new(Seen::default());
-    rooms.join("room", None, seen.clone(), &last(1000), &mut busy);
-    let told = busy.told;
+    let (rooms, mut joined, mut client) = begin_long_replay(seen.clone());
+    while client.read(&mut joined) && client.messages.len() < 1003 {
+        publish(&rooms, "meanwhile");
+    }
+    assert!(seen.0.lock().is_empty(), "it is not live");
+    while client.read(&mut joined) {}
     publish(&rooms, "live");
-    (told, seen)
-}
-
-#[test]
-fn a_replay_in_pieces_goes_on_to_what_is_published_meanwhile() {
-    let (told, seen) = join_busy(false, false);
-    let offsets: Vec<_> = told.messages.iter().map(|kept| kept.number).collect();
+    let offsets: Vec<_> = client.messages.iter().map(|kept| kept.number).collect();
     assert_eq!(offsets, (1..=1003).collect::<Vec<u64>>());
-    assert_eq!((told.replayed, told.gaps.len()), (1000, 0));
+    assert!(client.gaps.is_empty());
     assert_eq!(*seen.0.lock(), ["1004 live"]);
 }
 
 #[test]
-fn what_is_forgotten_during_a_replay_is_a_gap() {
-    let (told, seen) = join_busy(true, false);
-    let reasons: Vec<_> = told.gaps.iter().map(|gap| gap.reason).collect();
+fn what_is_forgotten_under_the_cursor_is_a_gap() {
+    let (rooms, mut joined, mut client) = begin_long_replay(Arc::new(Seen::default()));
+    rooms.expire(clock::now() + HOUR + 10_000);
+    publish(&rooms, "meanwhile");
+    while client.read(&mut joined) {}
+    let reasons: Vec<_> = client.gaps.iter().map(|gap| gap.reason).collect();
     assert_eq!(reasons, [GapReason::Forgotten]);
-    assert_eq!(told.messages.len(), MAX_COPIED + 3);
-    assert_eq!(*seen.0.lock(), ["1004 live"]);
+    let numbers: Vec<_> = client.messages[MAX_COPIED..].iter().map(|kept| kept.number).collect();
+    assert_eq!(numbers, [1001], "the latest one of the others went when another one came");
+    assert_eq!(client.omitted as usize, 1000 - MAX_COPIED);
 }
 
 #[test]
-fn a_gap_during_a_replay_is_told_to_the_client_that_joins() {
-    let (told, seen) = join_busy(false, true);
-    let reasons: Vec<_> = told.gaps.iter().map(|gap| gap.reason).collect();
-    assert_eq!(reasons, [GapReason::SourceLost]);
-    assert_eq!(told.messages.len(), 1003);
-    assert_eq!(*seen.0.lock(), ["4 live"]);
+fn a_gap_during_a_replay_comes_in_its_place() {
+    let seen = Arc::new(Seen::default());
+    let (rooms, mut joined, mut client) = begin_long_replay(seen.clone());
+    gap(&rooms);
+    publish(&rooms, "behind it");
+    while client.read(&mut joined) && client.gaps.is_empty() {}
+    assert_eq!((client.gaps[0].reason, client.messages.len()), (GapReason::SourceLost, 1000));
+    while client.read(&mut joined) {}
+    assert_eq!((client.gaps.len(), client.messages.len()), (1, 1001));
+    publish(&rooms, "live");
+    assert_eq!(*seen.0.lock(), ["2 live"]);
+}
+
+/// A subscriber to which the newest message suffices.
+struct Hasty(Arc<Seen>);
+
+impl Subscriber for Hasty {
+    fn deliver(&self, batch: &Batch) -> usize {
+        self.0.deliver(batch)
+    }
+
+    fn gap(&self, room: &str, gap: &Gap) {
+        self.0.gap(room, gap);
+    }
+
+    fn hello(&self) {}
+
+    fn is_conflated(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_conflated_member_gets_the_newest_of_what_is_published_during_its_replay() {
+    let seen = Arc::new(Seen::default());
+    let (rooms, mut joined, mut client) = begin_long_replay(Arc::new(Hasty(seen.clone())));
+    (0..9).for_each(|number| publish(&rooms, &format!("meanwhile {number}")));
+    while client.read(&mut joined) {}
+    publish(&rooms, "live");
+    assert_eq!((client.messages.len(), client.gaps.len()), (1000, 0));
+    assert_eq!(*seen.0.lock(), ["1009 meanwhile 8", "1010 live"]);
+}
+
+#[test]
+fn another_join_continues_a_replay_unless_it_requests_one() {
+    let (rooms, joined, mut client) = begin_long_replay(Arc::new(Seen::default()));
+    let seen = Arc::new(Seen::default());
+    let join = |joined: Joined, request: &ReplayRequest| {
+        let again = Some((joined.member, joined.replay));
+        rooms.join("room", again, seen.clone(), request, |_, _| {})
+    };
+    let mut joined = join(joined, &ReplayRequest::default());
+    publish(&rooms, "meanwhile");
+    assert!(client.read(&mut joined) && seen.0.lock().is_empty());
+    let mut joined = join(joined, &last(1));
+    client.messages.clear();
+    while client.read(&mut joined) {}
+    publish(&rooms, "live");
+    let numbers: Vec<_> = client.messages.iter().map(|kept| kept.number).collect();
+    assert_eq!((numbers, &seen.0.lock()[..]), (vec![1001], &["1002 live".to_owned()][..]));
+    assert_eq!(rooms.members("room").len(), 1);
 }
 
 #[test]
@@ -345,18 +368,18 @@ fn rooms_without_history_do_not_take_the_place_of_others() {
     let (rooms, metrics) = rooms(100, 10_000);
     publish(&rooms, "kept");
     let kept = metrics.history_bytes.get();
-    let wish = ReplayRequest::default();
+    let request = ReplayRequest::default();
     let members: Vec<_> = (0..1000)
         .map(|number| {
             let name = format!("empty{number}");
             let seen = Arc::new(Seen::default());
-            rooms.join(&name, None, seen, &wish, &mut Joined::default())
+            (TestClient::join(&rooms, &name, seen, &request).0, name)
         })
         .collect();
     assert_eq!(metrics.history_bytes.get(), kept);
     publish_to(&rooms, "another", "kept too");
     assert_eq!(replay(&rooms, "room", last(1)).0, ["kept"]);
-    members.into_iter().for_each(|(name, member)| rooms.leave(&name, member));
+    members.into_iter().for_each(|(member, name)| rooms.leave(&name, member));
     assert_eq!(metrics.rooms.get(), 2);
 }
 
@@ -405,8 +428,8 @@ fn a_dropped_message_is_missing_in_its_room_alone() {
     assert_eq!(rooms.interrupt_one("room", &gap, number).len(), 1);
     rooms.interrupt_one("nobody's", &gap, number);
     publish(&rooms, "c");
-    let mut told = Joined::default();
-    rooms.join("room", None, Arc::new(Seen::default()), &since(&start), &mut told);
+    let (_, told) =
+        TestClient::join(&rooms, "room", Arc::new(Seen::default()), &since(&start));
     let missing = told.missing.expect("what is missing");
     assert_eq!((told.recovered, missing.to, missing.reason), (Some(false), 9, gap.reason));
     let prevs: Vec<_> = told.messages.iter().map(|kept| (kept.number, kept.prev)).collect();

@@ -91,6 +91,10 @@ impl Subscriber for MaxRate {
     fn hello(&self) {
         self.inner.hello();
     }
+
+    fn is_conflated(&self) -> bool {
+        true
+    }
 }
 
 impl Latest {
@@ -131,5 +135,9 @@ impl Subscriber for Latest {
 
     fn hello(&self) {
         self.inner.hello();
+    }
+
+    fn is_conflated(&self) -> bool {
+        true
     }
 }

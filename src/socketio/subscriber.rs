@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{frames, source::SourceOutlet};
 use crate::{
     engine::session::Session,
-    message::Gap,
+    message::{Gap, GapReason},
     metrics::Close,
     outages::catch_up,
     rooms::{
@@ -37,26 +37,40 @@ impl SocketSubscriber {
         *self.open.lock() = false;
     }
 
-    /// Sends a part of a room's history, oldest first: after all that the socket has been sent, and
-    /// before the room's next message. Called under the room's lock.
+    /// Sends a piece of a room's history, oldest first.
     pub fn replay(&self, room: &Arc<str>, messages: Vec<HistoryEntry>) {
-        if messages.is_empty() {
-            return;
-        }
         let again = |kept| Delivery::new(room.clone(), kept);
         let past: Vec<Delivery> = messages.into_iter().map(again).collect();
         let frames = frames::encode(&past, self.meta.is_some(), self.session.format());
-        if let Err(reason) = self.session.push_replay(frames) {
+        if let Err(reason) = self.session.push_piece(frames) {
             self.session.end(reason);
         }
     }
 
-    /// Messages of a replay are missing. A client without `meta` cannot be told, so it is
-    /// disconnected, and comes back.
-    pub fn gap_in_replay(&self, room: &str, gap: &Gap) {
-        match &self.meta {
-            Some(_) => self.gap(room, gap),
-            None => self.session.end(Close::QueueFull),
+    /// Messages are missing in a replay. If they were in the history when the client asked, one without
+    /// `meta` is disconnected, since it cannot be told; it comes back.
+    pub fn gap_in_replay(&self, room: &str, gap: &Gap, omitted: u64) {
+        if self.meta.is_none() && gap.reason == GapReason::Forgotten {
+            self.session.end(Close::QueueFull);
+        }
+        self.emit_gap(room, gap, omitted);
+    }
+
+    /// Emits a gap, to clients with `meta`.
+    fn emit_gap(&self, room: &str, gap: &Gap, omitted: u64) {
+        #[derive(Serialize)]
+        struct RoomGap<'a> {
+            room: &'a str,
+            #[serde(flatten)]
+            gap: &'a Gap,
+            #[serde(skip_serializing_if = "is_zero")]
+            omitted: u64,
+        }
+        let open = self.open.lock();
+        if let Some(source) = self.meta.as_ref().filter(|_| *open) {
+            // That the source is back is emitted before the gap of its outage.
+            catch_up(&**source);
+            self.session.emit("gap", Some(&RoomGap { room, gap, omitted }));
         }
     }
 }
@@ -79,22 +93,17 @@ impl Subscriber for SocketSubscriber {
     }
 
     fn gap(&self, room: &str, gap: &Gap) {
-        #[derive(Serialize)]
-        struct RoomGap<'a> {
-            room: &'a str,
-            #[serde(flatten)]
-            gap: &'a Gap,
-        }
-        let open = self.open.lock();
-        if let Some(source) = self.meta.as_ref().filter(|_| *open) {
-            // That the source is back is emitted before the gap of its outage.
-            catch_up(&**source);
-            self.session.emit("gap", Some(&RoomGap { room, gap }));
-        }
+        self.emit_gap(room, gap, 0);
     }
 
     fn hello(&self) {
         // No arguments, as in the demo.
         self.session.emit("hello", None::<&()>);
     }
+}
+
+// serde calls it with a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

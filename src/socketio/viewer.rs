@@ -34,11 +34,16 @@ use crate::{
     metrics::Close,
     outages,
     rooms::{
-        Channel, JoinReply, Joining, Member, MemberSnapshot, Subscriber,
-        history::{HistoryEntry, ReplayRequest},
+        Channel, JoinReply, Joined, Member, MemberSnapshot, Subscriber,
+        cursor::ReplayCursor,
+        history::ReplayRequest,
         memberships::{self, Reservation},
     },
 };
+
+mod replays;
+
+use replays::Replays;
 
 /// Requests for the list of channels that one client may wait for.
 const MAX_LISTINGS: u8 = 4;
@@ -65,6 +70,7 @@ struct ViewerState {
     /// What the client may do; `None` outside the namespace.
     grant: Option<Grant>,
     rooms: HashMap<Arc<str>, Membership>,
+    replays: Replays,
     /// The client has been notified that the grant expires soon.
     noticed: bool,
     /// The next alarm, if the grant expires at all.
@@ -96,41 +102,10 @@ struct Channels {
 struct Membership {
     member: Member,
     subscriber: Arc<SocketSubscriber>,
+    /// The replay, until it is complete.
+    replay: Option<ReplayCursor>,
     /// `None` for the rooms that each client may join in any case.
     reservation: Option<Reservation>,
-}
-
-/// A viewer that is joining a room.
-struct ViewerJoining<'a> {
-    /// Taken when the join is answered.
-    answer: Option<Answer>,
-    room: &'a Arc<str>,
-    /// The subscriber of an earlier join of the same room, if it has to be closed.
-    before: Option<Arc<SocketSubscriber>>,
-    subscriber: &'a SocketSubscriber,
-}
-
-impl Joining for ViewerJoining<'_> {
-    fn welcome(&mut self, answer: &JoinReply<'_>) {
-        if let Some(before) = &self.before {
-            before.close();
-        }
-        if let Some(to) = self.answer.take() {
-            to.accept(answer);
-        }
-    }
-
-    fn missing(&mut self, gap: &Gap) {
-        self.subscriber.gap(self.room, gap);
-    }
-
-    fn replay(&mut self, messages: Vec<HistoryEntry>) {
-        self.subscriber.replay(self.room, messages);
-    }
-
-    fn gap(&mut self, gap: &Gap) {
-        self.subscriber.gap_in_replay(self.room, gap);
-    }
 }
 
 impl Viewer {
@@ -277,8 +252,8 @@ impl Viewer {
         }
         let (again, before, reservation) = match state.rooms.remove(&room) {
             None => (None, None, reservation),
-            Some(Membership { member, subscriber, reservation }) => {
-                (Some(member), Some(subscriber), reservation)
+            Some(Membership { member, subscriber, replay, reservation }) => {
+                (Some((member, replay)), Some(subscriber), reservation)
             }
         };
         let others = (self.shared.hello && again.is_none()).then(|| rooms.members(&room));
@@ -286,15 +261,20 @@ impl Viewer {
         // on their way to the previous subscriber are part of it, so that subscriber is closed.
         // Otherwise they arrive after this answer.
         let before = before.filter(|_| options.wish != ReplayRequest::default());
-        let mut joining = ViewerJoining {
-            answer: Some(answer),
-            room: &room,
-            before,
-            subscriber: &socket_subscriber,
+        let welcome = |reply: &JoinReply<'_>, missing: Option<&Gap>| {
+            before.iter().for_each(|before| before.close());
+            answer.accept(reply);
+            missing.iter().for_each(|gap| socket_subscriber.gap(&room, gap));
         };
-        let (name, member) = rooms.join(&room, again, subscriber, &options.wish, &mut joining);
+        let joined = rooms.join(&room, again, subscriber, &options.wish, welcome);
         others.iter().flat_map(MemberSnapshot::iter).for_each(|other| other.hello());
-        state.rooms.insert(name, Membership { member, subscriber: socket_subscriber, reservation });
+        let Joined { room: name, member, replay } = joined;
+        let (has_replay, subscriber) = (replay.is_some(), socket_subscriber);
+        let membership = Membership { member, subscriber, replay, reservation };
+        state.rooms.insert(name.clone(), membership);
+        if has_replay {
+            self.begin_replay(state, name);
+        }
         // After the answer: emits an outage that has already been announced to others.
         source.iter().for_each(outages::enter);
     }

@@ -8,10 +8,10 @@ use tokio::{
 use crate::support::{Redis, TestServer, free_ports, request, within};
 
 /// A client such as `curl -N`.
-struct Curl(BufReader<TcpStream>);
+pub struct Curl(BufReader<TcpStream>);
 
 impl Curl {
-    async fn get(site: &TestServer, path: &str, headers: &str) -> Self {
+    pub async fn get(site: &TestServer, path: &str, headers: &str) -> Self {
         let mut stream = TcpStream::connect(site.addr).await.expect("connected");
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
@@ -41,7 +41,7 @@ impl Curl {
     }
 
     /// The next event without its `id` line, and the id.
-    async fn event(&mut self) -> (String, String) {
+    pub async fn event(&mut self) -> (String, String) {
         let part = self.part().await;
         let id = part.lines().find_map(|line| line.strip_prefix("id: ")).unwrap_or_default();
         let rest: Vec<_> = part.lines().filter(|line| !line.starts_with("id: ")).collect();

@@ -30,6 +30,7 @@ mod past;
 mod pebble;
 mod publish;
 mod push;
+mod replays;
 mod rooms;
 mod settings;
 mod shares;

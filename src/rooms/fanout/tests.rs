@@ -13,12 +13,14 @@ use crate::{
     message::{Gap, GapReason},
     position::{Position, Sequence},
     rooms::{
-        HistoryLimits, JoinReply, Joining, Member, Subscriber,
+        HistoryLimits, Joined, Subscriber,
+        cursor::Piece,
         history::{HistoryBounds, HistoryEntry, ReplayRequest},
     },
 };
 
 const ROOMS: usize = 8;
+const MAX_PAYLOAD: usize = 10;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -28,133 +30,227 @@ enum Step {
     },
     Enter {
         room: usize,
+        last: usize,
     },
-    /// One of the viewers that have not left yet leaves.
+    /// One of the viewers that have not left yet reads a piece of its replay.
+    Read(prop::sample::Index),
+    /// One of them leaves and comes back.
+    Return(prop::sample::Index),
+    /// One of them leaves.
     Leave(prop::sample::Index),
     /// Lets the lanes run for a moment.
     Pause,
     Gap,
+    /// A message is published that is too large.
+    Drop {
+        room: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..ROOMS, 1..300usize).prop_map(|(room, count)| Step::Publish { room, count }),
-        3 => (0..ROOMS).prop_map(|room| Step::Enter { room }),
+        3 => (0..ROOMS, prop_oneof![Just(0), 0..600usize])
+            .prop_map(|(room, last)| Step::Enter { room, last }),
+        6 => any::<prop::sample::Index>().prop_map(Step::Read),
+        2 => any::<prop::sample::Index>().prop_map(Step::Return),
         2 => any::<prop::sample::Index>().prop_map(Step::Leave),
         4 => Just(Step::Pause),
         1 => Just(Step::Gap),
+        1 => (0..ROOMS).prop_map(|room| Step::Drop { room }),
     ]
 }
 
-/// A member of a room that records the position at its join, then the position and number of each
-/// message.
+/// A member of a room that records what it is sent.
 struct Viewer {
     room: usize,
     /// `None` if it has left.
-    member: Option<Member>,
+    joined: Option<Joined>,
     /// How many messages had been published in the room when the viewer joined.
     since: usize,
     /// How many had been published when it left; `None` if it has not left.
     until: Option<usize>,
     heard: Arc<Heard>,
+    subscriber: Arc<HeardSubscriber>,
 }
 
 #[derive(Default)]
 struct Heard(Mutex<Vec<Sound>>);
 
-#[derive(Debug)]
-enum Sound {
-    JoinReply(Position),
-    /// Its position, the offset of the one before, and the message's number in its room.
-    Message(Position, u64, usize),
-    Gap,
+/// One membership of a viewer. It may be closed while messages are on their way.
+#[derive(Default)]
+struct HeardSubscriber {
+    heard: Arc<Heard>,
+    is_closed: Mutex<bool>,
 }
 
-impl Subscriber for Heard {
+#[derive(Debug)]
+enum Sound {
+    /// The position, whether it was recovered, and how many messages are replayed.
+    JoinReply(Position, Option<bool>, usize),
+    /// Its position, the offset of the one before, and the message's number in its room.
+    Message(Position, u64, usize),
+    /// A gap.
+    Gap(GapReason),
+    /// A gap in a replay, which may be several in one, and how many messages do not come.
+    GapInReplay(u64),
+}
+
+impl HeardSubscriber {
+    fn hear(&self, sounds: impl Iterator<Item = Sound>) {
+        let is_closed = self.is_closed.lock();
+        if !*is_closed {
+            self.heard.0.lock().extend(sounds);
+        }
+    }
+}
+
+impl Subscriber for HeardSubscriber {
     fn deliver(&self, batch: &Batch) -> usize {
-        let sound = |delivery: &Delivery| {
-            let (epoch, offset) = (delivery.place.epoch.clone(), delivery.place.offset);
-            let number = std::str::from_utf8(&delivery.payload).expect("UTF-8");
-            let number = number.parse().expect("a number");
-            Sound::Message(Position { epoch, offset }, delivery.place.prev, number)
-        };
-        self.0.lock().extend(batch.iter().map(sound));
+        self.hear(batch.iter().map(sound));
         batch.len()
     }
 
-    fn gap(&self, _: &str, _: &Gap) {
-        self.0.lock().push(Sound::Gap);
+    fn gap(&self, _: &str, gap: &Gap) {
+        self.hear(std::iter::once(Sound::Gap(gap.reason)));
     }
 
     fn hello(&self) {}
 }
 
-/// A viewer that is joining.
-struct Entering(Arc<Heard>);
-
-impl Joining for Entering {
-    fn welcome(&mut self, answer: &JoinReply<'_>) {
-        let position = Sound::JoinReply(answer.position.clone());
-        self.0.0.lock().push(position);
-    }
-
-    fn missing(&mut self, _: &Gap) {}
-
-    fn replay(&mut self, _: Vec<HistoryEntry>) {}
-
-    fn gap(&mut self, _: &Gap) {}
+fn sound(delivery: &Delivery) -> Sound {
+    let (epoch, offset) = (delivery.place.epoch.clone(), delivery.place.offset);
+    let number = std::str::from_utf8(&delivery.payload).expect("UTF-8");
+    let number = number.parse().expect("a number");
+    Sound::Message(Position { epoch, offset }, delivery.place.prev, number)
 }
 
-fn enter(rooms: &Rooms, room: usize, since: usize) -> Viewer {
-    let heard = Arc::new(Heard::default());
-    let wish = ReplayRequest::default();
-    let mut joining = Entering(heard.clone());
-    let (_, member) = rooms.join(&name(room), None, heard.clone(), &wish, &mut joining);
-    Viewer { room, member: Some(member), since, until: None, heard }
+impl Viewer {
+    fn new(room: usize, since: usize) -> Self {
+        let (joined, until, heard, subscriber) = Default::default();
+        Self { room, joined, since, until, heard, subscriber }
+    }
+
+    fn join(&mut self, rooms: &Rooms, request: &ReplayRequest) {
+        let (heard, is_closed) = (self.heard.clone(), Mutex::default());
+        self.subscriber = Arc::new(HeardSubscriber { heard: heard.clone(), is_closed });
+        let subscriber = self.subscriber.clone();
+        let joined = rooms.join(&name(self.room), None, subscriber, request, |reply, _| {
+            let position = reply.position.clone();
+            heard.0.lock().push(Sound::JoinReply(position, reply.recovered, reply.replayed));
+        });
+        self.joined = Some(joined);
+    }
+
+    fn leave(&mut self, rooms: &Rooms) {
+        let joined = self.joined.take().expect("it has not left");
+        *self.subscriber.is_closed.lock() = true;
+        rooms.leave(&name(self.room), joined.member);
+    }
+
+    /// Comes back with the position of the latest message, or of the answer if that came without a replay.
+    fn come_back(&mut self, rooms: &Rooms) {
+        self.leave(rooms);
+        let since = self.heard.0.lock().iter().rev().find_map(|sound| match sound {
+            Sound::Message(position, ..) | Sound::JoinReply(position, _, 0) => {
+                Some(position.clone())
+            }
+            _ => None,
+        });
+        let last = since.is_none().then_some(600);
+        self.join(rooms, &ReplayRequest { since, last, appends: false });
+    }
+
+    /// Reads a piece of the replay; `false` if there is none.
+    fn read(&mut self) -> bool {
+        let Some(Joined { replay: Some(cursor), member, room }) = &mut self.joined else {
+            return false;
+        };
+        let piece = cursor.next(member);
+        match piece {
+            Piece::Messages(messages) => {
+                let messages = messages.into_iter();
+                let sounds = messages.map(|kept| sound(&Delivery::new(room.clone(), kept)));
+                self.heard.0.lock().extend(sounds);
+            }
+            Piece::Newest(message) => cursor.deliver(message),
+            Piece::Gap { omitted, .. } => {
+                self.heard.0.lock().push(Sound::GapInReplay(omitted));
+            }
+            Piece::Live => {
+                self.joined.iter_mut().for_each(|joined| joined.replay = None);
+            }
+        }
+        true
+    }
+}
+
+/// One of the viewers that have not left.
+fn pick<'a>(viewers: &'a mut [Viewer], which: &prop::sample::Index) -> Option<&'a mut Viewer> {
+    let count = viewers.iter().filter(|viewer| viewer.until.is_none()).count();
+    let mut staying = viewers.iter_mut().filter(|viewer| viewer.until.is_none());
+    if count == 0 { None } else { staying.nth(which.index(count)) }
 }
 
 fn name(room: usize) -> String {
     format!("room{room}")
 }
 
-fn publish(source: &Sender, room: usize, count: usize, published: &mut [usize]) {
-    for _ in 0..count {
-        published[room] += 1;
-        let payload = published[room].to_string();
-        source.message(Message::now(name(room).into(), payload.into()));
+/// What has been published in a room.
+#[derive(Clone, Copy, Default)]
+struct Published {
+    count: usize,
+    /// The number of the latest message that was not dropped.
+    latest: usize,
+}
+
+fn publish(source: &Sender, room: usize, published: &mut Published, width: usize) {
+    published.count += 1;
+    let payload = format!("{:0width$}", published.count);
+    if payload.len() <= MAX_PAYLOAD {
+        published.latest = published.count;
     }
+    source.message(Message::now(name(room).into(), payload.into()));
 }
 
 /// Runs the steps with this number of lanes. Returns the viewers and how many messages were
 /// published in each room.
-async fn play(lanes: usize, steps: Vec<Step>) -> (Vec<Viewer>, Vec<usize>) {
+async fn play(lanes: usize, steps: Vec<Step>) -> (Vec<Viewer>, Vec<Published>) {
     let metrics = Arc::new(Metrics::default());
     let limits = HistoryLimits {
-        room: HistoryBounds { count: 10, age: u64::MAX / 2, last_age: u64::MAX / 2 },
+        room: HistoryBounds { count: 300, age: u64::MAX / 2, last_age: u64::MAX / 2 },
         bytes: 1 << 20,
     };
     let lanes = Lanes::new(NonZero::new(lanes).expect("not 0"));
-    let bounds = ingest::QueueBounds { messages: 1_000_000, bytes: 1 << 30, payload: 1 << 20 };
+    let bounds = ingest::QueueBounds { messages: 1_000_000, bytes: 1 << 30, payload: MAX_PAYLOAD };
     let (source, receivers) = ingest::queue(lanes.clone(), Arc::default(), bounds, metrics.clone());
     let rooms = Arc::new(Rooms::new(limits, lanes, source.progress(), metrics.clone()));
     let mut running = JoinSet::new();
     for receiver in receivers {
         running.spawn(run(receiver, rooms.clone(), metrics.clone()));
     }
-    let mut published = vec![0; ROOMS];
+    let mut published = vec![Published::default(); ROOMS];
     let mut viewers: Vec<Viewer> = Vec::new();
     for step in steps {
         match step {
-            Step::Publish { room, count } => publish(&source, room, count, &mut published),
-            Step::Enter { room } => viewers.push(enter(&rooms, room, published[room])),
+            Step::Publish { room, count } => {
+                (0..count).for_each(|_| publish(&source, room, &mut published[room], 1));
+            }
+            Step::Drop { room } => publish(&source, room, &mut published[room], MAX_PAYLOAD + 1),
+            Step::Enter { room, last } => {
+                let mut viewer = Viewer::new(room, published[room].count);
+                let last = (last > 0).then_some(last);
+                viewer.join(&rooms, &ReplayRequest { last, ..ReplayRequest::default() });
+                viewers.push(viewer);
+            }
+            Step::Read(which) => drop(pick(&mut viewers, &which).map(Viewer::read)),
+            Step::Return(which) => {
+                pick(&mut viewers, &which).into_iter().for_each(|viewer| viewer.come_back(&rooms));
+            }
             Step::Leave(which) => {
-                let count = viewers.iter().filter(|viewer| viewer.until.is_none()).count();
-                if count > 0 {
-                    let mut staying = viewers.iter_mut().filter(|viewer| viewer.until.is_none());
-                    let viewer = staying.nth(which.index(count)).expect("an index below the count");
-                    let member = viewer.member.take().expect("it has not left");
-                    rooms.leave(&name(viewer.room), member);
-                    viewer.until = Some(published[viewer.room]);
+                if let Some(viewer) = pick(&mut viewers, &which) {
+                    viewer.leave(&rooms);
+                    viewer.until = Some(published[viewer.room].count);
                 }
             }
             Step::Pause => yield_now().await,
@@ -167,39 +263,65 @@ async fn play(lanes: usize, steps: Vec<Step>) -> (Vec<Viewer>, Vec<usize>) {
     while let Some(ended) = running.join_next().await {
         ended.expect("no panic");
     }
+    viewers.iter_mut().for_each(|viewer| while viewer.read() {});
     (viewers, published)
 }
 
-/// Checks that numbers increase by one, that each message follows the position that the viewer has, that
-/// an epoch changes at a gap and nowhere else, and that a viewer that has not left received the last
-/// message.
-fn check(viewer: &Viewer, published: usize) -> Result<(), TestCaseError> {
+/// Checks that numbers increase by one and epochs stay the same, unless a gap or the answer to a join
+/// says that messages may be missing or they were before the client joined; that each message follows
+/// the position that the viewer has; that a replay has the messages that were announced; and that a
+/// viewer that has not left received the last message.
+fn check(viewer: &Viewer, latest: usize) -> Result<(), TestCaseError> {
     let heard = viewer.heard.0.lock();
-    let (mut position, mut number, mut gap): (Option<Position>, _, _) = (None, None, false);
+    let (mut position, mut number): (Option<Position>, Option<usize>) = (None, None);
+    let (mut gap, mut may_jump, mut may_repeat) = (false, false, false);
+    // Of the replay: its end, how many messages come, and whether they have holes that are not told.
+    let (mut end, mut left, mut has_holes) = (None, 0, false);
+    // The message is the first one behind the replay.
+    let mut is_first = false;
     for sound in heard.iter() {
         match sound {
-            Sound::JoinReply(at) => {
-                prop_assert!(position.is_none());
-                position = Some(at.clone());
+            Sound::JoinReply(at, recovered, replayed) => {
+                (end, left, has_holes) = (Some(at), *replayed, *recovered != Some(true));
+                gap |= *recovered == Some(false);
+                may_jump |= gap;
+                may_repeat = gap && position.as_ref().is_none_or(|old| old.epoch != at.epoch);
+                position = end.take_if(|_| left == 0).cloned().or(position);
             }
-            Sound::Gap => gap = true,
+            Sound::Gap(reason) => {
+                gap = true;
+                may_jump |= *reason != GapReason::SourceLost;
+            }
+            Sound::GapInReplay(omitted) => {
+                left -= *omitted as usize;
+                position = end.take_if(|_| left == 0).cloned().or(position);
+                (gap, may_jump) = (true, true);
+            }
             Sound::Message(at, prev, this) => {
-                let before = position.as_ref().expect("the reply comes first");
-                prop_assert!(prev < &at.offset);
-                if at.epoch == before.epoch {
-                    prop_assert!(!gap && at.offset > before.offset && *prev <= before.offset);
-                } else {
-                    prop_assert!(gap);
-                    prop_assert_eq!(*prev, 0);
+                // What was missing before the join is not told.
+                let in_replay = has_holes && (left > 0 || is_first);
+                is_first = left > 0;
+                prop_assert!(*prev < at.offset);
+                match position.as_ref().filter(|_| !may_jump && !(has_holes && left > 0)) {
+                    Some(old) if at.epoch == old.epoch => {
+                        prop_assert!(at.offset > old.offset && *prev <= old.offset && !gap);
+                    }
+                    Some(_) => prop_assert!(gap),
+                    None => {}
                 }
-                prop_assert!(number.is_none_or(|number| *this == number + 1));
-                (position, number, gap) = (Some(at.clone()), Some(*this), false);
+                let next = number.map_or(*this, |number| number + 1);
+                let is_next = *this == next || (may_jump || in_replay) && *this > next;
+                prop_assert!(may_repeat || is_next, "{this} after {number:?}");
+                (position, number) = (Some(at.clone()), Some(*this));
+                (gap, may_jump, may_repeat) = (false, false, false);
+                left = left.saturating_sub(1);
+                position = end.take_if(|_| left == 0).cloned().or(position);
             }
         }
     }
     match viewer.until {
-        None if number.is_none() => prop_assert_eq!(published, viewer.since),
-        None => prop_assert_eq!(number, Some(published)),
+        None if number.is_none() => prop_assert!(latest <= viewer.since),
+        None => prop_assert_eq!((number, left), (Some(latest), 0)),
         // It may have left before the lane delivered the messages published last.
         Some(until) => prop_assert!(number.is_none_or(|number| number <= until)),
     }
@@ -214,10 +336,10 @@ proptest! {
         lanes in 1..6usize,
         steps in prop::collection::vec(step(), 1..60),
     ) {
-        let runtime = Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("a runtime");
         let (viewers, published) = runtime.block_on(play(lanes, steps));
         for viewer in &viewers {
-            check(viewer, published[viewer.room])?;
+            check(viewer, published[viewer.room].latest)?;
         }
     }
 }

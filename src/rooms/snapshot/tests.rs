@@ -16,7 +16,7 @@ use crate::{
         HistoryLimits, Subscriber,
         delivery::Batch,
         history::{HistoryBounds, ReplayRequest},
-        join::Joined,
+        test_client::TestClient,
     },
 };
 
@@ -181,10 +181,8 @@ async fn positions_of_the_last_run_stay_known_and_messages_may_be_missing_behind
         .map(|at| run.rooms.sequence().number(at).map(|known| known.number))
         .collect();
     assert_eq!(numbers, [Some(1), Some(2), Some(3)]);
-    let mut told = Joined::default();
     let request = ReplayRequest { since: Some(positions[0].clone()), ..Default::default() };
-    let rooms = &run.rooms;
-    rooms.join("room", None, Arc::new(Deaf), &request, &mut told);
+    let (_, told) = TestClient::join(&run.rooms, "room", Arc::new(Deaf), &request);
     let payloads: Vec<_> = told.messages.iter().map(|kept| &kept.payload[..]).collect();
     assert_eq!((payloads, told.recovered), (vec![&b"b"[..], b"c"], Some(false)));
     assert_eq!(told.position.map(|at| at.offset), Some(0));

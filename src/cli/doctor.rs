@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::access::Access;
 
+mod history;
 mod https;
 mod machine;
 mod redis;
@@ -99,6 +100,7 @@ impl Doctor {
             check("access", access(config)),
             check("REDISHOST", redis::look(config)),
             check("HTTP_ADDR", machine::look(config)),
+            check("HISTORY_TTL", history::look(config)),
         ];
         checks.extend(https::checks(config));
         let mut findings = vec![Finding::ok("settings", "all settings are valid")];

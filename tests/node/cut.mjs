@@ -6,8 +6,6 @@ import { Agent } from 'node:http'
 import client4 from 'client4'
 import { until } from './support.mjs'
 
-const AWAY = 2_000 // ms from a cut to the next attempt to connect
-const REPLAY_MAX = 2_048 // messages that Roomcast replays at most
 
 // A random number generator (mulberry32): the same seed reproduces a failure.
 export function seeded(seed) {
@@ -71,9 +69,9 @@ class Viewer {
   told = false
   joined = false
 
-  constructor(url, room) {
+  constructor(url, room, away) {
     this.room = room
-    const delays = { reconnectionDelay: AWAY, reconnectionDelayMax: AWAY, randomizationFactor: 0 }
+    const delays = { reconnectionDelay: away, reconnectionDelayMax: away, randomizationFactor: 0 }
     Object.assign(this, clientOnLine(url, delays))
     this.socket.on('connect', () => this.enter())
     this.socket.on('disconnect', () => {
@@ -119,7 +117,7 @@ export class RoomcastViewer extends Viewer {
 
   enter() {
     const since = this.seen && { epoch: this.seen.epoch, offset: this.seen.offset }
-    const options = { meta: true, last: since && REPLAY_MAX, since }
+    const options = { meta: true, since }
     this.socket.emit('channel', this.room, options, ({ epoch, offset, recovered }) => {
       this.past = recovered ? undefined : since
       this.seen ??= { epoch, offset }
@@ -142,11 +140,13 @@ export class SocketioViewer extends Viewer {
 }
 
 // Runs the test, and returns the counts. With `kill`, Redis closes the subscription half-way.
-// `up`: the least and the most seconds that a viewer is in the room between two cuts.
+// `up`: the least and the most seconds that a viewer is in the room between two cuts; `away`: the
+// seconds from a cut to the next attempt to connect.
 export async function cutTest(owner, { View, url, redis, seed, kill, ...load }) {
   const { seconds, rate, up: [least, most] } = load
+  const away = 1000 * (load.away ?? 2)
   const random = seeded(seed)
-  const viewers = Array.from({ length: load.viewers }, () => new View(url, 'cut'))
+  const viewers = Array.from({ length: load.viewers }, () => new View(url, 'cut', away))
   const firstHeard = [] // when the first viewer received each number
   for (const viewer of viewers) {
     owner.after(() => viewer.socket.close())
@@ -163,9 +163,9 @@ export async function cutTest(owner, { View, url, redis, seed, kill, ...load }) 
   }
   owner.after(() => timers.forEach(clearTimeout))
 
-  const cutLater = (viewer, away) => after(away + 1000 * (least + random() * (most - least)), () => {
+  const cutLater = (viewer, pause) => after(pause + 1000 * (least + random() * (most - least)), () => {
     viewer.cut()
-    cutLater(viewer, AWAY)
+    cutLater(viewer, away)
   })
   for (const viewer of viewers) cutLater(viewer, 0)
 

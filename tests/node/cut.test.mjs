@@ -9,7 +9,7 @@ import { startBoth } from './support.mjs'
 const SMALL = { View: RoomcastViewer, viewers: 20, seconds: 8, rate: 50, up: [0.2, 2] }
 
 async function cut(t, more) {
-  const { redis, server } = await startBoth(t, { HISTORY: '5000' })
+  const { redis, server } = await startBoth(t)
   const outcome = await cutTest(t, { ...SMALL, url: server.page, redis, ...more })
   assert.ok(outcome.comebacks >= outcome.viewers, 'about every viewer was cut')
   return outcome

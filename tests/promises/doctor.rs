@@ -140,6 +140,7 @@ async fn all_findings_are_ok_beside_a_running_server() {
         .expect("ok", "ADMIN_ADDR", "by a roomcast")
         .expect("ok", "TLS_CERT", "for rt.example.com")
         .expect("ok", "MAX_CONNECTIONS", "files may be open")
+        .expect("ok", "HISTORY_TTL", "reaches back 0 s")
         .expect_bad(0);
 
     // The readable output has one line per finding.
@@ -149,6 +150,22 @@ async fn all_findings_are_ok_beside_a_running_server() {
     assert!(told.lines().all(|line| line.starts_with("ok ")), "{told}");
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stderr.is_empty());
+}
+
+#[tokio::test]
+async fn a_history_that_does_not_fit_is_a_warning() {
+    let site = TestServer::start_with(|settings| {
+        settings.history_bytes = Some("64KiB".into());
+    })
+    .await;
+    let payload = "x".repeat(50_000);
+    for _ in 0..3 {
+        site.publish("device01", &payload).await;
+    }
+    site.until_metric("roomcast_messages_total", 3).await;
+    let (redis, admin) = (site.redis.to_string(), site.admin.to_string());
+    let report = examine(&[("REDISHOST", &redis), ("ADMIN_ADDR", &admin)]).await;
+    report.expect("warn", "HISTORY_BYTES", "raise HISTORY_BYTES");
 }
 
 #[tokio::test]

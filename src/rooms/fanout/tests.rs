@@ -302,7 +302,7 @@ fn check(viewer: &Viewer, latest: usize) -> Result<(), TestCaseError> {
                 let in_replay = has_holes && (left > 0 || is_first);
                 is_first = left > 0;
                 prop_assert!(*prev < at.offset);
-                match position.as_ref().filter(|_| !may_jump && !(has_holes && left > 0)) {
+                match position.as_ref().filter(|_| !(may_jump || has_holes && left > 0)) {
                     Some(old) if at.epoch == old.epoch => {
                         prop_assert!(at.offset > old.offset && *prev <= old.offset && !gap);
                     }

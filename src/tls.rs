@@ -30,6 +30,7 @@ mod dns;
 pub mod files;
 pub mod inspect;
 mod pair;
+pub mod pem;
 pub mod roots;
 
 use certificates::Certificates;

@@ -13,14 +13,15 @@ use std::{
 /// thread that may block.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads a file as text.
+/// Reads a file as text, without the byte order mark that some editors begin it with.
 ///
 /// # Errors
 /// The text names the file and the reason, such as no answer within the time limit.
 pub(super) fn read(file: &Path) -> Result<String, String> {
     let name = file.display();
     match within_limit(file, fs::read_to_string) {
-        Some(text) => text.map_err(|error| format!("cannot read `{name}`: {error}")),
+        Some(Ok(text)) => Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned)),
+        Some(Err(error)) => Err(format!("cannot read `{name}`: {error}")),
         None => Err(format!("cannot read `{name}`: no answer within {} s", TIMEOUT.as_secs())),
     }
 }

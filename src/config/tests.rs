@@ -137,7 +137,7 @@ fn a_secret_is_read_from_a_file_at_each_use() {
     });
     let Ok(Source::Detect(address)) = config.map(|config| config.source) else { panic!() };
     assert_eq!(read(&address.password).as_deref(), Some("top=secret/"));
-    std::fs::write(&file, " rotated \r\n").expect("temporary file");
+    std::fs::write(&file, "\u{feff} rotated \r\n").expect("temporary file");
     assert_eq!(
         read(&address.password).as_deref(),
         Some(" rotated "),

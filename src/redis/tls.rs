@@ -2,11 +2,12 @@
 
 use std::{path::Path, sync::Arc};
 
-use crate::{config::RedisTlsFiles, tls::roots};
 use anyhow::Context;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::{
+    config::RedisTlsFiles,
+    tls::{pem, roots},
 };
 
 /// The TLS configuration: the trusted roots and, if set, the client certificate. The files are read
@@ -27,11 +28,9 @@ pub async fn client(files: &RedisTlsFiles) -> anyhow::Result<Arc<ClientConfig>> 
     Ok(Arc::new(match &files.client {
         None => config.with_no_client_auth(),
         Some((cert, key)) => {
-            let chain = read("REDIS_CERT", cert).await?;
-            let chain = CertificateDer::pem_slice_iter(&chain).collect::<Result<Vec<_>, _>>();
+            let chain = pem::certificates(&read("REDIS_CERT", cert).await?);
             let chain = chain.with_context(|| unusable("REDIS_CERT", cert))?;
-            let pem = read("REDIS_KEY", key).await?;
-            let key_der = PrivateKeyDer::from_pem_slice(&pem);
+            let key_der = pem::private_key(&read("REDIS_KEY", key).await?);
             let key_der = key_der.with_context(|| unusable("REDIS_KEY", key))?;
             let config = config.with_client_auth_cert(chain, key_der);
             config.with_context(|| unusable("REDIS_KEY", key))?

@@ -6,16 +6,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use humantime::format_rfc3339_seconds;
 use rustls::{
     RootCertStore,
     client::{WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::ring::default_provider,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-    sign::CertifiedKey,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    sign::{CertifiedKey, SigningKey},
 };
-use x509_parser::{extensions::GeneralName, parse_x509_certificate, time::ASN1Time};
+use x509_parser::{
+    certificate::X509Certificate, extensions::GeneralName, parse_x509_certificate, time::ASN1Time,
+};
+
+use super::pem;
 
 /// A private key, its certificate chain, and the fields of the chain's first certificate.
 pub struct Pair {
@@ -41,13 +45,14 @@ impl Pair {
     /// The chain or the key cannot be parsed, or the key does not belong to the certificate. The
     /// error says which of the two is wrong.
     pub fn parse(chain: &[u8], key: &[u8]) -> anyhow::Result<Self> {
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
-            .collect::<Result<_, _>>()
-            .context("the certificate is not valid PEM")?;
-        ensure!(!chain.is_empty(), "the certificate file holds no certificate in PEM");
-        let key = PrivateKeyDer::from_pem_slice(key).context("the key file holds no key in PEM")?;
+        let chain = pem::certificates(chain)?;
+        let key = default_provider()
+            .key_provider
+            .load_private_key(pem::private_key(key)?)
+            .context("the key cannot be used; RSA from 2,048 bits, P-256, P-384 and Ed25519 can")?;
         let (_, leaf) =
             parse_x509_certificate(&chain[0]).context("the certificate cannot be parsed")?;
+        check_owner(&*key, &leaf, &chain)?;
         let names = match leaf.subject_alternative_name() {
             Ok(Some(extension)) => extension.value.general_names.iter().filter_map(name).collect(),
             _ => Vec::new(),
@@ -55,16 +60,8 @@ impl Pair {
         let (issuer, serial) = (leaf.issuer().to_string(), format!("{:x}", leaf.serial));
         let validity = leaf.validity();
         let (not_before, not_after) = (time(validity.not_before), time(validity.not_after));
-        let key =
-            CertifiedKey::from_der(chain, key, &default_provider()).map_err(
-                |error| match error {
-                    rustls::Error::InconsistentKeys(_) => {
-                        anyhow::anyhow!("the key does not belong to the certificate")
-                    }
-                    error => anyhow::Error::new(error).context("the key cannot be used"),
-                },
-            )?;
-        Ok(Self { key: Arc::new(key), names, issuer, serial, not_before, not_after })
+        let key = Arc::new(CertifiedKey::new(chain, key));
+        Ok(Self { key, names, issuer, serial, not_before, not_after })
     }
 
     /// Checks that the certificate is valid at `now`; the error says why it is not.
@@ -113,6 +110,27 @@ impl fmt::Display for Pair {
         let until = format_rfc3339_seconds(self.not_after);
         write!(f, "for {} by {}, until {until}", self.names.join(", "), self.issuer)
     }
+}
+
+/// Checks that a key belongs to the first certificate of a chain.
+fn check_owner(
+    key: &dyn SigningKey,
+    leaf: &X509Certificate<'_>,
+    chain: &[CertificateDer<'_>],
+) -> anyhow::Result<()> {
+    // Not by rustls, which refuses certificates of version 1.
+    let Some(public) = key.public_key() else { return Ok(()) };
+    let owns = |certificate: &X509Certificate<'_>| certificate.public_key().raw == &*public;
+    if owns(leaf) {
+        return Ok(());
+    }
+    let mut rest = chain.iter().skip(1).filter_map(|other| parse_x509_certificate(other).ok());
+    if rest.any(|(_, other)| owns(&other)) {
+        bail!(
+            "the chain is in the wrong order: the certificate of the key comes first, then the one              that has signed it"
+        );
+    }
+    bail!("the key does not belong to the certificate")
 }
 
 fn name(name: &GeneralName<'_>) -> Option<String> {

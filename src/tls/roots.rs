@@ -4,11 +4,9 @@
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use rustls::RootCertStore;
 
+use super::pem;
 use crate::file_calls::FileCalls;
 
 /// The variable for additional roots that OpenSSL and other programs also read.
@@ -36,9 +34,8 @@ pub async fn known() -> anyhow::Result<RootCertStore> {
 /// The file cannot be read within 10 s or parsed, or it holds no root certificate.
 pub async fn add(roots: &mut RootCertStore, setting: &str, file: &Path) -> anyhow::Result<()> {
     let name = || format!("{setting}: cannot use {}", file.display());
-    let pem = FileCalls::default().read(file).await.with_context(name)?;
-    let found: Vec<_> =
-        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().with_context(name)?;
+    let content = FileCalls::default().read(file).await.with_context(name)?;
+    let found = pem::certificates(&content).with_context(name)?;
     let (added, _) = roots.add_parsable_certificates(found);
     ensure!(added > 0, "{}: it holds no root certificate in PEM", name());
     Ok(())

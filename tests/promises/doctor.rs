@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     pebble::{Behaviour, Ca},
-    support::{free_ports, within},
+    support::{TestServer, free_ports, within},
     tls::{Files, HOST, Made, make},
 };
 

@@ -1,3 +1,4 @@
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 
 use super::*;
@@ -29,6 +30,37 @@ fn a_certificate_is_valid_from_not_before_until_not_after() {
     assert!(pair.holds(at(2020)).is_ok());
     assert!(pair.holds(at(2030)).is_err());
     assert!(pair.holds(at(2019)).is_err());
+}
+
+#[test]
+fn files_are_read_as_people_have_them() {
+    let key = KeyPair::generate().expect("a key");
+    let cert = params(&["a.example"]).self_signed(&key).expect("signed");
+    let (pem, key) = (cert.pem(), key.serialize_pem());
+    let combined = format!("{key}{pem}");
+    for (name, pem, key) in [
+        ("CRLF", pem.replace('\n', "\r\n"), key.replace('\n', "\r\n")),
+        ("a byte order mark", format!("\u{feff}{pem}"), format!("\u{feff}{key}")),
+        ("no line end", pem.trim_end().to_owned(), key.trim_end().to_owned()),
+        ("text before it", format!("Certificate:\n    Data:\n{pem}"), key.clone()),
+        ("one file for both", combined.clone(), combined),
+    ] {
+        assert!(Pair::parse(pem.as_bytes(), key.as_bytes()).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn a_certificate_of_version_1_can_be_served() {
+    const VERSION: [u8; 5] = [0xa0, 3, 2, 1, 2];
+    let key = KeyPair::generate().expect("a key");
+    let cert = params(&["a.example"]).self_signed(&key).expect("signed");
+    let mut der = cert.der().to_vec();
+    let at = der.windows(VERSION.len()).position(|part| part == VERSION).expect("a version");
+    der[at + 4] = 0;
+    let base64 = BASE64_STANDARD.encode(der);
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n");
+    let pair = Pair::parse(pem.as_bytes(), key.serialize_pem().as_bytes()).expect("a pair");
+    assert_eq!(pair.names, ["a.example"]);
 }
 
 #[test]

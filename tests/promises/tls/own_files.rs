@@ -15,10 +15,21 @@ use crate::support::Client;
 #[tokio::test]
 async fn unusable_files_are_an_error_at_the_start() {
     let (made, other) = (make(1, 2100), make(2, 2100));
+    let wrong_order = format!("{}{}", other.cert, made.cert);
+    let trusted = made.cert.replace(" CERTIFICATE", " TRUSTED CERTIFICATE");
+    let encrypted = made.key.replace(" PRIVATE KEY", " ENCRYPTED PRIVATE KEY");
+    let encrypted_sec1 = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n\
+                          -----END EC PRIVATE KEY-----\n";
     for (name, cert, key, told) in [
         ("mismatch", made.cert.as_str(), other.key.as_str(), "the key does not belong"),
         ("no-cert", "nothing", &made.key, "holds no certificate"),
         ("no-key", &made.cert, "nothing", "no key in PEM"),
+        ("order", &wrong_order, &made.key, "the chain is in the wrong order"),
+        ("trusted", &trusted, &made.key, "`TRUSTED CERTIFICATE`"),
+        ("swapped-files", &made.key, &made.cert, "it holds a key"),
+        ("encrypted", &made.cert, &encrypted, "the key is encrypted"),
+        ("encrypted-sec1", &made.cert, encrypted_sec1, "the key is encrypted"),
+        ("der", "0\u{82}\u{1}", &made.key, "holds no certificate"),
     ] {
         let files = Files::new(name, &Made { cert: cert.into(), key: key.into() });
         let mut settings = Settings {

@@ -14,8 +14,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
-use serde::Deserialize;
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem, Subproblem};
 
 use crate::tls::{
     backoff::{Class, Failure},
@@ -63,18 +62,13 @@ pub struct Refusal {
 
 impl Refusal {
     fn of(answer: &Response<Bytes>, now: SystemTime) -> Option<Self> {
-        #[derive(Default, Deserialize)]
-        #[serde(default)]
-        struct Document {
-            r#type: String,
-            detail: String,
-        }
         let status = answer.status();
         if status.is_success() {
             return None;
         }
-        let Document { r#type, detail } = serde_json::from_slice(answer.body()).unwrap_or_default();
-        let kind = r#type.trim_start_matches(KINDS).to_owned();
+        let problem = serde_json::from_slice::<Problem>(answer.body()).ok();
+        let kind = problem.as_ref().map(kind).unwrap_or_default().to_owned();
+        let detail = problem.as_ref().and_then(details).unwrap_or_default();
         Some(Self { status, kind, detail, retry_after: retry_after(answer.headers(), now) })
     }
 
@@ -143,7 +137,19 @@ fn kind(problem: &Problem) -> &str {
 
 /// The CA's explanation of a failed challenge or order.
 pub fn explain(problem: &Problem) -> String {
-    problem.detail.clone().unwrap_or_else(|| problem.to_string())
+    details(problem).unwrap_or_else(|| problem.to_string())
+}
+
+/// The CA's explanation, with that of each host that it names; `None` if it gives none.
+fn details(problem: &Problem) -> Option<String> {
+    let host = |part: &Subproblem| {
+        let name = part.identifier.as_ref().map(|name| name.authorized(false).to_string());
+        let detail = part.detail.as_deref().or(part.r#type.as_deref());
+        Some([name?, detail.unwrap_or("refused").to_owned()].join(": "))
+    };
+    let hosts = problem.subproblems.iter().filter_map(host);
+    let parts: Vec<_> = problem.detail.clone().into_iter().chain(hosts).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 #[cfg(test)]
@@ -174,6 +180,19 @@ mod tests {
             assert_eq!(refused(status, &body, None), Failure::new(class, text), "{kind}");
         }
         assert_eq!(refused(502, "<html>", None).text, "the CA answered 502");
+    }
+
+    #[test]
+    fn each_host_that_is_refused_is_named_with_its_reason() {
+        let body = r#"{"type":"urn:ietf:params:acme:error:rejectedIdentifier","detail":"2 names",
+            "subproblems":[
+              {"type":"urn:ietf:params:acme:error:rejectedIdentifier","detail":"policy forbids it",
+               "identifier":{"type":"dns","value":"a.example"}},
+              {"type":"urn:ietf:params:acme:error:caa","identifier":{"type":"dns","value":"b.example"}},
+              {"type":"urn:ietf:params:acme:error:caa","detail":"of no host"}]}"#;
+        let text = "the CA answered 403: 2 names; a.example: policy forbids it; \
+                    b.example: urn:ietf:params:acme:error:caa";
+        assert_eq!(refused(403, body, None).text, text);
     }
 
     #[test]

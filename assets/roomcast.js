@@ -6,15 +6,18 @@
 
 const PATIENCE = 10_000 // ms to wait for the server's answer
 
-// Makes a socket with the client that lies beside this file. Where tokens are needed, `token` is one,
+// Makes a socket with the client that lies beside this file, to the server at `url`: without it, to the
+// one that this file comes from, also if a proxy serves that under a prefix. Where tokens are needed, `token` is one,
 // or a function (it may be async) that gets one: at each connect, and before the old one expires.
 // `onSource` is as for `watcher`; what remains are options of the client.
 export async function connect(url, { token, onSource, ...options } = {}) {
   const { io } = await import('./vendor/socket.io.esm.min.js')
+  const home = new URL('socket.io/', import.meta.url)
+  const [server, path] = url === undefined ? [home.origin, { path: home.pathname }] : [url, {}]
   const get = async () => ({ token: typeof token === 'function' ? await token() : token })
   // A token that cannot be had is left out: then the server says what is missing.
-  const auth = answer => get().catch(() => ({})).then(answer)
-  const socket = io(url, token === undefined ? options : { auth, ...options })
+  const auth = token === undefined ? {} : { auth: answer => get().catch(() => ({})).then(answer) }
+  const socket = io(server, { ...path, ...auth, ...options })
   if (typeof token === 'function') {
     const renew = async () => socket.emit('auth', await get(), () => {})
     socket.on('error', ({ code }) => { if (code === 'expiring') renew().catch(console.error) })

@@ -8,6 +8,7 @@ use std::{
     num::NonZero,
     path::PathBuf,
     str::FromStr,
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -44,7 +45,7 @@ pub use timing::Timing;
 pub use tokens::{KeyKind, PublicKey, TokenKey, Tokens};
 
 use https::Hosts;
-use parse::{Check, boolean, duration, given, patterns, size, split_host_port};
+use parse::{Check, boolean, duration, given, path_prefix, patterns, size, split_host_port};
 
 const HTTP_ADDR: &str = ":8080";
 /// Default of HTTP_ADDR if RTHOST is set: HTTP-01 challenges, and browsers that are given a host
@@ -115,6 +116,8 @@ pub struct Config {
     pub lanes: NonZero<usize>,
     /// Folder to serve instead of the built-in page.
     pub assets: Option<PathBuf>,
+    /// Prefix of all paths, such as `/rt`; they are served without it as well.
+    pub path_prefix: Option<Arc<str>>,
     /// Whether a join emits `hello` to the other sockets in the room.
     pub hello: bool,
     /// How long clients may be slow or silent.
@@ -331,6 +334,8 @@ impl TryFrom<Settings> for Config {
                 ),
             );
         }
+        let prefix = given(settings.path_prefix)
+            .map_or(Some(None), |text| check.take("PATH_PREFIX", path_prefix(&text)));
         let hello = check.value("HELLO", &settings.hello, HELLO, boolean);
         let max_payload = check.value("MAX_PAYLOAD", &settings.max_payload, MAX_PAYLOAD, |text| {
             let fits = |&size: &usize| size <= MAX_PAYLOAD_MAX;
@@ -376,6 +381,7 @@ impl TryFrom<Settings> for Config {
                 state_dir,
                 lanes: lanes?,
                 assets,
+                path_prefix: prefix?,
                 hello: hello?,
                 timing: timing?,
                 tokens,

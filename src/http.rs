@@ -26,6 +26,7 @@ mod history;
 pub mod hosts;
 mod ip_permits;
 mod origin;
+mod prefix;
 mod publish;
 mod query;
 mod secure;
@@ -77,6 +78,7 @@ pub fn public(config: &Config, rear: AppState, hosts: Option<Hosts>) -> Router {
         .merge(assets::client())
         .fallback_service(assets::page(config.assets.as_deref()));
     let routes = origin::guard(guarded, gate).merge(liveness_routes(config, admin));
+    let routes = prefix::under(config.path_prefix.clone(), routes);
     headers::with_security_headers(hosts::guard(routes, hosts))
 }
 

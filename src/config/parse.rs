@@ -1,6 +1,6 @@
 //! Parsers for the texts of settings, one function per kind of value, and the list of problems.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{Problem, Secret, files};
 
@@ -168,4 +168,21 @@ pub fn split_host_port(text: &str) -> Result<(String, Option<u16>), String> {
         return Err(format!("`{text}` is not an address"));
     }
     Ok((host.to_owned(), port))
+}
+
+/// A prefix of paths, such as `/rt` or `/a/rt/`; `/` is none.
+pub fn path_prefix(text: &str) -> Result<Option<Arc<str>>, String> {
+    let path = text.trim_end_matches('/');
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+    let is_name = |name: &str| !["", ".", ".."].contains(&name) && name.chars().all(is_plain);
+    match path.strip_prefix('/') {
+        Some(names) if names.split('/').all(is_name) => Ok(Some(path.into())),
+        _ => Err(format!(
+            "`{text}` is not a path; write names of letters, digits, `-`, `.`, `_` and `~`, each \
+             with a slash before it, such as /rt"
+        )),
+    }
 }

@@ -171,6 +171,11 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "DIR")]
     pub assets: Option<String>,
 
+    /// Prefix of all paths, such as `/rt`, for a proxy that passes it on; paths without it are served
+    /// too
+    #[arg(long, env, global = true, value_name = "PATH")]
+    pub path_prefix: Option<String>,
+
     /// Emit the event `hello` to the other sockets in a room at each join: true or false
     #[arg(long, env, global = true, value_name = "BOOL", default_value = super::HELLO)]
     pub hello: String,

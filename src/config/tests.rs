@@ -199,6 +199,17 @@ fn durations_without_a_unit_are_seconds() {
 }
 
 #[test]
+fn a_prefix_of_paths_begins_with_a_slash_and_ends_without_one() {
+    for (text, prefix) in [("/rt", "/rt"), ("/a/rt-1.0/", "/a/rt-1.0")] {
+        assert_eq!(path_prefix(text), Ok(Some(prefix.into())), "{text}");
+    }
+    assert_eq!(path_prefix("/"), Ok(None));
+    for bad in ["rt", "/a//b", "/../a", "/a b", "/a?b", "/ü", "https://a.example/rt"] {
+        assert!(path_prefix(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn patterns_are_parsed_without_duplicates() {
     assert_eq!(patterns(" a:*, b:? ,a:*,"), Ok(vec!["a:*".to_owned(), "b:?".to_owned()]));
 }

@@ -6,7 +6,7 @@ import { freePort, run, start, temporaryFolder, until } from './support.mjs'
 const HOST = 'rt.example.com'
 const CONFIGURATIONS = new URL('../../deploy/proxies/', import.meta.url)
 
-// A certificate of a root that nobody knows, for the name in the configurations.
+// A self-signed certificate for the name in the configurations.
 async function makeCertificate(owner, folder) {
   const names = `subjectAltName=DNS:${HOST},IP:127.0.0.1`
   await run(owner, 'openssl', [
@@ -44,7 +44,7 @@ export const PROXIES = {
     const changes = [['listen 443', `listen 127.0.0.1:${port}`], ...options.changes ?? []]
     const { path } = await configuration('nginx.conf', { ...options, changes })
     const paths = TEMPORARY.map(name => `${name}_temp_path ${folder}/${name};`).join(' ')
-    const whole = `daemon off; pid ${folder}/pid; worker_processes 1; events {}
+    const whole = `daemon off; master_process off; pid ${folder}/pid; events {}
       http { access_log off; ${paths} include ${path}; }`
     await writeFile(`${folder}/whole.conf`, whole)
     return ['nginx', ['-p', folder, '-c', `${folder}/whole.conf`, '-e', 'stderr']]
@@ -75,8 +75,8 @@ export const PROXIES = {
   },
 }
 
-// Starts a proxy before the instances, which listen at these ports, and waits until it serves the page.
-export async function startProxy(owner, name, instances, changes) {
+// Starts a proxy before the instances, which listen at these ports, and waits until it answers for them.
+export async function startProxy(owner, name, instances, changes, health = '/livez') {
   const [folder, port] = [await temporaryFolder(owner), await freePort()]
   await makeCertificate(owner, folder)
   const [program, args, env] = await PROXIES[name]({ folder, port, instances, changes })
@@ -84,7 +84,7 @@ export async function startProxy(owner, name, instances, changes) {
   const url = `https://127.0.0.1:${port}`
   const serves = () => {
     if (proxy.code !== undefined) throw new Error(`${name} ended: ${proxy.stderr.slice(-2000)}`)
-    return fetch(`${url}/livez`).then(({ ok }) => ok, () => false)
+    return fetch(`${url}${health}`).then(({ ok }) => ok, () => false)
   }
   await until(serves, `${name} serves`)
   return { url, port, host: `${HOST}:${port}`, proxy }

@@ -115,3 +115,38 @@ for (const name of Object.keys(PROXIES)) {
     })
   })
 }
+
+describe('under a prefix', async () => {
+  const PREFIX = ['location /', 'location /rt/']
+  const kept = await startRoomcast(test, { ...settings, PATH_PREFIX: '/rt' })
+  await kept.subscribed()
+  const { port } = new URL(kept.page)
+  const ways = {
+    'that the proxy takes off': [instances, [PREFIX, ['proxy_pass http://roomcast;', 'proxy_pass http://roomcast/;']]],
+    'that the server knows': [[port, port], [PREFIX]],
+  }
+  for (const [way, [ports, changes]] of Object.entries(ways)) {
+    const proxy = await startProxy(test, 'nginx', ports, changes, '/rt/livez')
+
+    test(`${way}, the page and its modules work`, async t => {
+      const { page, problems } = await visit(t, browser, `${proxy.url}/rt/?room=prefixed`)
+      await page.getByText('Connected').first().waitFor()
+      await redis.publish('prefixed', 'under a prefix')
+      await page.getByText('under a prefix').first().waitFor()
+      const seen = await page.evaluate(async () => {
+        const { connect } = await import('/rt/roomcast.js')
+        const { socket, watch } = await connect()
+        const payload = await new Promise(resolve => watch('prefixed', resolve, { last: 1 }))
+        socket.close()
+        return payload
+      })
+      assert.equal(seen, 'under a prefix')
+      assert.deepEqual(problems, [])
+    })
+  }
+
+  test('the prefix without a slash leads to the page', async () => {
+    const response = await fetch(new URL('/rt?token=x', kept.page), { redirect: 'manual' })
+    assert.deepEqual([response.status, response.headers.get('location')], [308, '/rt/?token=x'])
+  })
+})

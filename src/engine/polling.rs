@@ -123,7 +123,12 @@ impl Engine {
         let kind = parts.headers.get(CONTENT_TYPE);
         let is_binary = kind.is_some_and(|kind| kind.as_bytes().starts_with(BINARY.as_bytes()));
         let protocol = session.format().protocol;
-        let packets = payload::decode(&body, protocol, is_binary, self.settings.max_packet)?;
+        let packets = payload::decode(&body, protocol, is_binary, self.settings.max_packet);
+        let packets = packets.inspect_err(|problem| {
+            if matches!(problem, payload::PayloadError::Malformed(_)) {
+                session.end(Close::BadPacket);
+            }
+        })?;
         match receive(session, packets, caller).await {
             Outcome::Handled => Ok(text("ok", TEXT)),
             Outcome::End(Close::Client, _) => {

@@ -21,11 +21,7 @@ use super::{
     polled::PolledPlace,
 };
 use crate::{
-    conn::{
-        backlog::Peer,
-        connection::log_end,
-        writer::Writer,
-    },
+    conn::{backlog::Peer, connection::log_end, writer::Writer},
     metrics::{Close, Transport},
 };
 

@@ -1,6 +1,9 @@
 //! `/events/{room}`: the messages of one room as Server-Sent Events, for curl and EventSource.
 
-use std::{borrow::Cow, collections::VecDeque, convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow, collections::VecDeque, convert::Infallible, future::pending, sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     extract::{Path, Query, State},

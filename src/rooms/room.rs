@@ -106,7 +106,8 @@ impl RoomState {
         // The floor is where the latest gap was, or where the history was forgotten.
         let floor = self.history.floor();
         let gap = self.gap_after(floor.saturating_sub(1)).filter(|_| since.number < floor);
-        let (to, reason) = gap.map_or((next, GapReason::Forgotten), |(gap, _)| (gap.to, gap.reason));
+        let (to, reason) =
+            gap.map_or((next, GapReason::Forgotten), |(gap, _)| (gap.to, gap.reason));
         Gap { from: from.min(to), to, reason }
     }
 }

@@ -428,8 +428,7 @@ fn a_dropped_message_is_missing_in_its_room_alone() {
     assert_eq!(rooms.interrupt_one("room", &gap, number).len(), 1);
     rooms.interrupt_one("nobody's", &gap, number);
     publish(&rooms, "c");
-    let (_, told) =
-        TestClient::join(&rooms, "room", Arc::new(Seen::default()), &since(&start));
+    let (_, told) = TestClient::join(&rooms, "room", Arc::new(Seen::default()), &since(&start));
     let missing = told.missing.expect("what is missing");
     assert_eq!((told.recovered, missing.to, missing.reason), (Some(false), 9, gap.reason));
     let prevs: Vec<_> = told.messages.iter().map(|kept| (kept.number, kept.prev)).collect();

@@ -38,6 +38,7 @@ mod signals;
 mod slow;
 mod source;
 mod state;
+mod suites;
 mod supervision;
 mod support;
 mod tls;

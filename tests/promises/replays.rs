@@ -121,7 +121,8 @@ async fn clients_that_come_and_go_during_replays_leave_nothing() {
     let join = json!(["channel", "room", {"last": MESSAGES}]);
     let mut client = stalled(&site).await;
     // The second join goes on with the first one's replay, the third one begins anew.
-    for event in [join.clone(), json!(["channel", "room"]), join.clone(), json!(["leave", "room"])] {
+    for event in [join.clone(), json!(["channel", "room"]), join.clone(), json!(["leave", "room"])]
+    {
         client.ask(event).await;
     }
     client.arrived();

@@ -23,6 +23,8 @@ pub enum RequestError {
     BadRequest(&'static str),
     /// The query names another version than 3 or 4.
     UnsupportedVersion,
+    /// A poll by JSONP.
+    Jsonp,
     /// A WebSocket handshake of another version than 13.
     WebSocketVersion,
     /// The body, or a packet in it, is too large.
@@ -67,6 +69,9 @@ impl RequestError {
             Self::UnknownSession => "Session ID unknown",
             Self::BadMethod => "Bad handshake method: open a session with GET",
             Self::UnsupportedVersion => "Unsupported protocol version: use EIO=3 or EIO=4",
+            Self::Jsonp => {
+                "JSONP is not served: use a client that polls by XMLHttpRequest or fetch"
+            }
             Self::WebSocketVersion => "WebSocket version 13 is needed",
             Self::BadRequest(message) | Self::TooLarge(message) => message,
             Self::TooLate => "The body of the request did not come in time",
@@ -87,7 +92,7 @@ impl RequestError {
             Self::TooLate => Some("body_time"),
             Self::TooManySessions => Some("sessions"),
             Self::TooManySessionsOfAddress => Some("address"),
-            Self::UnknownTransport | Self::UnsupportedVersion => Some("unsupported"),
+            Self::UnknownTransport | Self::UnsupportedVersion | Self::Jsonp => Some("unsupported"),
             _ => None,
         }
     }

@@ -29,8 +29,7 @@ impl Query {
         let value =
             |name: &str| pairs().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
         if value("j").is_some() {
-            let message = "JSONP is not served: use a client that polls by XMLHttpRequest or fetch";
-            return Err(RequestError::BadRequest(message));
+            return Err(RequestError::Jsonp);
         }
         let protocol = match value("EIO") {
             Some("3") => Protocol::V3,
@@ -93,8 +92,6 @@ mod tests {
             assert_eq!(read(method.clone(), text), expected, "{method} {text}");
         }
         let jsonp = read(get, "EIO=3&transport=polling&j=0");
-        assert!(
-            matches!(jsonp, Err(RequestError::BadRequest(message)) if message.contains("JSONP"))
-        );
+        assert_eq!(jsonp.err(), Some(RequestError::Jsonp));
     }
 }

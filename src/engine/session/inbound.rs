@@ -183,13 +183,26 @@ impl Session {
                 inbound.partial = Some(Box::new(PartialEvent::new(packet, attachments)));
                 Outcome::Handled
             }
+            // With `socket.io-json-parser`, a client begins so.
+            Err(_) if text.starts_with('{') && !self.has_entered() => self.unsupported_parser(),
             Err(reason) => Outcome::End(Close::BadPacket, reason),
         }
+    }
+
+    /// The client encodes its packets in another way.
+    fn unsupported_parser(&self) -> Outcome {
+        self.engine().metrics.refusals("unsupported").inc();
+        Outcome::End(
+            Close::BadPacket,
+            "only Socket.IO's default parser is supported: leave out the client's option `parser`",
+        )
     }
 
     /// Counts an attachment. No event takes one, so its bytes are dropped.
     fn attachment(&self, inbound: &mut Inbound, verdict: RateVerdict) -> Outcome {
         match inbound.partial.take() {
+            // With `socket.io-msgpack-parser`, a client begins so.
+            None if !self.has_entered() => self.unsupported_parser(),
             None => Outcome::End(Close::BadPacket, "an attachment without its packet"),
             Some(partial) if partial.attachments <= 1 => {
                 let is_too_fast = verdict == RateVerdict::TooFast;

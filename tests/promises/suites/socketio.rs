@@ -4,8 +4,9 @@ use tokio::net::TcpStream;
 
 use super::{Case, check};
 use crate::{
+    hostile::frame,
     push::raw::{CLOSE, Raw, upgrade},
-    support::TestServer,
+    support::{TestServer, request},
 };
 
 /// What the client sends last, to see whether the connection is still open; and the answer.
@@ -93,4 +94,24 @@ async fn packets_of_sockets() {
         results.push(run(&site, case.input).await);
     }
     check(&cases, &results);
+}
+
+#[tokio::test]
+async fn other_parsers_and_jsonp_are_refused_in_words_and_counted() {
+    let site = TestServer::start().await;
+    // socket.io-msgpack-parser sends binary frames, socket.io-json-parser objects.
+    for packet in [frame(0x82, b"\x83\xa4type\0"), frame(0x81, b"4{\"type\":0,\"nsp\":\"/\"}")] {
+        let mut raw = Raw::new(TcpStream::connect(site.addr).await.expect("connected"));
+        raw.write(upgrade("EIO=4").as_bytes()).await;
+        raw.head("101").await;
+        assert!(raw.packet().await.starts_with("0{"));
+        raw.write(&packet).await;
+        let end = raw.next().await.expect("a frame");
+        let words = String::from_utf8_lossy(&end.payload()[2..]).into_owned();
+        assert!(end.kind() == CLOSE && words.contains("option `parser`"), "{words}");
+    }
+    let (status, text) =
+        request(site.addr, "GET", "/socket.io/?EIO=3&transport=polling&j=0", "").await;
+    assert!(status == 400 && String::from_utf8_lossy(&text).contains("JSONP"));
+    site.until_metric("roomcast_refusals_total{reason=\"unsupported\"}", 3).await;
 }

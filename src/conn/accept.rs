@@ -18,7 +18,7 @@ use std::{
 use anyhow::Context;
 use axum::{body::Body, response::IntoResponse};
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION};
+use http::{HeaderValue, Request, Response, StatusCode, header::{CACHE_CONTROL, CONNECTION}};
 use hyper::{
     body::Incoming,
     server::conn::http1::{self, Parts},
@@ -359,7 +359,9 @@ async fn refuse(io: TcpStream, peer: SocketAddr, tls: Option<Tls>, refusal: Limi
 async fn answer<T: AsyncRead + AsyncWrite + Unpin>(io: T, refusal: LimitAnswer) {
     let service = service_fn(|_| async {
         let mut response = refusal.into_response();
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok::<_, Infallible>(response)
     });
     // An error means that the client is gone; there is nothing left to do for it.

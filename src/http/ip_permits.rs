@@ -12,10 +12,10 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
-use http::StatusCode;
+use http::{StatusCode, header};
 use http_body_util::BodyExt;
 
-use super::forwarded;
+use super::{forwarded, headers::NO_STORE};
 use crate::{
     conn::{accept::TOO_MANY_OF_ADDRESS, addresses::Addresses, connection::Connection},
     metrics::Metrics,
@@ -47,7 +47,7 @@ async fn permit(
     }
     let Ok(permit) = addresses.enter(client) else {
         metrics.refusals("address").inc();
-        return TOO_MANY_OF_ADDRESS.into_response();
+        return ([(header::CACHE_CONTROL, NO_STORE)], TOO_MANY_OF_ADDRESS).into_response();
     };
     let permit = Arc::new(permit);
     request.extensions_mut().insert(permit.clone());

@@ -18,7 +18,10 @@ use std::{
 use anyhow::Context;
 use axum::{body::Body, response::IntoResponse};
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header::{CACHE_CONTROL, CONNECTION}};
+use http::{
+    HeaderValue, Request, Response, StatusCode,
+    header::{CACHE_CONTROL, CONNECTION},
+};
 use hyper::{
     body::Incoming,
     server::conn::http1::{self, Parts},

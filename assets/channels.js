@@ -14,6 +14,7 @@ const matching = computed(() => answer.value.channels.filter(({ room }) => room.
 const inOrder = new Intl.Collator('en', { numeric: true })
 // By name, so that nothing moves away under the cursor.
 export const listed = computed(() => matching.value.slice(0, LISTED).sort((a, b) => inOrder.compare(a.room, b.room)))
+export const isKnown = computed(() => answer.value.asked > 0)
 export const more = computed(() => answer.value.more || matching.value.length > LISTED)
 export const silenceOf = channel => answer.value.asked - channel.at
 

@@ -9,9 +9,10 @@ const OWN = 20 // of each room are kept longer: a busy one leaves those of a qui
 const shown = shallowRef([])
 export const visible = computed(() => selected.value === null
   ? shown.value.slice(0, KEPT)
-  : shown.value.filter(entry => entry.room.name === selected.value))
+  : shown.value.filter(({ rooms }) => rooms.some(({ name }) => name === selected.value)))
 
 export const paused = ref(false)
+export const folded = ref(false) // only the title of the list is there
 export const waiting = ref(0) // came while paused; more than are kept, perhaps
 
 let arrived = [] // oldest first
@@ -19,8 +20,17 @@ let arrivals = 0
 let unsorted = false
 let id = 0
 
+const sameGap = ({ gap: a, rooms }, { gap: b, room }) =>
+  a && b && !a.replace && !b.replace && a.reason === b.reason && a.from === b.from && a.to === b.to && !rooms.includes(room)
+
 export function receive(entry) {
-  arrived.push({ id: id++, ...entry })
+  // An outage is one row, however many rooms it concerns.
+  const same = entry.gap && arrived.findLast(other => sameGap(other, entry))
+  if (same) {
+    same.rooms.push(entry.room)
+    return
+  }
+  arrived.push({ id: id++, rooms: [entry.room], ...entry })
   arrivals++
   if (arrived.length >= 2 * KEPT) arrived = arrived.slice(-KEPT) // now and then, not for each message
 }

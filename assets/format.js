@@ -29,8 +29,11 @@ export const count = n => n.toLocaleString('en')
 
 export const plural = (n, word) => `${count(n)} ${word}${n === 1 ? '' : 's'}`
 
-// Below ten a second, one decimal tells a slow room from a dead one.
-export const rate = perSecond => perSecond < 10 ? perSecond.toFixed(1) : count(Math.round(perSecond))
+// How often something comes; `usual` is the time between two, in ms, if it is known.
+export function pace(perSecond, usual) {
+  if (perSecond >= 1) return `${count(Math.round(perSecond))} per second`
+  return usual > 0 ? `every ${duration(usual)}` : ''
+}
 
 const MOST_DECIMALS = 3
 
@@ -41,4 +44,10 @@ export function number(value, decimals) {
   const size = Math.abs(value)
   if (size >= 1e9 || (size > 0 && size < 10 ** -MOST_DECIMALS)) return value.toExponential(2)
   return value.toLocaleString('en', { minimumFractionDigits: decimals, maximumFractionDigits: decimals })
+}
+
+// A reading: a number with its decimals, a truth, or a short text.
+export function reading(value, decimals) {
+  if (typeof value === 'number') return number(value, decimals)
+  return typeof value === 'boolean' ? (value ? 'yes' : 'no') : value
 }

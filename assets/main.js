@@ -4,10 +4,9 @@ import { createApp } from './vendor/vue.runtime.esm-browser.prod.js'
 import { heard } from './clock.js'
 import * as feed from './feed.js'
 import { listen } from './keys.js'
-import { numbers, preview } from './message.js'
-import { openAddress, refresh, rooms } from './rooms.js'
+import { preview, readings } from './message.js'
+import { learn, openAddress, refresh, rooms, startOver } from './rooms.js'
 import * as series from './series.js'
-import { Tally } from './tally.js'
 import { App } from './view/app.js'
 
 const hearing = {
@@ -18,11 +17,13 @@ const hearing = {
     if (!replayed) heard(at)
     room.tally.add(at)
     feed.receive({ room, at, ...preview(payload) })
-    series.record(room, at, numbers(payload))
+    const found = readings(payload)
+    learn(room, at, found)
+    series.record(room, at, found.filter(([, value]) => typeof value === 'number'))
   },
 
   gap(room, gap) {
-    if (gap.replace) room.tally = new Tally()
+    if (gap.replace) startOver(room)
     series.interrupt(room, gap)
     feed.receive({ room, at: gap.replace ? gap.from : gap.to, gap })
   },

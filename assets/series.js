@@ -5,22 +5,27 @@ import { now } from './clock.js'
 import { decimalsOf } from './format.js'
 import { Ring } from './ring.js'
 
-const SLOT = 500 // ms; about a pixel of a chart, so the last value in it is all one could see
-const SLOTS = 600 // five minutes
-const FIRST_SLOTS = 120 // a young page shows one minute, not four empty ones beside it
+// What one can look back on. A slot is about a pixel or two of a chart, so the last value in it is all
+// that one could see.
+export const RANGES = [
+  { label: '1 min', slot: 500, slots: 120 },
+  { label: '10 min', slot: 2_000, slots: 300 },
+  { label: '1 h', slot: 10_000, slots: 360 },
+]
+const LEAST = 60_000 // ms; a young page shows one minute, not ten empty ones beside it
 const MOST_FIELDS = 12
-const MOST_LINES = 16 // a field
 const MOST_GAPS = 20 // a room
 
 const fields = new Map() // by name: { name, key, decimals, lines }, lines by room name
 let keys = 0
 
+export const range = ref(1) // of RANGES
 export const charts = shallowRef([]) // the fields to draw
-export const span = shallowRef({ from: 0, to: 0 }) // the slots to draw
+export const span = shallowRef({ from: 0, to: 0, range: 1 }) // the slots to draw
 export const latestGap = shallowRef() // that can be seen
 export const crowded = ref(false) // there are more fields than charts
 
-const slotOf = ms => Math.floor(ms / SLOT)
+export const slotOf = (ms, { range }) => Math.floor(ms / RANGES[range].slot)
 
 function fieldOf(name) {
   if (!fields.has(name)) {
@@ -34,8 +39,9 @@ function fieldOf(name) {
 }
 
 function lineOf(field, room) {
-  if (!field.lines.has(room.name) && field.lines.size < MOST_LINES) {
-    const line = { room, ring: new Ring(SLOTS), first: Infinity, last: -Infinity }
+  if (!field.lines.has(room.name)) {
+    const rings = RANGES.map(({ slots }) => new Ring(slots))
+    const line = { room, rings, first: Infinity, last: -Infinity }
     const inOrder = [...field.lines.values(), line].sort((a, b) => a.room.colour - b.room.colour)
     field.lines = new Map(inOrder.map(line => [line.room.name, line]))
     field.key = keys++ // other lines make another chart
@@ -44,15 +50,14 @@ function lineOf(field, room) {
 }
 
 export function record(room, at, numbers) {
-  const slot = slotOf(at)
   for (const [name, value] of numbers) {
     const field = fieldOf(name)
-    const line = field && lineOf(field, room)
-    if (!line) continue
+    if (!field) continue
+    const line = lineOf(field, room)
     field.decimals = Math.max(field.decimals, decimalsOf(value))
-    line.ring.set(slot, value)
-    line.first = Math.min(line.first, slot)
-    line.last = Math.max(line.last, slot)
+    line.rings.forEach((ring, range) => ring.set(slotOf(at, { range }), value))
+    line.first = Math.min(line.first, at)
+    line.last = Math.max(line.last, at)
   }
 }
 
@@ -63,13 +68,13 @@ export function interrupt(room, gap) {
 }
 
 // The gaps of some lines that can be seen; one that several rooms have only once.
-export function gapsOf(lines, { from }) {
-  const seen = lines.flatMap(({ room }) => room.gaps).filter(gap => slotOf(gap.to) > from)
+export function gapsOf(lines, span) {
+  const seen = lines.flatMap(({ room }) => room.gaps).filter(gap => slotOf(gap.to, span) > span.from)
   return [...new Map(seen.map(gap => [`${gap.reason} ${gap.from} ${gap.to}`, gap])).values()]
 }
 
-// Lines go with their room and when their last value has left the chart; fields go with their lines.
-// So a flood of odd fields gives way to the next ones after five minutes.
+// Lines go with their room and when their last value has left the longest chart; fields go with their
+// lines. So a flood of odd fields gives way to the next ones after that time.
 function expire(rooms, oldest) {
   for (const field of fields.values()) {
     for (const [name, line] of field.lines) {
@@ -84,38 +89,44 @@ function expire(rooms, oldest) {
 }
 
 export function refresh(rooms) {
-  const to = slotOf(now())
-  expire(rooms, to - SLOTS + 1)
+  const time = now()
+  const longest = RANGES.at(-1)
+  expire(rooms, time - longest.slot * longest.slots)
   const lines = [...fields.values()].flatMap(field => [...field.lines.values()])
-  const first = Math.min(...lines.map(line => line.first), to)
-  const width = Math.min(SLOTS, Math.max(FIRST_SLOTS, to - first + 1))
-  span.value = { from: to - width + 1, to }
+  const { slot, slots } = RANGES[range.value]
+  const first = Math.min(...lines.map(line => line.first), time)
+  const width = Math.min(slots, Math.max(LEAST / slot, Math.ceil((time - first) / slot) + 1))
+  const to = Math.floor(time / slot)
+  span.value = { from: to - width + 1, to, range: range.value }
   latestGap.value = gapsOf(lines, span.value).sort((a, b) => a.to - b.to).at(-1)
-  charts.value = [...fields.values()]
+  // What most rooms have in common comes first.
+  charts.value = [...fields.values()].sort((a, b) => b.lines.size - a.lines.size)
 }
 
 // uPlot's columns: seconds since 1970, then each line's values. Between two values of a line there is
 // undefined, which uPlot draws over, or null where there was a gap or much more silence than usual.
-export function columns(field, { from, to }) {
+export function columns(lines, span) {
+  const { from, to, range } = span
   const xs = []
-  for (let slot = from; slot <= to; slot++) xs.push(slot * SLOT / 1000)
-  return [xs, ...Array.from(field.lines.values(), line => values(line, from, to))]
+  for (let slot = from; slot <= to; slot++) xs.push(slot * RANGES[range].slot / 1000)
+  return [xs, ...lines.map(line => values(line, span))]
 }
 
-const LEAST_SILENCE = 20 // slots
+const LEAST_SILENCE = 10_000 // ms
 
-function values({ room, ring }, from, to) {
+function values({ room, rings }, span) {
+  const { from, to, range } = span
   const ys = new Array(to - from + 1)
   const held = []
   for (let slot = from; slot <= to; slot++) {
-    const value = ring.get(slot)
+    const value = rings[range].get(slot)
     if (value === undefined) continue
     ys[slot - from] = value
     held.push(slot - from)
   }
   const usual = (held.at(-1) - held[0]) / (held.length - 1)
-  const silence = Math.max(LEAST_SILENCE, 4 * usual || 0)
-  const starts = room.gaps.map(gap => slotOf(gap.from) - from)
+  const silence = Math.max(LEAST_SILENCE / RANGES[range].slot, 4 * usual || 0)
+  const starts = room.gaps.map(gap => slotOf(gap.from, span) - from)
   for (let i = 1; i < held.length; i++) {
     const broken = starts.some(start => held[i - 1] <= start && start < held[i])
     if (broken && held[i] - held[i - 1] === 1) ys[held[i]] = null // there is no room for a break but this

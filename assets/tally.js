@@ -39,11 +39,17 @@ export class Tally {
     return this.seconds(now).slice(-window).reduce((sum, n) => sum + n, 0) / window
   }
 
+  // The usual time between two messages, in ms; 0 if it is not known.
+  usual() {
+    const sorted = this.intervals.toSorted((a, b) => a - b)
+    return sorted[sorted.length >> 1] ?? 0
+  }
+
   // How long this room may be silent, in ms, before it counts as stale: ten times the median of its
   // intervals. Who speaks in bursts has a pause among them again and again, and gets twice that.
   patience() {
     if (this.intervals.length < FEWEST) return Infinity
-    const sorted = this.intervals.toSorted((a, b) => a - b)
-    return Math.max(LEAST, SILENT * sorted[sorted.length >> 1], 2 * sorted.at(-2))
+    const [, second] = this.intervals.toSorted((a, b) => b - a)
+    return Math.max(LEAST, SILENT * this.usual(), 2 * second)
   }
 }

@@ -3,11 +3,16 @@
 import { onBeforeUnmount, onMounted, ref, shallowRef, watch } from '../vendor/vue.runtime.esm-browser.prod.js'
 import uPlot from '../vendor/uPlot.esm.js'
 import { stroke, swatch, variable } from '../colours.js'
-import { clock, decimalsOf, number } from '../format.js'
+import { clock, count, decimalsOf, number } from '../format.js'
 import { describe } from '../gap.js'
 import { html } from '../html.js'
-import { selected } from '../rooms.js'
-import { charts, columns, crowded, gapsOf, latestGap, span } from '../series.js'
+import { rooms, selected } from '../rooms.js'
+import { charts, columns, crowded, gapsOf, latestGap, range, RANGES, refresh, span } from '../series.js'
+import { split } from '../units.js'
+import { Cut } from './cut.js'
+
+const DRAWN = 24 // lines of one chart: as many as look different
+const LEAST_RANGE = 0.01 // of a value: a chart of less would make noise look like change
 
 const root = () => getComputedStyle(document.documentElement)
 const colour = name => () => root().getPropertyValue(name) // asked at each drawing: the theme may change
@@ -42,7 +47,22 @@ function drawGaps(plot, gaps) {
   ctx.restore()
 }
 
-function options(field, lines, onCursor) {
+// The lines of a chart: the first ones, and that of the selected room.
+function drawn(field) {
+  const lines = [...field.lines.values()]
+  const chosen = lines.findIndex(({ room }) => room.name === selected.value)
+  return lines.filter((_, i) => i < DRAWN || i === chosen)
+}
+
+function heights(_, min, max) {
+  if (min === null) return [0, 1]
+  const least = LEAST_RANGE * Math.max(Math.abs(min), Math.abs(max)) || 1
+  const half = Math.max(max - min, least) / 2
+  const middle = (min + max) / 2
+  return [middle - 1.1 * half, middle + 1.1 * half]
+}
+
+function options(lines, onCursor) {
   const rem = parseFloat(root().fontSize)
   const axis = {
     stroke: colour('--muted'),
@@ -57,12 +77,12 @@ function options(field, lines, onCursor) {
     focus: { alpha: 0.15 },
     cursor: { y: false, drag: { x: false, y: false }, sync: { key: 'charts' } },
     hooks: { setCursor: [plot => onCursor(plot.cursor.idx)], drawAxes: [plot => drawGaps(plot, gapsOf(lines, span.value))] },
-    scales: { x: { range: (_, from, to) => [from, to] } },
+    scales: { x: { range: (_, from, to) => [from, to] }, y: { range: heights } },
     axes: [
       { ...axis, size: rem * 1.6, gap: rem * 0.3, space: rem * 7, values: (_, seconds) => seconds.map(s => clock(s * 1000)) },
       {
         ...axis, gap: rem * 0.4, space: rem * 2.4,
-        size: (_, labels) => rem * Math.max(3.6, 1.2 + 0.45 * Math.max(...(labels ?? []).map(label => label.length))),
+        size: rem * 4.6, // the same for all charts, so that their times are below each other
         values: (_, ticks, axis, space, step) => ticks.map(tick => number(tick, decimalsOf(step))),
       },
     ],
@@ -79,7 +99,8 @@ function options(field, lines, onCursor) {
 const Chart = {
   props: ['field'],
   setup({ field }) {
-    const lines = [...field.lines.values()]
+    const lines = drawn(field)
+    const { label, unit } = split(field.name)
     const box = ref(null)
     const latest = shallowRef([])
     let plot, data, cursor
@@ -94,15 +115,15 @@ const Chart = {
       plot.setSeries(index < 0 ? null : index + 1, { focus: index >= 0 })
     }
     const draw = () => {
-      data = columns(field, span.value)
+      data = columns(lines, span.value)
       plot.setData(data)
       read()
     }
     const observer = new ResizeObserver(([{ contentRect: { width, height } }]) => plot.setSize({ width, height }))
 
-    data = columns(field, span.value)
+    data = columns(lines, span.value)
     onMounted(() => {
-      plot = new uPlot(options(field, lines, index => { cursor = index; read() }), data, box.value)
+      plot = new uPlot(options(lines, index => { cursor = index; read() }), data, box.value)
       observer.observe(box.value)
       focus()
       read()
@@ -116,22 +137,31 @@ const Chart = {
 
     return () => html`
       <figure class="chart" data-testid="chart" data-field=${field.name}>
-        <figcaption><bdi>${field.name}</bdi></figcaption>
+        <figcaption title=${field.name}><bdi>${label}</bdi>${unit && html`<span class="unit">${unit}</span>`}</figcaption>
         <div class="plot" ref=${box} role="img" aria-label=${`${field.name} over the last minutes, a line for each room`}></div>
         <dl>${lines.map(({ room }, i) => html`
           <div key=${room.name} style=${swatch(room.colour)} class=${{ dim: selected.value && selected.value !== room.name }}>
-            <dt><bdi>${room.name}</bdi></dt>
+            <dt title=${room.name}><${Cut} text=${room.name} /></dt>
             <dd>${latest.value[i] === undefined ? '–' : number(latest.value[i], field.decimals)}</dd>
           </div>`)}
         </dl>
+        ${field.lines.size > lines.length && html`
+          <p class="note" data-testid="undrawn">${count(field.lines.size - lines.length)} more rooms are not drawn: select one to see it.</p>`}
       </figure>`
   },
 }
 
+// A chart with other lines is another one.
+const chartKey = field => `${field.key} ${field.lines.size > DRAWN ? selected.value : ''}`
+
 export const Charts = {
   setup: () => () => html`
     <section class="charts" aria-label="Charts">
-      <div class="grid">${charts.value.map(field => html`<${Chart} key=${field.key} field=${field} />`)}</div>
+      <div class="ranges" role="group" aria-label="Time">
+        ${RANGES.map(({ label }, i) => html`
+          <button aria-pressed=${range.value === i} data-testid="range" onClick=${() => { range.value = i; refresh(rooms) }}>${label}</button>`)}
+      </div>
+      <div class="grid">${charts.value.map(field => html`<${Chart} key=${chartKey(field)} field=${field} />`)}</div>
       ${latestGap.value && html`<p class="note break" data-testid="chart-gap">${describe(latestGap.value)}</p>`}
       ${crowded.value && html`<p class="note">Payloads hold more fields; the first ${charts.value.length} are drawn.</p>`}
     </section>`,

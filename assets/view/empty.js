@@ -2,7 +2,9 @@
 
 import { computed, ref } from '../vendor/vue.runtime.esm-browser.prod.js'
 import { html } from '../html.js'
+import { clock } from '../format.js'
 import { rooms, selected } from '../rooms.js'
+import { connection } from '../socket.js'
 import { Channels } from './channels.js'
 
 // Links of strangers name rooms, and people paste these lines into shells of all kinds:
@@ -40,14 +42,27 @@ export const Empty = {
       const name = selected.value ?? rooms.keys().next().value
       return name !== undefined && HARMLESS.test(name) ? name : 'ROOM'
     })
-    return () => html`
-      <div class="empty" data-testid="empty">
-        <p>Nothing here yet. Publish something${rooms.size === 0 && ', after joining a room'}:</p>
-        <${Command} text=${`redis-cli publish ${room.value} hello`} />
-        <${Command} text=${`roomcast publish ${room.value} '{"temperature": 21.5}'`} />
-        <p>Numbers in JSON objects are drawn as charts.</p>
-        <h3>Live now</h3>
-        <${Channels} />
-      </div>`
+    const obstacle = computed(() => {
+      const { state, since, refusal } = connection
+      if (refusal) return { title: 'The server does not let this page in', text: refusal }
+      if (state !== 'connected') return { title: 'Not connected', text: `No answer from the server since ${clock(since)}. The page tries again by itself.` }
+      const errors = Array.from(rooms.values(), room => room.error)
+      if (errors.length > 0 && errors.every(Boolean)) return { title: 'No room could be opened', text: errors[0] }
+    })
+    return () => obstacle.value
+      ? html`
+        <div class="empty" data-testid="obstacle">
+          <h3>${obstacle.value.title}</h3>
+          <p>${obstacle.value.text}</p>
+        </div>`
+      : html`
+        <div class="empty" data-testid="empty">
+          <h3>Live now</h3>
+          <${Channels} />
+          <p>${rooms.size === 0 ? 'Choose a room above. ' : 'Nothing here yet. '}To publish something:</p>
+          <${Command} text=${`redis-cli publish ${room.value} hello`} />
+          <${Command} text=${`roomcast publish ${room.value} '{"temperature_c": 21.5}'`} />
+          <p>The page shows the latest values, and draws numbers as charts.</p>
+        </div>`
   },
 }

@@ -1,8 +1,8 @@
 // The list of messages, its pause and clear, and what to do while it is empty.
 
 import { swatch } from '../colours.js'
-import { clear, paused, togglePause, visible, waiting } from '../feed.js'
-import { clockMillis, count } from '../format.js'
+import { clear, folded, paused, togglePause, visible, waiting } from '../feed.js'
+import { clockMillis, count, plural } from '../format.js'
 import { describe } from '../gap.js'
 import { html } from '../html.js'
 import { select, selected } from '../rooms.js'
@@ -12,10 +12,10 @@ import { Empty } from './empty.js'
 const Row = {
   props: ['entry'],
   setup({ entry }) {
-    const { room, at, text, note, gap } = entry
+    const { room, rooms, at, text, note, gap } = entry
     return () => html`
       <li class=${['row', { broken: gap }]} style=${swatch(room.colour)} data-testid=${gap ? 'gap' : 'message'}>
-        <bdi class="from">${room.name}</bdi>
+        <bdi class="from" title=${rooms.map(({ name }) => name).join(', ')}>${rooms.length > 1 ? plural(rooms.length, 'room') : room.name}</bdi>
         <time>${clockMillis(at)}</time>
         ${gap
           ? html`<p class="gap">${describe(gap)}</p>`
@@ -27,9 +27,11 @@ const Row = {
 
 export const Feed = {
   setup: () => () => html`
-    <section class="feed" aria-labelledby="feed-title">
+    <section class=${['feed', { folded: folded.value }]} aria-labelledby="feed-title">
       <div class="bar">
-        <h2 id="feed-title">Messages</h2>
+        <h2 id="feed-title">
+          <button class="fold" data-testid="fold" aria-expanded=${!folded.value} onClick=${() => { folded.value = !folded.value }}>Messages</button>
+        </h2>
         ${selected.value !== null && html`
           <button class="filter" data-testid="filter" onClick=${() => select(selected.value)}>
             only <bdi>${selected.value}</bdi> <span aria-hidden="true">×</span>
@@ -39,10 +41,10 @@ export const Feed = {
         </button>
         <button data-testid="clear" onClick=${clear}>Clear</button>
       </div>
-      <div class="log" role="log" aria-live="off" aria-label="Messages, newest first" tabindex="0">
+      ${!folded.value && html`<div class="log" role="log" aria-live="off" aria-label="Messages, newest first" tabindex="0">
         ${visible.value.length > 0
           ? html`<ol>${visible.value.map(entry => html`<${Row} key=${entry.id} entry=${entry} />`)}</ol>`
           : html`<${Empty} />`}
-      </div>
+      </div>`}
     </section>`,
 }

@@ -1,44 +1,89 @@
-// One card a room: how much it hears, how lately; click to look at it alone, or leave it.
+// All rooms: as cards, as a table, or in groups, by how many there are.
 
-import { computed } from '../vendor/vue.runtime.esm-browser.prod.js'
-import { swatch } from '../colours.js'
-import { ago, clock, duration, plural, rate } from '../format.js'
+import { computed, ref } from '../vendor/vue.runtime.esm-browser.prod.js'
+import { ago, plural } from '../format.js'
 import { html } from '../html.js'
-import { leave, rooms, select, selected } from '../rooms.js'
+import { rooms } from '../rooms.js'
+import { connection } from '../socket.js'
+import { Card } from './room-card.js'
+import { Table } from './room-table.js'
 
-// A bar for each second, as high as its messages against the busiest one's.
-function bars(seconds) {
-  const most = Math.max(...seconds)
-  return seconds.map((n, i) => n && `M${i + 0.5} 1V${1 - Math.max(0.06, n / most)}`).filter(Boolean).join('')
+const CARDS = 8 // rooms
+const ROWS = 60 // rooms
+const SILENT = 3 // of them are shown one by one
+
+const isSilent = room => room.stale || (room.joined && room.silence === null)
+
+// What comes before the first separator: `plant` of `plant/hall/1`, `device` of `device:01`.
+const prefixOf = name => /^[^/:.]+[/:.]/.exec(name)?.[0] ?? ''
+
+function grouped(list) {
+  const groups = new Map()
+  for (const room of list) {
+    const prefix = prefixOf(room.name)
+    if (!groups.has(prefix)) groups.set(prefix, [])
+    groups.get(prefix).push(room)
+  }
+  return [...groups].sort(([a], [b]) => a.localeCompare(b, 'en', { numeric: true }))
 }
 
-const Card = {
-  props: ['room'],
-  setup({ room }) {
-    const path = computed(() => bars(room.seconds))
-    const status = computed(() => {
-      if (room.error) return room.error
-      if (room.silence === null) return room.joined ? 'no message yet' : 'not joined yet'
-      return room.stale
-        ? `stale: silent for ${duration(room.silence)}`
-        : `${plural(room.count, 'message')}, ${ago(room.silence)}`
+const Group = {
+  props: ['prefix', 'list'],
+  setup(props) {
+    const open = ref(false)
+    const summary = computed(() => {
+      const silent = props.list.filter(isSilent).length
+      const latest = props.list.map(room => room.silence).filter(silence => silence !== null)
+      return [
+        plural(props.list.length, 'room'),
+        silent > 0 && `${silent} silent`,
+        latest.length > 0 && ago(Math.min(...latest)),
+      ].filter(Boolean).join(', ')
     })
     return () => html`
-      <li class="room" style=${swatch(room.colour)} data-testid="room" data-room=${room.name} data-joined=${room.joined} data-stale=${room.stale}>
-        <button class="name" aria-pressed=${selected.value === room.name} onClick=${() => select(room.name)}
-          title=${`Only ${room.name}`}><bdi>${room.name}</bdi></button>
-        <button class="leave" data-testid="leave" aria-label=${`Leave ${room.name}`} onClick=${() => leave(room.name)}>×</button>
-        <p class="rate" data-testid="rate"><b>${rate(room.rate)}</b> <span>per second</span></p>
-        <svg class="bars" viewBox="0 0 60 1" preserveAspectRatio="none" aria-hidden="true"><path d=${path.value} /></svg>
-        <p class=${room.error ? 'error' : 'status'} data-testid="room-status"
-          title=${room.tally.last && `last message ${clock(room.tally.last)}`}>${status.value}</p>
-      </li>`
+      <section class="group" data-testid="group" data-prefix=${props.prefix}>
+        <h3><button aria-expanded=${open.value} onClick=${() => { open.value = !open.value }}>
+          <bdi>${props.prefix ? `${props.prefix}…` : 'Others'}</bdi> <span class="status">${summary.value}</span>
+        </button></h3>
+        ${open.value && html`<${Table} list=${props.list} />`}
+      </section>`
+  },
+}
+
+// Many silent rooms are one line.
+const Silent = {
+  props: ['list'],
+  setup(props) {
+    const open = ref(false)
+    return () => html`
+      <div class="silent" data-testid="silent">
+        <button aria-expanded=${open.value} onClick=${() => { open.value = !open.value }}>
+          ${plural(props.list.length, 'room')} silent: no message yet, or for much longer than usual
+        </button>
+        ${open.value && html`<${Table} list=${props.list} />`}
+      </div>`
   },
 }
 
 export const Rooms = {
-  setup: () => () => html`
-    <section class="rooms" aria-label="Rooms">
-      <ul>${Array.from(rooms.values(), room => html`<${Card} key=${room.name} room=${room} />`)}</ul>
-    </section>`,
+  setup() {
+    const list = computed(() => [...rooms.values()])
+    const silent = computed(() => list.value.filter(isSilent))
+    const isAway = computed(() => connection.source?.up === false)
+    const content = () => {
+      if (list.value.length <= CARDS) {
+        return html`<ul>${list.value.map(room => html`<${Card} key=${room.name} room=${room} />`)}</ul>`
+      }
+      if (list.value.length > ROWS) {
+        return grouped(list.value).map(([prefix, list]) => html`<${Group} key=${prefix} prefix=${prefix} list=${list} />`)
+      }
+      const isFolded = silent.value.length > SILENT && !isAway.value
+      const rest = isFolded ? list.value.filter(room => !isSilent(room)) : list.value
+      const inOrder = rest.toSorted((a, b) => isSilent(b) - isSilent(a))
+      return html`
+        ${isFolded && html`<${Silent} list=${silent.value} />`}
+        ${inOrder.length > 0 && html`<${Table} list=${inOrder} />`}`
+    }
+    return () => html`<section class="rooms" aria-label="Rooms">${content()}</section>`
+  },
 }

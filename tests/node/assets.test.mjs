@@ -1,8 +1,11 @@
 // The files of the page, as the server serves them.
 
 import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
 import test from 'node:test'
 import { startBoth } from './support.mjs'
+
+const ASSETS = new URL('../../assets/', import.meta.url)
 
 const { server } = await startBoth(test)
 
@@ -27,6 +30,24 @@ test('the client library is served at /socket.io/socket.io.js', async () => {
   assert.equal(answer.status, 200)
   assert.match(answer.headers.get('content-type'), /^(text|application)\/javascript/)
   assert.match(await answer.text(), /Socket\.IO/)
+})
+
+// The modules that a module imports, and those that they import, by their paths beside the page.
+async function importsOf(path, found = new Set()) {
+  const text = await readFile(new URL(path, ASSETS), 'utf8')
+  for (const [, to] of text.matchAll(/^import [^'"]*?'(\.[^']+)'/gm)) {
+    const imported = new URL(to, new URL(path, ASSETS)).href.slice(ASSETS.href.length)
+    if (found.has(imported)) continue
+    found.add(imported)
+    await importsOf(imported, found)
+  }
+  return found
+}
+
+test('the page loads all its modules at once', async () => {
+  const page = await readFile(new URL('index.html', ASSETS), 'utf8')
+  const preloaded = [...page.matchAll(/modulepreload" href="([^"]+)"/g)].map(([, path]) => path)
+  assert.deepEqual(preloaded, [...await importsOf('main.js')].sort())
 })
 
 test('a path without a file is answered 404', async () => {

@@ -58,7 +58,7 @@ describe('the page', () => {
     const { redis, server } = await startBoth(t)
     await redis.publish('elsewhere', 'unwatched')
     const { page, hook, shown, rows } = await look(t, server.page, 'room')
-    await hook('channels-toggle').click()
+    await hook('room-input').focus()
     const channel = page.locator('header [data-testid=channel][data-room=elsewhere]')
     await shown(channel.getByText('unwatched', { exact: true }))
     await channel.click()

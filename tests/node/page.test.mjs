@@ -87,7 +87,7 @@ describe('the page', () => {
 
   test('joins a typed room, and adds it to the URL', onPage(['first'], async seen => {
     await seen.hook('room-input').fill('typed')
-    await seen.hook('join').click()
+    await seen.hook('room-input').press('Enter')
     await seen.joined('typed')
     assert.equal(new URL(seen.page.url()).search, '?room=first&room=typed')
     await redis.publish('typed', 'heard')
@@ -125,7 +125,7 @@ describe('the page', () => {
 
   test('explains an invalid room name', onPage(['x'.repeat(256)], async seen => {
     await seen.hook('room-input').fill('x'.repeat(257))
-    await seen.hook('join').click()
+    await seen.hook('room-input').press('Enter')
     await until(async () => /257/.test(await seen.hook('room-problem').textContent()), 'it is explained')
     assert.equal(await seen.hook('room').count(), 1)
   }))

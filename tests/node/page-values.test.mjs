@@ -1,0 +1,117 @@
+// What the page shows of many and of few rooms: their values, as cards, in a table, in groups.
+
+import assert from 'node:assert/strict'
+import test, { describe } from 'node:test'
+import { startBrowser, visit } from './browser.mjs'
+import { startBoth, until } from './support.mjs'
+
+const browser = await startBrowser(test)
+const { redis, server } = await startBoth(test)
+
+const query = rooms => new URLSearchParams(rooms.map(room => ['room', room]))
+
+async function look(t, rooms) {
+  const { page, problems } = await visit(t, browser, `${server.page}/?${query(rooms)}`)
+  t.after(() => assert.deepEqual(problems, []))
+  const hook = name => page.getByTestId(name)
+  const room = name => page.locator(`[data-testid=room][data-room="${name}"]`)
+  const count = (locator, expected, what) => until(async () => await locator.count() === expected, what)
+  const value = (name, field) => room(name).locator(`[data-testid=reading][data-field="${field}"]`)
+  const shows = (locator, text) => until(async () => (await locator.innerText()) === text, `it shows ${text}`)
+  return { page, hook, room, count, value, shows }
+}
+
+describe('the page', () => {
+  test('shows the latest values of a room with their units, and draws numbers alone', async t => {
+    const rooms = ['values:object', 'values:number', 'values:state']
+    await redis.publish(rooms[0], '{"temperature_c": 21, "on": true, "state": "heating", "fan": {"speed_rpm": "900"}}')
+    await redis.publish(rooms[1], '7.25')
+    await redis.publish(rooms[2], 'open')
+    const { value, shows, hook, count } = await look(t, rooms)
+    await shows(value(rooms[0], 'temperature_c'), 'temperature\n21\n°C')
+    await shows(value(rooms[0], 'on'), 'on\nyes')
+    await shows(value(rooms[0], 'state'), 'state\nheating')
+    await shows(value(rooms[0], 'fan.speed_rpm'), 'fan.speed\n900\nrpm')
+    await shows(value(rooms[1], 'value'), '7.25')
+    await shows(value(rooms[2], 'value'), 'open')
+    await count(hook('chart'), 3, 'there are charts of temperature, speed and value')
+    await redis.publish(rooms[2], 'closed')
+    await shows(value(rooms[2], 'value'), 'closed')
+  })
+
+  test('brings back after a reload what the server has kept', async t => {
+    const numbers = Array.from({ length: 300 }, (_, i) => i)
+    await Promise.all(numbers.map(number => redis.publish('kept', `${number}`)))
+    const { page, hook, count } = await look(t, ['kept'])
+    await count(hook('message'), 300, 'all are listed')
+    await page.reload()
+    await count(hook('message'), 300, 'all are listed again')
+  })
+
+  test('shows more than eight rooms as a table, silent ones in one line', async t => {
+    const rooms = Array.from({ length: 20 }, (_, i) => `table:${i}`)
+    for (const room of rooms.slice(0, 12)) await redis.publish(room, '{"level_m": 1.5}')
+    const { hook, room, count, value, shows } = await look(t, rooms)
+    await count(hook('silent'), 1, 'those without a message are one line')
+    assert.match(await hook('silent').innerText(), /8 rooms silent/)
+    await count(hook('room'), 12, 'the others have a row')
+    await shows(value('table:3', 'level_m'), '1.5')
+    await hook('silent').getByRole('button').click()
+    await count(room('table:15'), 1, 'they are listed at a click')
+  })
+
+  test('groups more than sixty rooms by what their names begin with', async t => {
+    const rooms = Array.from({ length: 64 }, (_, i) => `${i % 2 ? 'north' : 'south'}/${i}`)
+    const { page, hook, count } = await look(t, rooms)
+    await count(hook('group'), 2, 'there are two groups')
+    await until(async () => /32 rooms/.test(await hook('group').first().innerText()), 'it says how many')
+    await page.locator('[data-prefix="north/"] button').first().click()
+    await count(hook('room'), 32, 'the rooms of one group are listed')
+  })
+
+  test('says how many lines a chart leaves out, and draws that of the selected room', async t => {
+    const rooms = Array.from({ length: 30 }, (_, i) => `lines:${i}`)
+    for (const room of rooms) await redis.publish(room, '1')
+    const { page, hook, room, count } = await look(t, rooms)
+    await until(async () => /^6 more rooms/.test(await hook('undrawn').innerText().catch(() => '')), 'six are left out')
+    await count(page.locator('[data-testid=chart] dt', { hasText: 'lines:29' }), 0, 'the last one is not drawn')
+    await room('lines:29').locator('.name').click()
+    await count(page.locator('[data-testid=chart] dt', { hasText: 'lines:29' }), 1, 'it is drawn when it is selected')
+  })
+
+  test('lets one choose how far the charts go back, and fold the messages', async t => {
+    await redis.publish('ranges', '1')
+    const { page, hook, count } = await look(t, ['ranges'])
+    await count(hook('range'), 3, 'there are three ranges')
+    await hook('range').last().click()
+    assert.equal(await hook('range').last().getAttribute('aria-pressed'), 'true')
+    await hook('fold').click()
+    await count(page.locator('.log'), 0, 'the list is folded')
+  })
+
+  test('finds a live room by a part of its name, by keyboard alone', async t => {
+    await redis.publish('keyboard/found', 'here')
+    const { page, hook, room, count } = await look(t, ['start'])
+    await page.keyboard.press('/')
+    await page.keyboard.type('oard/fo')
+    await count(page.locator('[role=option][data-room="keyboard/found"]'), 1, 'it is offered')
+    await page.keyboard.press('ArrowDown')
+    await page.keyboard.press('Enter')
+    await count(room('keyboard/found'), 1, 'it is added')
+    assert.equal(await hook('room-input').inputValue(), '')
+  })
+})
+
+test('an outage is one row for all rooms, and devices are not called stale meanwhile', async t => {
+  const { redis, server } = await startBoth(t)
+  const rooms = ['out:1', 'out:2', 'out:3']
+  const { page, problems } = await visit(t, browser, `${server.page}/?${query(rooms)}`)
+  for (const room of rooms) {
+    await until(async () => await page.locator(`[data-room="${room}"][data-joined=true]`).count() > 0, `it is in ${room}`)
+  }
+  await redis.client.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+  await until(async () => await page.getByTestId('gap').count() > 0, 'the outage is shown')
+  await until(async () => /3 rooms/.test(await page.getByTestId('gap').first().innerText()), 'for three rooms')
+  assert.equal(await page.getByTestId('gap').count(), 1)
+  assert.deepEqual(problems, [])
+})

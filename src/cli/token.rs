@@ -8,6 +8,7 @@ use clap::Args;
 use roomcast::{
     auth::{Claims, sign},
     config::{Config, ListenAddr},
+    glob::matches,
 };
 use url::Url;
 
@@ -47,15 +48,21 @@ impl Token {
             !rooms.is_empty() || !publish.is_empty(),
             "the token would allow nothing; name patterns with --room or --publish"
         );
-        let token = sign(tokens, &Claims { rooms, publish, ttl })?;
+        let token = sign(tokens, &Claims { rooms: rooms.clone(), publish: publish.clone(), ttl })?;
         println!("{token}");
+        // A link is passed on more easily than a token, so it only lets watch.
+        let watching = match publish.is_empty() {
+            true => token,
+            false => sign(tokens, &Claims { rooms, publish: Vec::new(), ttl })?,
+        };
         if let Some(link) = link {
-            eprintln!("{link}#token={token}");
+            eprintln!("{link}#token={watching}");
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The page's URL with the rooms that are not patterns; `None` if the token allows no room.
+    /// The page's URL with the rooms that are not patterns, or else with one that a pattern allows;
+    /// `None` if the token allows no room.
     fn link(&self, config: &Config) -> anyhow::Result<Option<Url>> {
         if self.rooms.is_empty() {
             return Ok(None);
@@ -64,12 +71,36 @@ impl Token {
             Some(page) => page.clone(),
             None => own_page(config).parse()?,
         };
-        let exact: Vec<_> = self.rooms.iter().filter(|room| !room.contains(GLOB)).collect();
-        if !exact.is_empty() {
-            link.query_pairs_mut().extend_pairs(exact.iter().map(|room| ("room", room)));
+        let exact = self.rooms.iter().filter(|room| !room.contains(GLOB));
+        let mut rooms: Vec<_> = exact.cloned().collect();
+        if rooms.is_empty() {
+            rooms.extend(self.rooms.iter().find_map(|pattern| example(pattern)));
+        }
+        if !rooms.is_empty() {
+            link.query_pairs_mut().extend_pairs(rooms.iter().map(|room| ("room", room)));
         }
         Ok(Some(link))
     }
+}
+
+/// A room that a pattern allows, such as `device:01` for `device:*`; `None` if none is obvious.
+fn example(pattern: &str) -> Option<String> {
+    let mut room = String::new();
+    let mut characters = pattern.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '*' if pattern == "*" => room.push_str("device01"),
+            '*' => room.push_str("01"),
+            '?' => room.push('1'),
+            '\\' => room.extend(characters.next()),
+            '[' => {
+                room.extend(characters.next());
+                characters.find(|&character| character == ']');
+            }
+            _ => room.push(character),
+        }
+    }
+    matches(pattern.as_bytes(), room.as_bytes()).then_some(room)
 }
 
 /// The URL at which the server with this configuration serves its page.
@@ -83,5 +114,23 @@ fn own_page(config: &Config) -> String {
         },
         (None, None | Some("0.0.0.0" | "::")) => format!("http://localhost:{port}/"),
         (None, Some(_)) => format!("http://{}/", config.http_addr),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_names_a_room_that_a_pattern_allows() {
+        for (pattern, room) in [
+            ("*", Some("device01")),
+            ("device:*", Some("device:01")),
+            ("hall/?/[a-c]x", Some("hall/1/ax")),
+            ("odd\\*name*", Some("odd*name01")),
+            ("[]", None),
+        ] {
+            assert_eq!(example(pattern).as_deref(), room, "{pattern}");
+        }
     }
 }

@@ -129,22 +129,30 @@ describe('the command token', () => {
     const { code, stdout, stderr } = await run(t, ['--room', 'room', '--room', 'de*', '--publish', 'in', '--ttl', '90s'], env)
     assert.equal(code, 0)
     assert.match(stdout, /^[\w-]+\.[\w-]+\.[\w-]+\n$/)
-    assert.equal(stderr, `https://rt.example/?room=room#token=${stdout}`)
     const mine = stdout.trim()
+    const [link, linked] = stderr.trim().split('#token=')
+    assert.equal(link, 'https://rt.example/?room=room')
+    assert.equal(await look(server, linked), 200)
     assert.equal(await look(server, mine), 200)
     assert.equal(await look(server, mine, 'device'), 200)
     assert.equal(await look(server, mine, 'other'), 403)
-    const publish = channel => fetch(`${server.page}/publish/${channel}`, {
-      method: 'POST', headers: { authorization: `Bearer ${mine}` }, body: 'x',
+    const publish = (channel, token) => fetch(`${server.page}/publish/${channel}`, {
+      method: 'POST', headers: { authorization: `Bearer ${token}` }, body: 'x',
     })
-    assert.equal((await publish('in')).status, 202)
-    assert.equal((await publish('room')).status, 403)
+    assert.equal((await publish('in', mine)).status, 202)
+    assert.equal((await publish('room', mine)).status, 403)
+    assert.equal((await publish('in', linked)).status, 403, 'a link only lets watch')
   })
 
   test('links to the page behind a proxy', async t => {
     const page = 'https://proxy.example/live/'
     const { stdout, stderr } = await run(t, ['--room', 'a b', '--page', page], { JWT_SECRET: SECRET })
     assert.equal(stderr, `${page}?room=a+b#token=${stdout}`)
+  })
+
+  test('links to a room that a pattern allows', async t => {
+    const { stderr } = await run(t, ['--room', 'device:*'], { JWT_SECRET: SECRET })
+    assert.match(stderr, /\?room=device%3A01#token=/)
   })
 
   test('says which setting is missing', async t => {

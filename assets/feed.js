@@ -7,9 +7,19 @@ const KEPT = 500
 const OWN = 20 // of each room are kept longer: a busy one leaves those of a quiet one to look at alone
 
 const shown = shallowRef([])
-export const visible = computed(() => selected.value === null
-  ? shown.value.slice(0, KEPT)
-  : shown.value.filter(({ rooms }) => rooms.some(({ name }) => name === selected.value)))
+export const sought = ref('') // only messages and rooms that have this in them are shown
+
+const isSought = ({ rooms, text }) => {
+  const part = sought.value.toLowerCase()
+  return rooms.some(({ name }) => name.toLowerCase().includes(part)) || text?.toLowerCase().includes(part)
+}
+
+export const visible = computed(() => {
+  const chosen = selected.value === null
+    ? shown.value.slice(0, KEPT)
+    : shown.value.filter(({ rooms }) => rooms.some(({ name }) => name === selected.value))
+  return sought.value ? chosen.filter(isSought) : chosen
+})
 
 export const paused = ref(false)
 export const folded = ref(false) // only the title of the list is there

@@ -4,9 +4,11 @@ import { createApp } from './vendor/vue.runtime.esm-browser.prod.js'
 import { heard } from './clock.js'
 import * as feed from './feed.js'
 import { listen } from './keys.js'
+import { link } from './link.js'
 import { preview, readings } from './message.js'
 import { learn, openAddress, refresh, rooms, startOver } from './rooms.js'
 import * as series from './series.js'
+import { complaint } from './socket.js'
 import { App } from './view/app.js'
 
 const hearing = {
@@ -45,6 +47,7 @@ function draw() {
 const problem = openAddress(hearing)
 createApp(App, { problem }).mount('#app')
 listen()
+if (link.ignored.length > 0) complaint.value = `This page does not know ${link.ignored.join(', ')} in its link.`
 setInterval(draw, BEAT)
 document.addEventListener('visibilitychange', () => {
   beat = 0

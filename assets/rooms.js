@@ -5,6 +5,7 @@ import { fault, MOST_ROOMS, readRooms, writeRooms } from './address.js'
 import { compare } from './build.js'
 import { now } from './clock.js'
 import { decimalsOf } from './format.js'
+import { exceeds, link } from './link.js'
 import { Ring } from './ring.js'
 import { connection, socket, watch } from './socket.js'
 import { SECONDS, Tally } from './tally.js'
@@ -47,7 +48,7 @@ export function add(name) {
     latest: new Map(), // readings by their name: { value, decimals }
     line: { name: null, ring: new Ring(SECONDS + 1) }, // of the first number that came
     // Copied once a second, so that a busy room does not redraw for each message:
-    count: 0, rate: 0, usual: 0, silence: null, stale: false, seconds: [], readings: [], values: [],
+    count: 0, rate: 0, usual: 0, silence: null, stale: false, warns: false, seconds: [], readings: [], values: [],
   })
   rooms.set(name, room)
   room.stop = watch(name, (payload, meta) => listener.message(room, payload, meta), {
@@ -120,7 +121,10 @@ export function refresh() {
     room.silence = last && time - last
     room.stale = room.joined && !isAway && room.silence > room.tally.patience()
     room.seconds = room.tally.seconds(time)
-    room.readings = Array.from(room.latest, ([name, { value, decimals }]) => ({ name, value, decimals }))
+    room.readings = Array.from(room.latest, ([name, { value, decimals }]) => {
+      return { name, value, decimals, warns: exceeds(link.warnings, name, value) }
+    })
+    room.warns = room.readings.some(({ warns }) => warns)
     room.values = Array.from({ length: SECONDS }, (_, i) => room.line.ring.get(second - SECONDS + 1 + i))
   }
 }

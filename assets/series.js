@@ -3,6 +3,7 @@
 import { ref, shallowRef } from './vendor/vue.runtime.esm-browser.prod.js'
 import { now } from './clock.js'
 import { decimalsOf } from './format.js'
+import { link } from './link.js'
 import { Ring } from './ring.js'
 
 // What one can look back on. A slot is about a pixel or two of a chart, so the last value in it is all
@@ -19,7 +20,7 @@ const MOST_GAPS = 20 // a room
 const fields = new Map() // by name: { name, key, decimals, lines }, lines by room name
 let keys = 0
 
-export const range = ref(1) // of RANGES
+export const range = ref(link.span ?? 1) // of RANGES
 export const charts = shallowRef([]) // the fields to draw
 export const span = shallowRef({ from: 0, to: 0, range: 1 }) // the slots to draw
 export const latestGap = shallowRef() // that can be seen

@@ -1,4 +1,6 @@
-// Light or dark: as the system says, unless somebody chose here.
+// Light or dark: as the link says, or as somebody chose here, or as the system says.
+
+import { link } from './link.js'
 
 const system = matchMedia('(prefers-color-scheme: dark)')
 let chosen
@@ -7,6 +9,8 @@ try {
 } catch {
   // Storage may be forbidden; then the choice lasts as long as the page.
 }
+
+if (link.theme) chosen = link.theme
 
 const ofSystem = () => system.matches ? 'dark' : 'light'
 

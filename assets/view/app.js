@@ -2,29 +2,36 @@
 
 import { computed, watchEffect } from '../vendor/vue.runtime.esm-browser.prod.js'
 import { html } from '../html.js'
+import { link } from '../link.js'
 import { rooms } from '../rooms.js'
 import { charts } from '../series.js'
 import { connection } from '../socket.js'
 import { Charts } from './charts.js'
 import { Feed } from './feed.js'
 import { Header } from './header.js'
+import { Help } from './help.js'
 import { Rooms } from './rooms.js'
+
+const shows = part => link.only === null || link.only === part
+const isCharted = computed(() => link.only === null && charts.value.length > 0)
 
 export const App = {
   props: ['problem'],
   setup(props) {
     const names = computed(() => [...rooms.keys()].join(', '))
     watchEffect(() => {
-      document.title = `${connection.state === 'connected' ? '' : '⚠ '}${names.value || 'no rooms'} · Roomcast`
+      const isCalm = connection.state === 'connected' && ![...rooms.values()].some(room => room.warns)
+      document.title = `${isCalm ? '' : '⚠ '}${names.value || 'no rooms'} · Roomcast`
     })
     return () => html`
-      <div class=${['page', { charted: charts.value.length > 0 }]} data-state=${connection.state}>
+      <div class=${['page', { charted: isCharted.value }]} data-state=${connection.state} data-kiosk=${link.kiosk} data-only=${link.only}>
         <${Header} problem=${props.problem} />
         <main>
-          <${Rooms} />
-          ${charts.value.length > 0 && html`<${Charts} />`}
-          <${Feed} />
+          ${shows('tiles') && html`<${Rooms} />`}
+          ${shows('chart') && charts.value.length > 0 && html`<${Charts} />`}
+          ${shows('list') && html`<${Feed} />`}
         </main>
+        <${Help} />
       </div>`
   },
 }

@@ -1,12 +1,15 @@
 // The list of messages, its pause and clear, and what to do while it is empty.
 
 import { swatch } from '../colours.js'
-import { clear, folded, paused, togglePause, visible, waiting } from '../feed.js'
+import { csv, download, ndjson } from '../export.js'
+import { clear, folded, paused, sought, togglePause, visible, waiting } from '../feed.js'
 import { clockMillis, count, plural } from '../format.js'
 import { describe } from '../gap.js'
 import { html } from '../html.js'
 import { select, selected } from '../rooms.js'
 import { Empty } from './empty.js'
+
+const FILES = [['ndjson', 'application/x-ndjson', ndjson], ['csv', 'text/csv', csv]]
 
 // A component, so that Vue skips the rows that were there before.
 const Row = {
@@ -36,15 +39,24 @@ export const Feed = {
           <button class="filter" data-testid="filter" onClick=${() => select(selected.value)}>
             only <bdi>${selected.value}</bdi> <span aria-hidden="true">×</span>
           </button>`}
+        <input type="search" class="seek" data-testid="seek" aria-label="Find in messages" placeholder="find"
+          value=${sought.value} onInput=${event => { sought.value = event.target.value }} autocomplete="off" spellcheck="false" />
         <button data-testid="pause" aria-pressed=${paused.value} onClick=${togglePause} title="Space">
           ${paused.value ? `Resume, ${count(waiting.value)} waiting` : 'Pause'}
         </button>
         <button data-testid="clear" onClick=${clear}>Clear</button>
+        <details class="export">
+          <summary aria-label="Save what is shown" title="Save what is shown">⤓</summary>
+          ${FILES.map(([name, type, write]) => html`
+            <button data-testid=${name} onClick=${() => download(`messages.${name}`, type, write(visible.value))}>${name.toUpperCase()}</button>`)}
+        </details>
       </div>
       ${!folded.value && html`<div class="log" role="log" aria-live="off" aria-label="Messages, newest first" tabindex="0">
         ${visible.value.length > 0
           ? html`<ol>${visible.value.map(entry => html`<${Row} key=${entry.id} entry=${entry} />`)}</ol>`
-          : html`<${Empty} />`}
+          : sought.value
+            ? html`<p class="empty">No message that is shown has “${sought.value}” in it.</p>`
+            : html`<${Empty} />`}
       </div>`}
     </section>`,
 }

@@ -9,10 +9,10 @@ const BARE = 'value' // says nothing that the room's name does not
 export const Reading = {
   props: ['reading'],
   setup: props => () => {
-    const { name, value, decimals } = props.reading
+    const { name, value, decimals, warns } = props.reading
     const { label, unit } = split(name)
     return html`
-      <div class="reading" data-testid="reading" data-field=${name}>
+      <div class=${['reading', { warns }]} data-testid="reading" data-field=${name}>
         ${name !== BARE && html`<dt title=${name}><bdi>${label}</bdi></dt>`}
         <dd><b>${reading(value, decimals)}</b>${unit && html`<span class="unit">${unit}</span>`}</dd>
       </div>`

@@ -32,7 +32,7 @@ export const Card = {
     const path = computed(() => line(room.values))
     const rest = computed(() => room.readings.length - SHOWN)
     return () => html`
-      <li class="room" style=${swatch(room.colour)} data-testid="room" data-room=${room.name} data-joined=${room.joined} data-stale=${room.stale}>
+      <li class="room" style=${swatch(room.colour)} data-testid="room" data-room=${room.name} data-joined=${room.joined} data-stale=${room.stale} data-warns=${room.warns}>
         <button class="name" aria-pressed=${selected.value === room.name} onClick=${() => select(room.name)}
           title=${`Only ${room.name}`}><${Cut} text=${room.name} /></button>
         <button class="leave" data-testid="leave" aria-label=${`Leave ${room.name}`} onClick=${() => leave(room.name)}>×</button>

@@ -26,7 +26,7 @@ const Row = {
     const cell = name => {
       const found = room.readings.find(reading => reading.name === name)
       const text = found ? reading(found.value, found.decimals) : ''
-      return html`<td key=${name} class=${['field', typeof found?.value]} data-testid="reading" data-field=${name}>${text}</td>`
+      return html`<td key=${name} class=${['field', { warns: found?.warns }]} data-testid="reading" data-field=${name}>${text}</td>`
     }
     return () => html`
       <tr style=${swatch(room.colour)} data-testid="room" data-room=${room.name} data-joined=${room.joined} data-stale=${room.stale}>

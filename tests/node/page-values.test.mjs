@@ -10,8 +10,8 @@ const { redis, server } = await startBoth(test)
 
 const query = rooms => new URLSearchParams(rooms.map(room => ['room', room]))
 
-async function look(t, rooms) {
-  const { page, problems } = await visit(t, browser, `${server.page}/?${query(rooms)}`)
+async function look(t, rooms, more = '') {
+  const { page, problems } = await visit(t, browser, `${server.page}/?${query(rooms)}${more}`)
   t.after(() => assert.deepEqual(problems, []))
   const hook = name => page.getByTestId(name)
   const room = name => page.locator(`[data-testid=room][data-room="${name}"]`)
@@ -87,6 +87,37 @@ describe('the page', () => {
     assert.equal(await hook('range').last().getAttribute('aria-pressed'), 'true')
     await hook('fold').click()
     await count(page.locator('.log'), 0, 'the list is folded')
+  })
+
+  test('shows one part alone on a wall, in the theme of the link', async t => {
+    await redis.publish('wall', '1')
+    const { page, hook, count } = await look(t, ['wall'], '&kiosk&only=tiles&theme=dark')
+    await count(hook('room'), 1, 'the room is there')
+    await count(page.locator('.charts, .feed'), 0, 'nothing else is')
+    assert.equal(await hook('room-input').isVisible(), false)
+    assert.equal(await page.locator('html').getAttribute('data-theme'), 'dark')
+  })
+
+  test('marks values beyond a limit of the link, and says what in it is unknown', async t => {
+    const { page, room, hook } = await look(t, ['hot'], '&warn=t_c>60&colour=pink')
+    await until(async () => /colour=pink/.test(await hook('error').innerText().catch(() => '')), 'it is told')
+    await redis.publish('hot', '{"t_c": 61}')
+    await until(async () => await room('hot').getAttribute('data-warns') === 'true', 'the room is marked')
+    assert.match(await page.title(), /^⚠ hot/)
+    await redis.publish('hot', '{"t_c": 59}')
+    await until(async () => await room('hot').getAttribute('data-warns') === 'false', 'it is calm again')
+  })
+
+  test('finds messages, and saves those that are shown', async t => {
+    for (const text of ['the needle', 'hay', '=2+3 needle']) await redis.publish('stack', text)
+    const { page, hook, count } = await look(t, ['stack'])
+    await count(hook('message'), 3, 'all are shown')
+    await hook('seek').fill('NEEDLE')
+    await count(hook('message'), 2, 'those that have it')
+    await page.locator('.export summary').click()
+    const [download] = await Promise.all([page.waitForEvent('download'), hook('csv').click()])
+    const chunks = await (await download.createReadStream()).toArray()
+    assert.match(Buffer.concat(chunks).toString(), /"'=2\+3 needle"[^]*"the needle"/)
   })
 
   test('finds a live room by a part of its name, by keyboard alone', async t => {

@@ -2,7 +2,9 @@
 
 import assert from 'node:assert/strict'
 import test from 'node:test'
+import { csv, ndjson } from '../../assets/export.js'
 import { pace, reading } from '../../assets/format.js'
+import { exceeds, read } from '../../assets/link.js'
 import { readings } from '../../assets/message.js'
 import { Tally } from '../../assets/tally.js'
 import { split } from '../../assets/units.js'
@@ -52,4 +54,31 @@ test('how often something comes is never 0.0 per second', () => {
 
 test('readings are written as people read them', () => {
   assert.deepEqual([reading(1013.25, 2), reading(true), reading(false), reading('open')], ['1,013.25', 'yes', 'no', 'open'])
+})
+
+test('a link says how the page looks, and what it does not know is told', () => {
+  const link = read('?room=a&kiosk&theme=dark&only=chart&span=1h&warn=t_c>60&warn=level<-1.5')
+  assert.deepEqual(link, {
+    kiosk: true, theme: 'dark', only: 'chart', span: 2, ignored: [],
+    warnings: [{ name: 't_c', sign: '>', limit: 60 }, { name: 'level', sign: '<', limit: -1.5 }],
+  })
+  const strange = '?theme=pink&only=&span=2m&warn=a>b&warn=%3Cscript%3E&constructor=1&utm_source'
+  assert.deepEqual(read(strange).ignored,
+    ['theme=pink', 'only', 'span=2m', 'warn=a>b', 'warn=<script>', 'constructor=1', 'utm_source'])
+  const values = [['t_c', 60], ['t_c', 60.1], ['level', -2], ['level', 0], ['other', 99], ['t_c', '99']]
+  assert.deepEqual(values.map(([name, value]) => exceeds(link.warnings, name, value)),
+    [false, true, true, false, false, false])
+})
+
+test('files have one line a message, and no cell that a spreadsheet takes for a formula', () => {
+  const room = { name: 'room' }
+  const entries = ['=1+1', '-5', '@x', 'a "b",\nc', ''].map(text => ({ room, at: 0, text }))
+  entries.push({ room, at: 1000, gap: { reason: 'source_lost' } })
+  assert.equal(csv(entries), `room,at,payload,gap\r\n${[
+    '"\'=1+1"', '"-5"', '"\'@x"', '"a ""b"",\nc"', '""',
+  ].map(cell => `"room","1970-01-01T00:00:00.000Z",${cell},""\r\n`).join('')
+    }"room","1970-01-01T00:00:01.000Z","","source_lost"\r\n`)
+  const lines = ndjson(entries).trim().split('\n').map(line => JSON.parse(line))
+  assert.deepEqual(lines[0], { room: 'room', at: '1970-01-01T00:00:00.000Z', payload: '=1+1' })
+  assert.deepEqual(lines[5], { room: 'room', at: '1970-01-01T00:00:01.000Z', gap: 'source_lost' })
 })

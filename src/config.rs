@@ -130,6 +130,8 @@ pub struct Config {
     pub max_payload: usize,
     /// Origins whose pages may connect, besides the server's own origin.
     pub allowed_origins: Vec<AllowedOrigin>,
+    /// Origins of pages that may show the built-in page in a frame, besides its own.
+    pub frame_ancestors: Vec<AllowedOrigin>,
     /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Host` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Limits on connections, sockets and memory.
@@ -345,6 +347,9 @@ impl TryFrom<Settings> for Config {
         let allowed_origins = given(settings.allowed_origins).map_or(Some(Vec::new()), |text| {
             check.take("ALLOWED_ORIGINS", origins::origins(&text))
         });
+        let frame_ancestors = given(settings.frame_ancestors).map_or(Some(Vec::new()), |text| {
+            check.take("FRAME_ANCESTORS", origins::origins(&text))
+        });
         let trusted_proxies = given(settings.trusted_proxies).map_or(Some(Vec::new()), |text| {
             check.take("TRUSTED_PROXIES", access::networks(&text))
         });
@@ -388,6 +393,7 @@ impl TryFrom<Settings> for Config {
                 publish_tokens,
                 max_payload: max_payload?,
                 allowed_origins: allowed_origins?,
+                frame_ancestors: frame_ancestors?,
                 trusted_proxies: trusted_proxies?,
                 limits: limits?,
                 grace: grace?,

@@ -76,7 +76,7 @@ pub fn public(config: &Config, rear: AppState, hosts: Option<Hosts>) -> Router {
         .merge(publish::routes(publishing));
     let guarded = headers::without_caching(guarded)
         .merge(assets::client())
-        .fallback_service(assets::page(config.assets.as_deref()));
+        .fallback_service(assets::page(config.assets.as_deref(), &config.frame_ancestors));
     let routes = origin::guard(guarded, gate).merge(liveness_routes(config, admin));
     let routes = prefix::under(config.path_prefix.clone(), routes);
     headers::with_security_headers(hosts::guard(routes, hosts))

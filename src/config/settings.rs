@@ -248,6 +248,10 @@ pub struct Settings {
     #[arg(long, env, global = true, value_name = "ORIGINS")]
     pub allowed_origins: Option<String>,
 
+    /// Origins whose pages may show the built-in page in a frame, in the same forms. Unset: none
+    #[arg(long, env, global = true, value_name = "ORIGINS")]
+    pub frame_ancestors: Option<String>,
+
     /// Proxies whose X-Forwarded-For and X-Forwarded-Host are trusted: addresses and networks,
     /// comma-separated, e.g. 10.0.0.0/8,::1
     #[arg(long, env, global = true, value_name = "NETWORKS")]

@@ -1,7 +1,7 @@
 //! Static files: the page, built in or from the folder `ASSETS`, and the built-in Socket.IO client.
 
 use std::{
-    io,
+    io, iter,
     path::{Component, Path, PathBuf},
     sync::{Arc, LazyLock},
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 use axum::{
     Router,
     extract::{Request, State},
-    http::{StatusCode, Uri, header},
+    http::{HeaderValue, StatusCode, Uri, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
@@ -19,15 +19,14 @@ use memory_serve::CacheControl;
 use percent_encoding::percent_decode_str;
 use tokio::{fs::canonicalize, sync::Semaphore, time::timeout};
 use tower::ServiceExt;
-use tower_http::services::ServeDir;
+use tower_http::{services::ServeDir, set_header::SetResponseHeaderLayer};
 
-use super::headers;
+use crate::config::AllowedOrigin;
 
 /// The built-in page loads nothing from other origins and has no inline code, so the policy allows
 /// neither.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
-     frame-ancestors 'none'";
+     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors";
 
 /// How long a file of `ASSETS` may take to open: the folder may be on a share whose server is down.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,18 +55,33 @@ static BUILT_IN: LazyLock<Router> = LazyLock::new(|| {
 });
 
 /// Routes of the page at `/`. A custom folder is served without a Content-Security-Policy, because
-/// the server does not know what its page loads.
-pub fn page(folder: Option<&Path>) -> Router {
+/// the server does not know what its page loads. Pages of `frame_ancestors` may show the built-in page
+/// in a frame.
+pub fn page(folder: Option<&Path>, frame_ancestors: &[AllowedOrigin]) -> Router {
     match folder {
         Some(folder) => {
             let state = Arc::new(Folder { path: folder.to_owned(), calls: Semaphore::new(CALLS) });
             let serve = Router::new().fallback_service(ServeDir::new(folder));
             serve.layer(from_fn_with_state(state, in_time))
         }
-        None => BUILT_IN
-            .clone()
-            .layer(headers::header(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY)),
+        None => {
+            let policy = [CONTENT_SECURITY_POLICY, &ancestors(frame_ancestors)].join(" ");
+            // Origins are ASCII without control characters, so the strict policy is never needed.
+            let policy = HeaderValue::from_str(&policy)
+                .unwrap_or(const { HeaderValue::from_static("default-src 'none'") });
+            let policy = move |_: &Response| Some(policy.clone());
+            let layer = SetResponseHeaderLayer::if_not_present;
+            BUILT_IN.clone().layer(layer(header::CONTENT_SECURITY_POLICY, policy))
+        }
     }
+}
+
+fn ancestors(origins: &[AllowedOrigin]) -> String {
+    if origins.is_empty() {
+        return "'none'".to_owned();
+    }
+    let origins = origins.iter().map(AllowedOrigin::to_string);
+    iter::once("'self'".to_owned()).chain(origins).collect::<Vec<_>>().join(" ")
 }
 
 /// A folder that is served.

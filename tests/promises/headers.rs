@@ -48,3 +48,16 @@ async fn the_page_runs_only_its_own_scripts() {
         assert!(policy.contains(part), "{part} in {policy}");
     }
 }
+
+#[tokio::test]
+async fn pages_of_the_origins_in_the_setting_may_frame_the_page() {
+    let site = TestServer::start_with(|settings| {
+        settings.frame_ancestors =
+            Some("https://wall.example, https://*.intra.example:8443".into());
+    })
+    .await;
+    let head = head(&site, "/").await;
+    let ancestors =
+        "; frame-ancestors 'self' https://wall.example https://*.intra.example:8443\r\n";
+    assert!(head.contains(ancestors), "{head}");
+}

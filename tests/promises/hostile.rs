@@ -3,6 +3,7 @@
 //! The server runs in its own process, so that the tests can measure its memory and open files, and
 //! notice a panic anywhere in it.
 
+mod endings;
 mod frames;
 mod heads;
 mod inbound;

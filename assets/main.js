@@ -25,7 +25,10 @@ const hearing = {
   },
 
   gap(room, gap) {
-    if (gap.replace) startOver(room)
+    if (gap.replace) {
+      startOver(room)
+      series.startOver(room)
+    }
     series.interrupt(room, gap)
     feed.receive({ room, at: gap.replace ? gap.from : gap.to, gap })
   },

@@ -62,6 +62,14 @@ export function record(room, at, numbers) {
   }
 }
 
+// Forgets the lines and gaps of a room: what follows takes their place.
+export function startOver(room) {
+  room.gaps = []
+  for (const field of fields.values()) {
+    if (field.lines.delete(room.name)) field.key = keys++
+  }
+}
+
 // Remembers that messages of a room may be missing.
 export function interrupt(room, gap) {
   // One that begins no earlier than this one is part of it.

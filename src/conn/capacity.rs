@@ -9,7 +9,8 @@ const MAX_CONNECTIONS: usize = 20_000;
 /// refused.
 const SPARE_FILES: usize = 512;
 /// Bytes of memory to reckon with per connection; connections get half of the container's memory.
-/// Measured were 18 to 35 kB for an idle one; TLS and pending messages come on top.
+/// An idle one takes 2.5 kB, over TLS 10 kB, and one whose request has the longest head 53 kB
+/// (benches/README.md); pending messages have a bound of their own.
 const CONNECTION_BYTES: usize = 64 << 10;
 
 /// The maximum number of connections, and the limit of open files that it was derived from.

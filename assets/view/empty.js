@@ -1,8 +1,9 @@
 // While there is nothing to show: how to publish something.
 
 import { computed, ref } from '../vendor/vue.runtime.esm-browser.prod.js'
-import { html } from '../html.js'
+import { copy } from '../copy.js'
 import { clock } from '../format.js'
+import { html } from '../html.js'
 import { rooms, selected } from '../rooms.js'
 import { connection } from '../socket.js'
 import { Channels } from './channels.js'
@@ -18,20 +19,14 @@ const Command = {
   setup(props) {
     const copied = ref(false)
     const code = ref(null)
-    const copy = async () => {
-      try {
-        await navigator.clipboard.writeText(props.text)
-        copied.value = true
-        setTimeout(() => { copied.value = false }, COPIED)
-      } catch {
-        // Over plain HTTP there is no clipboard: select the line, for the reader's own copy key.
-        getSelection().selectAllChildren(code.value)
-      }
+    const take = async () => {
+      copied.value = await copy(props.text, code.value)
+      if (copied.value) setTimeout(() => { copied.value = false }, COPIED)
     }
     return () => html`
       <div class="command">
         <code ref=${code}>${props.text}</code>
-        <button onClick=${copy} aria-label=${`Copy: ${props.text}`}>${copied.value ? 'Copied' : 'Copy'}</button>
+        <button onClick=${take} aria-label=${`Copy: ${props.text}`}>${copied.value ? 'Copied' : 'Copy'}</button>
       </div>`
   },
 }

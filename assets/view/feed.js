@@ -1,6 +1,8 @@
 // The list of messages, its pause and clear, and what to do while it is empty.
 
+import { ref } from '../vendor/vue.runtime.esm-browser.prod.js'
 import { swatch } from '../colours.js'
+import { copy } from '../copy.js'
 import { csv, download, ndjson } from '../export.js'
 import { clear, folded, paused, sought, togglePause, visible, waiting } from '../feed.js'
 import { clockMillis, count, plural } from '../format.js'
@@ -8,21 +10,40 @@ import { describe } from '../gap.js'
 import { html } from '../html.js'
 import { select, selected } from '../rooms.js'
 import { Empty } from './empty.js'
+import { Json } from './json.js'
 
 const FILES = [['ndjson', 'application/x-ndjson', ndjson], ['csv', 'text/csv', csv]]
+
+// What a text is as JSON, if it is an object or a list.
+function parse(text) {
+  try {
+    return /^\s*[{[]/.test(text) ? JSON.parse(text) : undefined
+  } catch {
+    return undefined // it was cut, or never was JSON
+  }
+}
 
 // A component, so that Vue skips the rows that were there before.
 const Row = {
   props: ['entry'],
   setup({ entry }) {
     const { room, rooms, at, text, note, gap } = entry
+    const open = ref(false)
+    const box = ref(null)
+    const payload = () => {
+      const json = open.value ? parse(text) : undefined
+      return html`<div class="payload" ref=${box} data-testid="payload">${json === undefined ? text : html`<${Json} value=${json} />`}</div>`
+    }
     return () => html`
       <li class=${['row', { broken: gap }]} style=${swatch(room.colour)} data-testid=${gap ? 'gap' : 'message'}>
         <bdi class="from" title=${rooms.map(({ name }) => name).join(', ')}>${rooms.length > 1 ? plural(rooms.length, 'room') : room.name}</bdi>
         <time>${clockMillis(at)}</time>
-        ${gap
-          ? html`<p class="gap">${describe(gap)}</p>`
-          : html`<div class="payload" data-testid="payload">${text}</div>`}
+        ${gap ? html`<p class="gap">${describe(gap)}</p>` : payload()}
+        ${!gap && html`<div class="tools">
+          ${/^\s*[{[]/.test(text) && html`
+            <button data-testid="unfold" aria-expanded=${open.value} aria-label="As a tree" onClick=${() => { open.value = !open.value }}>{ }</button>`}
+          <button aria-label="Copy" title="Copy" onClick=${() => copy(text, box.value)}>⧉</button>
+        </div>`}
         ${note && html`<p class="note">${note}</p>`}
       </li>`
   },

@@ -26,7 +26,7 @@ pub struct Options {
     /// Each message is emitted with its metadata: room, epoch, offset and time.
     pub meta: bool,
     /// Which part of the history to replay first.
-    pub wish: ReplayRequest,
+    pub replay: ReplayRequest,
     /// While the viewer is behind, keep only the newest message for it.
     pub latest: bool,
     /// Minimum interval between two messages.
@@ -113,11 +113,11 @@ impl Options {
                     _ => return Err(bad("option `maxRate` must be 0.1 to 100 messages a second")),
                 },
                 ("last", value) => match value.as_u64() {
-                    Some(last) => read.wish.last = Some(last as usize),
+                    Some(last) => read.replay.last = Some(last as usize),
                     None => return Err(bad("option `last` must be a whole number, 0 or more")),
                 },
                 ("since", value) => match Position::deserialize(value) {
-                    Ok(since) => read.wish.since = Some(since),
+                    Ok(since) => read.replay.since = Some(since),
                     Err(_) => {
                         let message =
                             "option `since` must be the {epoch, offset} of a message or an ack";
@@ -204,7 +204,7 @@ mod tests {
                 "meta": meta, "latest": latest, "last": last, "since": since, "maxRate": rate,
             });
             let tick = rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
-            let meant = Options { meta, latest, tick, wish: ReplayRequest { last, since, appends: false } };
+            let meant = Options { meta, latest, tick, replay: ReplayRequest { last, since, appends: false } };
             prop_assert_eq!(Options::read(Some(&argument)), Ok(meant));
         }
     }

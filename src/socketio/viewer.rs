@@ -260,13 +260,13 @@ impl Viewer {
         // A second join of the same room. If the client requested a replay, messages that are still
         // on their way to the previous subscriber are part of it, so that subscriber is closed.
         // Otherwise they arrive after this answer.
-        let before = before.filter(|_| options.wish != ReplayRequest::default());
+        let before = before.filter(|_| options.replay != ReplayRequest::default());
         let welcome = |reply: &JoinReply<'_>, missing: Option<&Gap>| {
             before.iter().for_each(|before| before.close());
             answer.accept(reply);
             missing.iter().for_each(|gap| socket_subscriber.gap(&room, gap));
         };
-        let joined = rooms.join(&room, again, subscriber, &options.wish, welcome);
+        let joined = rooms.join(&room, again, subscriber, &options.replay, welcome);
         others.iter().flat_map(MemberSnapshot::iter).for_each(|other| other.hello());
         let Joined { room: name, member, replay } = joined;
         let (has_replay, subscriber) = (replay.is_some(), socket_subscriber);

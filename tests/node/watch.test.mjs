@@ -88,7 +88,7 @@ test('what is forgotten under a replay is a gap, and the replay is complete with
   assert.equal(socket.requests.length, 0)
 })
 
-test('watches with different wishes share a replay', () => {
+test('watches that want different parts of the past share a replay', () => {
   const { socket, watch, first } = begin(0)
   socket.answer({ offset: 9 })
   const [second, third] = [watching(watch, 4), watching(watch, 2)]

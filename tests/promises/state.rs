@@ -76,8 +76,8 @@ async fn history_survives_a_restart_without_claiming_recovery() {
     let site = folder.site().await;
     let mut client = Client::connect(&site).await;
     let since = json!({"epoch": before["epoch"], "offset": 2});
-    let wish = json!({"meta": true, "since": since});
-    let after = client.ask(json!(["channel", "device01", wish])).await;
+    let options = json!({"meta": true, "since": since});
+    let after = client.ask(json!(["channel", "device01", options])).await;
     // The position is that of the message in device02.
     assert_eq!((&after["recovered"], &after["replayed"]), (&json!(false), &json!(1)), "{after}");
     assert_ne!(after["epoch"], before["epoch"]);

@@ -44,10 +44,10 @@ fn kinds() -> Vec<(&'static str, Vec<u8>)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_frames_close_only_their_connection() {
-    let siege = Attack::begin(&[]).await;
+    let attack = Attack::begin(&[]).await;
     let mut sending = JoinSet::new();
     for (name, bytes) in kinds().into_iter().cycle().take(TIMES * kinds().len()) {
-        let site = siege.site.clone();
+        let site = attack.site.clone();
         sending.spawn(async move {
             let mut stream = websocket(&site).await;
             // The server may close the connection before all of it is sent.
@@ -57,5 +57,5 @@ async fn malformed_frames_close_only_their_connection() {
         });
     }
     assert_eq!(sending.join_all().await.len(), TIMES * kinds().len());
-    siege.end().await;
+    attack.end().await;
 }

@@ -63,10 +63,10 @@ fn heads() -> Vec<Vec<u8>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn absurd_heads_are_refused_and_never_answered_with_5xx() {
-    let siege = Attack::begin(&[("TRUSTED_PROXIES", "127.0.0.1")]).await;
+    let attack = Attack::begin(&[("TRUSTED_PROXIES", "127.0.0.1")]).await;
     let mut sending = JoinSet::new();
     for head in heads().into_iter().cycle().take(TIMES * heads().len()) {
-        let site = siege.site.clone();
+        let site = attack.site.clone();
         sending.spawn(async move {
             let mut stream = TcpStream::connect(site.addr).await.expect("connected");
             // The server may answer and close the connection before all of it is sent.
@@ -79,8 +79,8 @@ async fn absurd_heads_are_refused_and_never_answered_with_5xx() {
     }
     sending.join_all().await;
     assert!(
-        siege.site.metric("roomcast_refusals_total{reason=\"head_too_large\"}").await
+        attack.site.metric("roomcast_refusals_total{reason=\"head_too_large\"}").await
             >= TIMES as u64
     );
-    siege.end().await;
+    attack.end().await;
 }

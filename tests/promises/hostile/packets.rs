@@ -133,13 +133,13 @@ async fn a_hundred_thousand_mutated_packets_do_no_harm() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(rand::random);
     println!("SEED={seed}");
-    let siege = Attack::begin(&[]).await;
+    let attack = Attack::begin(&[]).await;
     let mut sending = JoinSet::new();
     for number in 0..CLIENTS as u64 {
         let random = |number| StdRng::seed_from_u64(seed.wrapping_add(number));
-        sending.spawn(over_websockets(siege.site.clone(), random(2 * number)));
-        sending.spawn(over_polling(siege.site.clone(), random(2 * number + 1)));
+        sending.spawn(over_websockets(attack.site.clone(), random(2 * number)));
+        sending.spawn(over_polling(attack.site.clone(), random(2 * number + 1)));
     }
     sending.join_all().await;
-    siege.end().await;
+    attack.end().await;
 }

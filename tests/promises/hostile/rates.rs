@@ -9,10 +9,10 @@ use super::{Attack, frame, rest, until, websocket};
 use crate::support::within;
 
 /// Five clients send a frame `times` times each, or until the server disconnects them.
-async fn flood(siege: &Attack, payload: fn(usize) -> String, first: u8, times: usize) {
+async fn flood(attack: &Attack, payload: fn(usize) -> String, first: u8, times: usize) {
     let mut flooding = JoinSet::new();
     for _ in 0..5 {
-        let site = siege.site.clone();
+        let site = attack.site.clone();
         flooding.spawn(async move {
             let mut stream = websocket(&site).await;
             stream.write_all(&frame(0x81, b"40")).await.expect("sent");
@@ -44,27 +44,27 @@ async fn flood(siege: &Attack, payload: fn(usize) -> String, first: u8, times: u
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_flood_joins_are_disconnected() {
     // Even a slow machine sends more than 10 events a second.
-    let siege = Attack::begin(&[("MAX_EVENTS", "10")]).await;
+    let attack = Attack::begin(&[("MAX_EVENTS", "10")]).await;
     let join = |number: usize| format!(r#"42{number}["channel","room{number}"]"#);
-    flood(&siege, join, 0x81, 10_000).await;
+    flood(&attack, join, 0x81, 10_000).await;
     // The reason may also be a full queue: answers that these clients read too late.
     let ended = async |reason: &str| {
-        siege.site.metric(&format!("roomcast_closes_total{{reason=\"{reason}\"}}")).await
+        attack.site.metric(&format!("roomcast_closes_total{{reason=\"{reason}\"}}")).await
     };
-    until(&siege.site, "all five are disconnected", async || {
+    until(&attack.site, "all five are disconnected", async || {
         ended("too_fast").await + ended("queue_full").await == 5
     })
     .await;
-    siege.end().await;
+    attack.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_of_packets_that_are_no_events_do_no_harm() {
-    let siege = Attack::begin(&[]).await;
-    flood(&siege, |_| "3".to_owned(), 0x81, 20_000).await;
-    flood(&siege, |_| "40".to_owned(), 0x81, 5_000).await;
-    flood(&siege, |number| format!("43{number}[]"), 0x81, 20_000).await;
-    flood(&siege, |_| "42/nowhere,[\"channel\"]".to_owned(), 0x81, 20_000).await;
-    flood(&siege, |_| "ping".to_owned(), 0x89, 20_000).await;
-    siege.end().await;
+    let attack = Attack::begin(&[]).await;
+    flood(&attack, |_| "3".to_owned(), 0x81, 20_000).await;
+    flood(&attack, |_| "40".to_owned(), 0x81, 5_000).await;
+    flood(&attack, |number| format!("43{number}[]"), 0x81, 20_000).await;
+    flood(&attack, |_| "42/nowhere,[\"channel\"]".to_owned(), 0x81, 20_000).await;
+    flood(&attack, |_| "ping".to_owned(), 0x89, 20_000).await;
+    attack.end().await;
 }

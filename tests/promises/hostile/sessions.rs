@@ -15,16 +15,16 @@ async fn open(site: &TestServer, client: Option<&str>) -> (u16, String) {
 #[tokio::test]
 async fn sessions_outside_the_namespace_make_room() {
     let settings = [("MAX_CONNECTIONS", "20")];
-    let siege = Attack::begin(&settings).await;
-    let inside = Polling::connect(&siege.site).await;
+    let attack = Attack::begin(&settings).await;
+    let inside = Polling::connect(&attack.site).await;
     for _ in 0..100 {
-        assert_eq!(open(&siege.site, None).await.0, 200, "an older session makes room");
+        assert_eq!(open(&attack.site, None).await.0, 200, "an older session makes room");
     }
     assert_eq!(inside.post("3").await, 200, "the one in the namespace stays");
     let ended = "roomcast_closes_total{reason=\"sessions\"}";
-    assert!(siege.site.metric(ended).await >= 80);
-    assert!(siege.site.metric("roomcast_sessions{transport=\"polling\"}").await <= 20);
-    siege.end().await;
+    assert!(attack.site.metric(ended).await >= 80);
+    assert!(attack.site.metric("roomcast_sessions{transport=\"polling\"}").await <= 20);
+    attack.end().await;
 }
 
 #[tokio::test]
@@ -61,8 +61,8 @@ async fn the_address_with_the_most_sessions_makes_room_for_another_one() {
 /// One connection opens session after session, and sends as many events in each as one may.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_of_one_connection_share_its_rate() {
-    let siege = Attack::begin(&[("MAX_EVENTS", "10"), ("MAX_ROOMS", "10")]).await;
-    let mut http = Http::connect(siege.site.addr).await;
+    let attack = Attack::begin(&[("MAX_EVENTS", "10"), ("MAX_ROOMS", "10")]).await;
+    let mut http = Http::connect(attack.site.addr).await;
     let events = "\u{1e}42[\"channel\",\"x\"]".repeat(20);
     for _ in 0..12 {
         let opened = http.send("GET", POLLING, "").await.1;
@@ -71,26 +71,26 @@ async fn sessions_of_one_connection_share_its_rate() {
     }
     // Each session alone would be answered all of its 20 events.
     let refused = "roomcast_refusals_total{reason=\"too_fast\"}";
-    until(&siege.site, refused, async || siege.site.metric(refused).await > 0).await;
-    siege.end().await;
+    until(&attack.site, refused, async || attack.site.metric(refused).await > 0).await;
+    attack.end().await;
 }
 
 #[tokio::test]
 async fn connections_that_replace_each_other_share_the_rate_of_their_address() {
     let settings =
         [("MAX_EVENTS", "10"), ("MAX_ROOMS", "10"), ("MAX_CONNECTIONS_PER_ADDRESS", "2")];
-    let siege = Attack::begin(&settings).await;
+    let attack = Attack::begin(&settings).await;
     let refused = "roomcast_refusals_total{reason=\"too_fast\"}";
     let mut opened = 0;
-    while siege.site.metric(refused).await == 0 {
+    while attack.site.metric(refused).await == 0 {
         opened += 1;
         assert!(opened < 100, "100 times the rate of a session is more than the address has");
-        let mut client = Client::open(TcpSocket::new_v4().expect("a socket"), &siege.site).await;
+        let mut client = Client::open(TcpSocket::new_v4().expect("a socket"), &attack.site).await;
         client.send("40").await;
         client.flood(r#"42["channel","x"]"#, 10).await;
         drop(client);
         // The address may have two connections, and the witness has one of them.
-        siege.site.until_metric("roomcast_connections", 1).await;
+        attack.site.until_metric("roomcast_connections", 1).await;
     }
-    siege.end().await;
+    attack.end().await;
 }

@@ -47,8 +47,8 @@ async fn connected(site: &TestServer, first: &str) -> TcpStream {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_clients_that_send_a_byte_at_a_time_are_disconnected() {
-    let siege = Attack::begin(&[]).await;
-    let site = &siege.site;
+    let attack = Attack::begin(&[]).await;
+    let site = &attack.site;
     let session = Polling::connect(site).await;
     let _silent = Polling::connect(site).await;
     // The session of polls with a body. Two polls at once end it, as two POSTs end theirs.
@@ -85,5 +85,5 @@ async fn five_hundred_clients_that_send_a_byte_at_a_time_are_disconnected() {
     // The silent polling client has not answered its heartbeat.
     let overdue = "roomcast_closes_total{reason=\"ping_timeout\"}";
     until(site, overdue, async || site.metric(overdue).await >= 1).await;
-    siege.end().await;
+    attack.end().await;
 }

@@ -17,7 +17,7 @@ use std::sync::{
     Arc,
     atomic::{
         AtomicU64, AtomicUsize,
-        Ordering::{AcqRel, Acquire, Relaxed},
+        Ordering::{AcqRel, Acquire},
     },
 };
 
@@ -34,6 +34,7 @@ use crate::{
 
 pub mod cursor;
 pub mod delivery;
+mod eviction;
 pub mod fanout;
 pub mod history;
 mod index;
@@ -49,7 +50,7 @@ mod window;
 
 use delivery::{Batch, Delivery};
 use history::{HistoryBounds, HistoryEntry};
-use index::{Forgotten, Index};
+use index::Index;
 pub use join::{JoinReply, Joined};
 use listing::Listing;
 pub use members::{Member, MemberSnapshot};
@@ -232,18 +233,6 @@ impl Rooms {
         placed
     }
 
-    /// Removes the messages that are older than the history's bounds.
-    pub fn expire(&self, now: u64) {
-        let HistoryBounds { age, last_age, .. } = self.limits.room;
-        while let Some(step) = self.index.take_step(now.saturating_sub(age)) {
-            self.forget_step(&step);
-        }
-        while let Some(room) = self.index.take_older_than(now.saturating_sub(last_age)) {
-            self.forget_history(&room);
-        }
-        self.listing.expire();
-    }
-
     /// The history of each room that has one, the least recently published room first. Each room is
     /// locked only while 256 entries are copied, so that the fan-out continues meanwhile.
     pub fn kept(&self) -> impl Iterator<Item = (Arc<str>, Vec<HistoryEntry>)> + use<> {
@@ -348,54 +337,6 @@ impl Rooms {
                 return run(&room, hold);
             }
         }
-    }
-
-    /// Evicts messages, the oldest ones of all rooms first and the latest one of each room last, until
-    /// all histories together are within the limit. Each turn takes a step or a room out of the index,
-    /// so it ends when none is left.
-    fn fit(&self) {
-        while self.kept.load(Acquire) > self.limits.bytes {
-            self.evicted.store((self.clock)(), Relaxed);
-            if let Some(step) = self.index.take_step(u64::MAX) {
-                self.forget_step(&step);
-            } else if let Some(room) = self.index.take_older_than(u64::MAX) {
-                self.forget_history(&room);
-            } else {
-                return;
-            }
-        }
-    }
-
-    /// Removes the messages of a step, but for the latest one of each room. Each room is locked only
-    /// while 256 messages are removed.
-    fn forget_step(&self, step: &Forgotten) {
-        for room in self.index.rooms_of(step).flatten() {
-            loop {
-                let mut hold = room.lock();
-                let forget =
-                    |state: &mut RoomState| state.history.forget(step.number(), MAX_COPIED);
-                let forgotten = self.change(&room, &mut hold, forget);
-                drop(hold);
-                if forgotten.len() < MAX_COPIED {
-                    break;
-                }
-            }
-        }
-        self.kept.fetch_sub(step.size(), AcqRel);
-        self.metrics.history_bytes.set(self.kept.load(Acquire) as i64);
-    }
-
-    /// Removes the messages of a room that are too old.
-    fn expire_history(&self, room: &Room, hold: &mut Hold<'_>) {
-        self.change(room, hold, |state| state.history.expire((self.clock)(), self.limits.room));
-    }
-
-    fn forget_history(&self, room: &Arc<Room>) {
-        let mut hold = room.lock();
-        let history = self.change(room, &mut hold, |state| state.history.clear());
-        self.remove_if_empty(room, hold);
-        // Many payloads may be freed, so not while the room is locked.
-        drop(history);
     }
 
     fn remove_if_empty(&self, room: &Arc<Room>, hold: Hold<'_>) {

@@ -9,7 +9,8 @@ export const Cut = {
   props: ['text'],
   setup: props => () => {
     const characters = [...props.text]
-    const at = Math.max(0, characters.length - END)
+    // A short name is not worth a cut.
+    const at = characters.length > 2 * END ? characters.length - END : characters.length
     return html`
       <bdi class="cut"><span>${characters.slice(0, at).join('')}</span><span>${characters.slice(at).join('')}</span></bdi>`
   },

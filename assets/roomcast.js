@@ -102,7 +102,7 @@ class Room {
       this.tell([watch], 'onJoin', ack)
       if (!watch.begun && watch.seen && ack.replayed > 0) this.startOver(watch)
     }
-    this.finish()
+    this.finish(request)
   }
 
   // An earlier replay for this watch broke off, while others were further.
@@ -118,29 +118,30 @@ class Room {
     if (!request?.ack) return live && this.follow(payload, meta)
     const { to, ack } = request
     if (meta.epoch === ack.epoch && meta.offset > ack.offset) {
-      this.finish(true) // the replay is over
+      this.finish(request, true) // the replay is over
       return this.take(payload, meta)
     }
     request.left -= 1
-    this.tellReplaced()
-    this.replay(to, payload, meta)
+    this.tellReplaced(request)
+    this.replay(request, payload, meta)
+    if (this.request !== request) return // a watch has closed the connection
     if (!request.live) {
       this.seen = meta
       for (const watch of to) watch.begun = true
     } else if (live && [ack.epoch, this.seen.epoch].includes(meta.epoch)) {
       this.follow(payload, meta) // others are live, and may lack the end of this replay
     }
-    this.finish()
+    this.finish(request)
   }
 
-  replay(watches, payload, meta) {
-    for (const watch of watches) {
+  replay({ to, isLost }, payload, meta) {
+    for (const watch of to) {
       if (watch.seen?.epoch === meta.epoch && meta.offset <= watch.seen.offset) continue // had it
       if (watch.skip > 0) {
         watch.skip -= 1
         continue
       }
-      if (!this.request.isLost) this.compare([watch], watch.seen, meta)
+      if (!isLost) this.compare([watch], watch.seen, meta)
       watch.seen = meta
       this.tell([watch], 'onMessage', payload, { ...meta, replayed: true })
     }
@@ -164,19 +165,21 @@ class Room {
   }
 
   // Where the replay ends, or is `over` in any case, its watches begin to follow.
-  finish(over) {
-    const { to, since, live, ack, left, awaitsGap, isLost } = this.request
+  finish(request, over) {
+    if (this.request !== request) return // a watch has closed the connection
+    const { to, since, live, ack, left, awaitsGap, isLost } = request
     if ((left > 0 || awaitsGap) && !over) return
     const at = this.seen?.at ?? since?.at ?? Date.now()
-    for (const watch of to) {
-      if (!isLost) this.compare([watch], watch.seen, ack)
-      Object.assign(watch, { begun: true, skip: 0, seen: { epoch: ack.epoch, offset: ack.offset, at } })
-    }
     this.request = null
     if (!live) {
       this.seen = { epoch: ack.epoch, offset: ack.offset, at }
       this.live = true
       this.told = false
+    }
+    for (const watch of to) {
+      const before = watch.seen
+      Object.assign(watch, { begun: true, skip: 0, seen: { epoch: ack.epoch, offset: ack.offset, at } })
+      if (!isLost) this.compare([watch], before, ack)
     }
     this.ask() // for those that have come meanwhile, or have a hole
   }
@@ -210,16 +213,16 @@ class Room {
       // The replay may have messages that the watches have: it replaces them, if there is one.
       for (const watch of to) watch.skip = Math.max(0, ack.replayed - watch.last)
       request.replaced = { ...gap, from, reason: 'not_recovered', replace: ack.replayed > 0 }
-      if (ack.replayed === 0) this.tellReplaced()
+      if (ack.replayed === 0) this.tellReplaced(request)
     }
-    this.finish()
+    this.finish(request)
     if (omitted > 0 && !live) this.told = true
   }
 
-  tellReplaced() {
-    const { to, replaced } = this.request
+  tellReplaced(request) {
+    const { to, replaced } = request
     if (!replaced) return
-    this.request.replaced = undefined
+    request.replaced = undefined
     for (const watch of to) watch.seen = null
     this.tell(to, 'onGap', replaced)
   }

@@ -160,3 +160,32 @@ test('what is missing before a position that is known is a gap, told once', () =
   assert.deepEqual(first, ['?', 8, 9, 12, '?', 15])
   assert.equal(socket.requests.length, 0)
 })
+
+test('a watch may close the connection at any of its calls, and all go on afterwards', () => {
+  for (const hook of ['onJoin', 'onMessage', 'onGap']) {
+    const socket = new ScriptedSocket()
+    const shown = []
+    let closes = false
+    const close = name => {
+      if (name !== hook || !closes) return
+      closes = false
+      socket.reconnect()
+    }
+    watcher(socket)(ROOM, payload => (shown.push(Number(payload)), close('onMessage')), {
+      last: 9,
+      onJoin: () => close('onJoin'),
+      onGap: () => close('onGap'),
+    })
+    socket.answer({ offset: 2 })
+    socket.reconnect()
+    closes = true
+    socket.answer({ offset: 5, replayed: 2, recovered: false })
+    if (closes) socket.gap('forgotten')
+    if (closes) socket.messages(4, 4)
+    assert.equal(closes, false, hook)
+    assert.equal(socket.requests.length, 1, `${hook}: it has asked again`)
+    socket.answer({ offset: 6, replayed: hook === 'onMessage' ? 2 : 4, recovered: true })
+    socket.messages(hook === 'onMessage' ? 5 : 3, 7)
+    assert.equal(shown.at(-1), 7, hook)
+  }
+})

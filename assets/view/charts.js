@@ -79,7 +79,7 @@ function options(lines, onCursor) {
     hooks: { setCursor: [plot => onCursor(plot.cursor.idx)], drawAxes: [plot => drawGaps(plot, gapsOf(lines, span.value))] },
     scales: { x: { range: (_, from, to) => [from, to] }, y: { range: heights } },
     axes: [
-      { ...axis, size: rem * 1.6, gap: rem * 0.3, space: rem * 7, values: (_, seconds) => seconds.map(s => clock(s * 1000)) },
+      { ...axis, size: rem * 1.6, gap: rem * 0.3, space: rem * 5.5, values: (_, seconds) => seconds.map(s => clock(s * 1000)) },
       {
         ...axis, gap: rem * 0.4, space: rem * 2.4,
         size: rem * 4.6, // the same for all charts, so that their times are below each other

@@ -17,19 +17,26 @@ function bars(seconds) {
   return seconds.map((n, i) => n && `M${i + 0.5} 1V${1 - Math.max(0.06, n / most)}`).filter(Boolean).join('')
 }
 
+const PAUSE = 4 // usual intervals; a line is not drawn over a longer silence
+const LEAST_PAUSE = 5 // seconds
+
 // A line through the values of each second; one that does not change is in the middle.
-function line(values) {
+function line(values, usual) {
+  const pause = Math.max(LEAST_PAUSE, PAUSE * usual / 1000)
   const held = values.flatMap((value, i) => (value === undefined ? [] : [[i, value]]))
   const [least, most] = [Math.min, Math.max].map(of => of(...held.map(([, value]) => value)))
   const height = value => (most > least ? 0.95 - 0.9 * (value - least) / (most - least) : 0.5)
-  const points = held.map(([i, value]) => `${i + 0.5} ${height(value).toFixed(3)}`)
-  return points.length > 0 ? `M${points.join('L')}${points.length === 1 ? 'h.5' : ''}` : ''
+  const points = held.map(([i, value], n) => {
+    const begins = n === 0 || i - held[n - 1][0] > pause
+    return `${begins ? 'M' : 'L'}${i + 0.5} ${height(value).toFixed(3)}${begins ? 'h.1' : ''}`
+  })
+  return points.join('')
 }
 
 export const Card = {
   props: ['room'],
   setup({ room }) {
-    const path = computed(() => line(room.values))
+    const path = computed(() => line(room.values, room.usual))
     const rest = computed(() => room.readings.length - SHOWN)
     return () => html`
       <li class="room" style=${swatch(room.colour)} data-testid="room" data-room=${room.name} data-joined=${room.joined} data-stale=${room.stale} data-warns=${room.warns}>

@@ -107,29 +107,29 @@ fn devices() -> [Device; 5] {
         device(
             "device01",
             |tick| (tick % 4 == 0).into(),
-            [Field::new("temperature", 21.5, 1.5), Field::new("humidity", 45.0, 6.0)],
+            [Field::new("temperature_c", 21.5, 1.5), Field::new("humidity_pct", 45.0, 6.0)],
         ),
         device(
             "device02",
             |tick| (tick % 2 == 0).into(),
-            [Field::new("temperature", 64.0, 4.0), Field::new("rpm", 1480.0, 60.0)],
+            [Field::new("temperature_c", 64.0, 4.0), Field::new("rpm", 1480.0, 60.0)],
         ),
         device(
             "device03",
             |tick| (tick % 20 == 0).into(),
-            [Field::new("temperature", 4.5, 0.8), Field::new("battery", 87.0, 0.5)],
+            [Field::new("temperature_c", 4.5, 0.8), Field::new("battery_pct", 87.0, 0.5)],
         ),
         // Bursts: 20 messages within a second, then none for nine seconds.
         device(
             "device04",
             |tick| if tick % 40 < 4 { 5 } else { 0 },
-            [Field::new("temperature", 30.0, 3.0), Field::new("rpm", 900.0, 250.0)],
+            [Field::new("temperature_c", 30.0, 3.0), Field::new("rpm", 900.0, 250.0)],
         ),
         // A message per second for half a minute, then none for half a minute.
         device(
             "device05",
             |tick| (tick % 240 < 120 && tick % 4 == 0).into(),
-            [Field::new("temperature", 18.0, 2.0), Field::new("humidity", 60.0, 8.0)],
+            [Field::new("temperature_c", 18.0, 2.0), Field::new("humidity_pct", 60.0, 8.0)],
         ),
     ]
 }

@@ -102,6 +102,12 @@ const attacks = {
     socket.once('data', () => socket.destroy())
     return socket
   }),
+  histories: () => keep(200, async () => {
+    const socket = await enter()
+    const again = setInterval(() => socket.write(frame('420["channel","long",{"last":10000,"meta":true}]')), 1500)
+    socket.on('close', () => clearInterval(again))
+    return socket
+  }),
   sessions: () => flood(2, async () => {
     const socket = await dial()
     socket.resume()

@@ -24,6 +24,7 @@ const ROWS = [
   ['joins', '4 sockets that join with a replay and leave, without pause'],
   ['streams', '8 connections that send HEAD /events without pause'],
   ['replays', '200 event streams with a replay, each closed at once'],
+  ['histories', '200 sockets that ask for a history of 10,000 messages every 1.5 s'],
   ['sessions', '2 connections that open polling sessions without pause'],
 ]
 
@@ -49,12 +50,16 @@ async function fill(redis) {
   }
 }
 
+const fillOne = redis => redis.client.pipeline(
+  Array.from({ length: 10_000 }, (_, number) => ['publish', 'long', `${number} ${'x'.repeat(100)}`])).exec()
+
 const measure = name => owning(async owner => {
   const redis = await startRedis(owner)
   const server = await startRoomcast(owner, { REDISHOST: redis.address, HISTORY_BYTES: '128MiB' }, [], BINARY)
   await server.subscribed()
   await run(owner, 'taskset', ['-acp', '0', `${server.pid}`])
-  if (name === 'channels' || name === 'joins' || name === 'streams' || name === 'replays') await fill(redis)
+  if (['channels', 'joins', 'streams', 'replays'].includes(name)) await fill(redis)
+  if (name === 'histories') await fillOne(redis)
   const before = await watch(owner, server.page, redis, BEFORE)
   const memory = await rss(server.pid)
   const attacker = start(owner, 'taskset', ['-c', '1', process.execPath, ATTACKERS, name, new URL(server.page).port])

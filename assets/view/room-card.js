@@ -18,7 +18,7 @@ function bars(seconds) {
 }
 
 const PAUSE = 4 // usual intervals; a line is not drawn over a longer silence
-const LEAST_PAUSE = 5 // seconds
+const LEAST_PAUSE = 15 // seconds
 
 // A line through the values of each second; one that does not change is in the middle.
 function line(values, usual) {

@@ -42,9 +42,9 @@ const Group = {
     })
     return () => html`
       <section class="group" data-testid="group" data-prefix=${props.prefix}>
-        <h3><button aria-expanded=${open.value} onClick=${() => { open.value = !open.value }}>
+        <h2><button aria-expanded=${open.value} onClick=${() => { open.value = !open.value }}>
           <bdi>${props.prefix ? `${props.prefix}…` : 'Others'}</bdi> <span class="status">${summary.value}</span>
-        </button></h3>
+        </button></h2>
         ${open.value && html`<${Table} list=${props.list} />`}
       </section>`
   },

@@ -5,6 +5,8 @@ use std::sync::{
     atomic::Ordering::{AcqRel, Acquire, Relaxed},
 };
 
+use tokio::task::yield_now;
+
 use super::{
     MAX_COPIED, Rooms,
     history::HistoryBounds,
@@ -13,16 +15,28 @@ use super::{
 };
 
 impl Rooms {
-    /// Removes the messages that are older than the history's bounds.
-    pub fn expire(&self, now: u64) {
-        let HistoryBounds { age, last_age, .. } = self.limits.room;
-        while let Some(step) = self.index.take_step(now.saturating_sub(age)) {
-            self.forget_step(&step);
-        }
-        while let Some(room) = self.index.take_older_than(now.saturating_sub(last_age)) {
-            self.forget_history(&room);
+    /// Removes the messages that are older than the history's bounds. Others have their turn between
+    /// two steps.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what is left is removed by the next call.
+    pub async fn expire(&self, now: u64) {
+        while self.expire_next(now) {
+            yield_now().await;
         }
         self.listing.expire();
+    }
+
+    /// Removes the messages of one step, or of one room, that are too old; `false` if there are none.
+    pub(super) fn expire_next(&self, now: u64) -> bool {
+        let HistoryBounds { age, last_age, .. } = self.limits.room;
+        if let Some(step) = self.index.take_step(now.saturating_sub(age)) {
+            self.forget_step(&step);
+            return true;
+        }
+        let room = self.index.take_older_than(now.saturating_sub(last_age));
+        room.iter().for_each(|room| self.forget_history(room));
+        room.is_some()
     }
 
     /// Evicts messages, the oldest ones of all rooms first and the latest one of each room last, until

@@ -52,7 +52,7 @@ pub async fn sweep(rooms: Arc<Rooms>) {
     let mut sweeps = interval(SWEEP_EVERY);
     loop {
         sweeps.tick().await;
-        rooms.expire(now());
+        rooms.expire(now()).await;
     }
 }
 

@@ -150,7 +150,7 @@ impl Snapshot {
         let Some((head, past)) = past else { return };
         let count: usize = past.iter().map(|(_, messages)| messages.len()).sum();
         rooms.restore(head.epochs(), head.latest, past);
-        rooms.expire(now());
+        rooms.expire(now()).await;
         if count > 0 {
             info!(messages = count, "restored {count} messages of the history");
             self.written_at = None;

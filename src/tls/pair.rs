@@ -127,7 +127,8 @@ fn check_owner(
     let mut rest = chain.iter().skip(1).filter_map(|other| parse_x509_certificate(other).ok());
     if rest.any(|(_, other)| owns(&other)) {
         bail!(
-            "the chain is in the wrong order: the certificate of the key comes first, then the one              that has signed it"
+            "the chain is in the wrong order: the certificate of the key comes first, then the one \
+             that has signed it"
         );
     }
     bail!("the key does not belong to the certificate")

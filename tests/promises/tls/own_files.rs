@@ -24,7 +24,7 @@ async fn unusable_files_are_an_error_at_the_start() {
         ("mismatch", made.cert.as_str(), other.key.as_str(), "the key does not belong"),
         ("no-cert", "nothing", &made.key, "holds no certificate"),
         ("no-key", &made.cert, "nothing", "no key in PEM"),
-        ("order", &wrong_order, &made.key, "the chain is in the wrong order"),
+        ("order", &wrong_order, &made.key, "comes first, then the one that has signed it"),
         ("trusted", &trusted, &made.key, "`TRUSTED CERTIFICATE`"),
         ("swapped-files", &made.key, &made.cert, "it holds a key"),
         ("encrypted", &made.cert, &encrypted, "the key is encrypted"),

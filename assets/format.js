@@ -46,7 +46,7 @@ export function number(value, decimals) {
   return value.toLocaleString('en', { minimumFractionDigits: decimals, maximumFractionDigits: decimals })
 }
 
-// A reading: a number with its decimals, a truth, or a short text.
+// A reading: a number with its decimals, a boolean, or a short text.
 export function reading(value, decimals) {
   if (typeof value === 'number') return number(value, decimals)
   return typeof value === 'boolean' ? (value ? 'yes' : 'no') : value

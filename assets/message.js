@@ -1,4 +1,4 @@
-// Reads one payload: what the list shows of it, and the readings in it: numbers, truths and short texts.
+// Reads one payload: what the list shows of it, and the readings in it: numbers, booleans and short texts.
 
 import { count } from './format.js'
 
@@ -31,7 +31,7 @@ const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i
 
 const inRange = number => Number.isFinite(number) && Math.abs(number) <= LARGEST ? number : undefined
 
-// A number, also one that is written as text; a truth; or a short text.
+// A number, also one that is written as text; a boolean; or a short text.
 function reading(value) {
   if (typeof value === 'number') return inRange(value)
   if (typeof value === 'boolean') return value

@@ -101,7 +101,7 @@ export function learn(room, at, readings) {
   }
 }
 
-// Forgets what a room has told: it begins anew.
+// Forgets what is known of a room, which begins anew.
 export function startOver(room) {
   room.tally = new Tally()
   room.latest = new Map()

@@ -1,4 +1,4 @@
-// Light or dark: as the link says, or as somebody chose here, or as the system says.
+// Light or dark: as the link says, or as the viewer chose here, or as the system says.
 
 import { link } from './link.js'
 

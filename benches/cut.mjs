@@ -1,5 +1,5 @@
-// The cut test at full size, with default settings: Roomcast, then Socket.IO on Node, with outages of
-// the viewers of several lengths, and then with one of the subscription. Prints the tables; with
+// The cut test at full size, with default settings: Roomcast, then Socket.IO on Node, with viewers
+// that are away for several lengths of time, and then with one of the subscription. Prints the tables; with
 // --write, they take their place in README.md.
 
 import { fileURLToPath } from 'node:url'

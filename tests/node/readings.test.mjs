@@ -9,7 +9,7 @@ import { readings } from '../../assets/message.js'
 import { Tally } from '../../assets/tally.js'
 import { split } from '../../assets/units.js'
 
-test('readings are numbers, truths and short texts, of an object or of the whole payload', () => {
+test('readings are numbers, booleans and short texts, of an object or of the whole payload', () => {
   for (const [payload, expected] of [
     ['21.5', [['value', 21.5]]],
     [' -1e3\n', [['value', -1000]]],

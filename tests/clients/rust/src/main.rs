@@ -7,7 +7,7 @@ use std::{env, thread, time::Duration};
 use rust_socketio::{ClientBuilder, Payload, TransportType};
 use serde_json::{Value, json};
 
-/// How long the client watches if nobody ends it.
+/// How long the client watches if it is not ended before.
 const AT_MOST: Duration = Duration::from_secs(60);
 
 fn show(what: Value) {
@@ -44,6 +44,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .connect()?;
     let joined = |payload: Payload, _| show(json!(["joined", arguments(payload)[0][0]]));
     client.emit_with_ack("channel", json!(room), Duration::from_secs(10), joined)?;
-    thread::sleep(AT_MOST);
+    thread::park_timeout(AT_MOST);
     Ok(())
 }

@@ -13,12 +13,16 @@
 //! Locks: those of the index and that of a room are never held together. While one is held, nothing is
 //! encoded but the answer to a join, and at most 256 rooms or entries are looked at.
 
-use std::sync::{
-    Arc,
-    atomic::{
-        AtomicU64, AtomicUsize,
-        Ordering::{AcqRel, Acquire},
+use std::{
+    num::NonZero,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicU64, AtomicUsize,
+            Ordering::{AcqRel, Acquire},
+        },
     },
+    thread::available_parallelism,
 };
 
 use tokio::sync::Semaphore;
@@ -130,8 +134,9 @@ impl Rooms {
         progress: Progress,
         metrics: Arc<Metrics>,
     ) -> Self {
-        // There are as many lanes as cores; the others stay free for the fan-out.
-        let replay_turns = Semaphore::new(lanes.count().get().div_ceil(2));
+        // The other cores stay free for the fan-out.
+        let cores = available_parallelism().map_or(1, NonZero::get);
+        let replay_turns = Semaphore::new(cores.div_ceil(2));
         let (index, listing, kept) = (Index::new(lanes), Listing::new(), AtomicUsize::new(0));
         let (evicted, clock) = (AtomicU64::new(0), clock::now);
         Self { index, progress, limits, kept, evicted, listing, replay_turns, metrics, clock }

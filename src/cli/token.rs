@@ -50,12 +50,13 @@ impl Token {
         );
         let token = sign(tokens, &Claims { rooms: rooms.clone(), publish: publish.clone(), ttl })?;
         println!("{token}");
-        // A link is passed on more easily than a token, so it only lets watch.
-        let watching = match publish.is_empty() {
-            true => token,
-            false => sign(tokens, &Claims { rooms, publish: Vec::new(), ttl })?,
-        };
         if let Some(link) = link {
+            // A link is passed on more easily than a token, so it only lets watch.
+            let watching = if publish.is_empty() {
+                token
+            } else {
+                sign(tokens, &Claims { rooms, publish: Vec::new(), ttl })?
+            };
             eprintln!("{link}#token={watching}");
         }
         Ok(ExitCode::SUCCESS)

@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) fn read(file: &Path) -> Result<String, String> {
     let name = file.display();
     match within_limit(file, fs::read_to_string) {
-        Some(Ok(text)) => Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned)),
+        Some(Ok(text)) => Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned()),
         Some(Err(error)) => Err(format!("cannot read `{name}`: {error}")),
         None => Err(format!("cannot read `{name}`: no answer within {} s", TIMEOUT.as_secs())),
     }

@@ -9,8 +9,8 @@ const MAX_CONNECTIONS: usize = 20_000;
 /// refused.
 const SPARE_FILES: usize = 512;
 /// Bytes of memory to reckon with per connection; connections get half of the container's memory.
-/// An idle one takes 2.5 kB, over TLS 10 kB, and one whose request has the longest head 53 kB
-/// (benches/README.md); pending messages have a bound of their own.
+/// An idle one takes 2.5 kB, over TLS 10 kB (benches/README.md); a request adds HTTP's read buffer, up
+/// to 32 KiB. Pending messages have a bound of their own.
 const CONNECTION_BYTES: usize = 64 << 10;
 
 /// The maximum number of connections, and the limit of open files that it was derived from.

@@ -19,8 +19,9 @@ use memory_serve::CacheControl;
 use percent_encoding::percent_decode_str;
 use tokio::{fs::canonicalize, sync::Semaphore, time::timeout};
 use tower::ServiceExt;
-use tower_http::{services::ServeDir, set_header::SetResponseHeaderLayer};
+use tower_http::services::ServeDir;
 
+use super::headers;
 use crate::config::AllowedOrigin;
 
 /// The built-in page loads nothing from other origins and has no inline code, so the policy allows
@@ -68,10 +69,8 @@ pub fn page(folder: Option<&Path>, frame_ancestors: &[AllowedOrigin]) -> Router 
             let policy = [CONTENT_SECURITY_POLICY, &ancestors(frame_ancestors)].join(" ");
             // Origins are ASCII without control characters, so the strict policy is never needed.
             let policy = HeaderValue::from_str(&policy)
-                .unwrap_or(const { HeaderValue::from_static("default-src 'none'") });
-            let policy = move |_: &Response| Some(policy.clone());
-            let layer = SetResponseHeaderLayer::if_not_present;
-            BUILT_IN.clone().layer(layer(header::CONTENT_SECURITY_POLICY, policy))
+                .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"));
+            BUILT_IN.clone().layer(headers::header(header::CONTENT_SECURITY_POLICY, policy))
         }
     }
 }

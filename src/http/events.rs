@@ -184,7 +184,7 @@ impl EventBody {
                 }));
             }
             Piece::Newest(message) => cursor.deliver(message),
-            Piece::Gap { gap, .. } => self.read.push_back(event("gap", &gap)),
+            Piece::Gap(gap) => self.read.push_back(event("gap", &gap)),
             Piece::Live => self.replay = None,
         }
     }
@@ -266,13 +266,14 @@ impl EventSubscriber {
     /// the connection before it has got that asks for it again.
     fn welcome(&self, reply: &JoinReply<'_>, missing: Option<&Gap>) {
         let Position { epoch, offset } = reply.position;
-        let joined = event("joined", reply);
-        let is_complete = reply.replayed == 0 && missing.is_none();
-        self.send(if is_complete { joined.id(event_id(epoch, *offset)) } else { joined }, 0);
-        if let Some(gap) = missing {
-            let gap = event("gap", gap);
-            let is_complete = reply.replayed == 0;
-            self.send(if is_complete { gap.id(event_id(epoch, *offset)) } else { gap }, 0);
+        let mut events = vec![event("joined", reply)];
+        events.extend(missing.map(|gap| event("gap", gap)));
+        if reply.replayed == 0 {
+            let last = events.pop();
+            events.extend(last.map(|last| last.id(event_id(epoch, *offset))));
+        }
+        for event in events {
+            self.send(event, 0);
         }
     }
 }

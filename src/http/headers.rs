@@ -24,17 +24,17 @@ pub fn with_security_headers(routes: Router) -> Router {
     };
     routes
         .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, uncached))
-        .layer(header(HeaderName::from_static("keep-alive"), KEEP_ALIVE))
-        .layer(header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .layer(header(header::REFERRER_POLICY, "no-referrer"))
+        .layer(header(HeaderName::from_static("keep-alive"), HeaderValue::from_static(KEEP_ALIVE)))
+        .layer(header(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        .layer(header(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")))
 }
 
 /// Adds `Cache-Control: no-store` to the answers of routes whose content changes with every request.
 pub fn without_caching(routes: Router) -> Router {
-    routes.layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, NO_STORE))
+    routes.layer(header(header::CACHE_CONTROL, NO_STORE))
 }
 
 /// Adds a header to answers that do not have it yet.
-pub fn header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
-    SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+pub fn header(name: HeaderName, value: HeaderValue) -> SetResponseHeaderLayer<HeaderValue> {
+    SetResponseHeaderLayer::if_not_present(name, value)
 }

@@ -1,8 +1,9 @@
 //! Replays: a cursor reads a room's history for one member, piece by piece, until it has caught up
 //! with what is published.
 
-use std::sync::Arc;
+use std::{num::NonZero, sync::Arc};
 
+use serde::Serialize;
 use tokio::sync::SemaphorePermit;
 
 use super::{
@@ -39,14 +40,26 @@ pub enum Piece {
     /// [delivered](ReplayCursor::deliver).
     Newest(HistoryEntry),
     /// Messages may be missing between those before and those after it.
-    Gap {
-        /// The gap.
-        gap: Gap,
-        /// How many of the messages that were there when the member joined do not come.
-        omitted: u64,
-    },
+    Gap(ReplayGap),
     /// Nothing: the member receives what is published from now on.
     Live,
+}
+
+/// A gap in a replay, as clients receive it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ReplayGap {
+    /// The gap.
+    #[serde(flatten)]
+    pub gap: Gap,
+    /// How many of the messages that were there when the member joined do not come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub omitted: Option<NonZero<u64>>,
+}
+
+impl From<Gap> for ReplayGap {
+    fn from(gap: Gap) -> Self {
+        Self { gap, omitted: None }
+    }
 }
 
 impl Rooms {
@@ -129,7 +142,7 @@ impl ReplayCursor {
     fn newest(&mut self, hold: &mut Hold<'_>, member: &Member) -> Piece {
         if let Some((gap, number)) = hold.gap_after(self.number) {
             self.number = number;
-            return Piece::Gap { gap, omitted: 0 };
+            return Piece::Gap(gap.into());
         }
         let newest = hold.history.latest().filter(|_| hold.history.end() > self.next).cloned();
         let Some(newest) = newest else { return self.live(hold, member) };
@@ -142,12 +155,13 @@ impl ReplayCursor {
     fn forgotten(&mut self, hold: &Hold<'_>) -> Piece {
         let next = hold.history.first();
         let oldest = hold.history.oldest();
-        let to = oldest.map_or(self.at, |oldest| oldest.at.max(self.at));
+        // If nothing is left, up to the room's latest message.
+        let to = oldest.map_or_else(|| self.room.published(), |oldest| oldest.at).max(self.at);
         let gap = Gap { from: self.at, to, reason: GapReason::Forgotten };
-        let omitted = next.min(self.end).saturating_sub(self.next);
+        let omitted = NonZero::new(next.min(self.end).saturating_sub(self.next));
         let number = oldest.map_or(hold.history.floor(), |oldest| oldest.prev);
         (self.next, self.number) = (next, self.number.max(number));
-        Piece::Gap { gap, omitted }
+        Piece::Gap(ReplayGap { gap, omitted })
     }
 
     /// Messages up to a number may be missing; `next` comes behind them.
@@ -160,6 +174,6 @@ impl ReplayCursor {
             Gap { from: self.at, to: next.map_or(self.at, |next| next.at), reason }
         });
         self.number = number;
-        Piece::Gap { gap, omitted: 0 }
+        Piece::Gap(gap.into())
     }
 }

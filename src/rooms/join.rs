@@ -15,6 +15,7 @@ use crate::position::{Known, Position};
 pub struct Joined {
     /// The room's name, which all members share.
     pub room: Arc<str>,
+    /// The membership.
     pub member: Member,
     /// The replay, if there is one. The member receives nothing until it has been read to its end.
     pub replay: Option<ReplayCursor>,

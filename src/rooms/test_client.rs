@@ -1,10 +1,10 @@
 //! A client in the tests of rooms: joins a room and reads its replay.
 
-use std::sync::Arc;
+use std::{num::NonZero, sync::Arc};
 
 use super::{
     Gap, Joined, Member, Rooms, Subscriber,
-    cursor::Piece,
+    cursor::{Piece, ReplayGap},
     history::{HistoryEntry, ReplayRequest},
 };
 use crate::position::Position;
@@ -56,9 +56,9 @@ impl TestClient {
         match cursor.next(&joined.member) {
             Piece::Messages(messages) => self.messages.extend(messages),
             Piece::Newest(message) => cursor.deliver(message),
-            Piece::Gap { gap, omitted } => {
+            Piece::Gap(ReplayGap { gap, omitted }) => {
                 self.gaps.push(gap);
-                self.omitted += omitted;
+                self.omitted += omitted.map_or(0, NonZero::get);
             }
             Piece::Live => joined.replay = None,
         }

@@ -13,6 +13,7 @@ use crate::{
     outages::catch_up,
     rooms::{
         Subscriber,
+        cursor::ReplayGap,
         delivery::{Batch, Delivery},
         history::HistoryEntry,
     },
@@ -47,30 +48,28 @@ impl SocketSubscriber {
         }
     }
 
-    /// Messages are missing in a replay. If they were in the history when the client asked, one without
-    /// `meta` is disconnected, since it cannot be told; it comes back.
-    pub fn gap_in_replay(&self, room: &str, gap: &Gap, omitted: u64) {
-        if self.meta.is_none() && gap.reason == GapReason::Forgotten {
+    /// Messages are missing in a replay. If they were in the history when the client joined, a client
+    /// without `meta` is disconnected, since it receives no gaps; it connects again.
+    pub fn gap_in_replay(&self, room: &str, gap: &ReplayGap) {
+        if self.meta.is_none() && gap.gap.reason == GapReason::Forgotten {
             self.session.end(Close::QueueFull);
         }
-        self.emit_gap(room, gap, omitted);
+        self.emit_gap(room, gap);
     }
 
     /// Emits a gap, to clients with `meta`.
-    fn emit_gap(&self, room: &str, gap: &Gap, omitted: u64) {
+    fn emit_gap(&self, room: &str, gap: &ReplayGap) {
         #[derive(Serialize)]
         struct RoomGap<'a> {
             room: &'a str,
             #[serde(flatten)]
-            gap: &'a Gap,
-            #[serde(skip_serializing_if = "is_zero")]
-            omitted: u64,
+            gap: &'a ReplayGap,
         }
         let open = self.open.lock();
         if let Some(source) = self.meta.as_ref().filter(|_| *open) {
             // That the source is back is emitted before the gap of its outage.
             catch_up(&**source);
-            self.session.emit("gap", Some(&RoomGap { room, gap, omitted }));
+            self.session.emit("gap", Some(&RoomGap { room, gap }));
         }
     }
 }
@@ -93,17 +92,11 @@ impl Subscriber for SocketSubscriber {
     }
 
     fn gap(&self, room: &str, gap: &Gap) {
-        self.emit_gap(room, gap, 0);
+        self.emit_gap(room, &(*gap).into());
     }
 
     fn hello(&self) {
         // No arguments, as in the demo.
         self.session.emit("hello", None::<&()>);
     }
-}
-
-// serde calls it with a reference.
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }

@@ -101,7 +101,7 @@ async fn what_is_forgotten_under_a_replay_is_told_or_the_client_is_disconnected(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replay_that_nobody_reads_ends_as_any_stall_and_leaves_nothing() {
+async fn a_replay_that_is_not_read_ends_as_any_stall_and_leaves_nothing() {
     let site = TestServer::start_with(|settings| settings.slow_after = "1s".into()).await;
     publish(&site, 0..MESSAGES).await;
     let mut client = stalled(&site).await;

@@ -174,7 +174,8 @@ impl Viewer {
                 self.heard.0.lock().extend(sounds);
             }
             Piece::Newest(message) => cursor.deliver(message),
-            Piece::Gap { omitted, .. } => {
+            Piece::Gap(gap) => {
+                let omitted = gap.omitted.map_or(0, NonZero::get);
                 self.heard.0.lock().push(Sound::GapInReplay(omitted));
             }
             Piece::Live => {

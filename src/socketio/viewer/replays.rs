@@ -37,12 +37,17 @@ impl Viewer {
     /// Sends the next piece. Returns whether more is to come.
     fn replay_next(&self) -> bool {
         let mut state = self.state.lock();
-        let Some(room) = state.replays.rooms.pop_front() else { return false };
-        let goes_on = state.rooms.get_mut(&room).is_some_and(|joined| joined.replay_next(&room));
-        if goes_on {
+        if let Some(room) = state.replays.rooms.pop_front()
+            && state.rooms.get_mut(&room).is_some_and(|joined| joined.replay_next(&room))
+        {
             state.replays.rooms.push_back(room);
         }
-        !state.replays.rooms.is_empty()
+        let goes_on = !state.replays.rooms.is_empty();
+        if !goes_on {
+            // The task is about to end; its handle would keep its memory.
+            state.replays.task.take().map(AbortOnDropHandle::detach);
+        }
+        goes_on
     }
 }
 
@@ -53,7 +58,7 @@ impl Membership {
         match cursor.next(&self.member) {
             Piece::Messages(messages) => self.subscriber.replay(room, messages),
             Piece::Newest(message) => cursor.deliver(message),
-            Piece::Gap { gap, omitted } => self.subscriber.gap_in_replay(room, &gap, omitted),
+            Piece::Gap(gap) => self.subscriber.gap_in_replay(room, &gap),
             Piece::Live => self.replay = None,
         }
         self.replay.is_some()
@@ -68,7 +73,7 @@ async fn run(viewer: Weak<Viewer>, session: Arc<Session>, rooms: Arc<Rooms>) {
         if session.is_closed() {
             return;
         }
-        // Other rooms may have sent something meanwhile.
+        // Messages of other rooms may have been sent meanwhile.
         if session.is_drained() {
             let Some(viewer) = viewer.upgrade() else { return };
             if !viewer.replay_next() {

@@ -33,13 +33,18 @@ let id = 0
 const sameGap = ({ gap: a, rooms }, { gap: b, room }) =>
   a && b && !a.replace && !b.replace && a.reason === b.reason && a.from === b.from && a.to === b.to && !rooms.includes(room)
 
+// An outage is one row, however many rooms it concerns: adds the room to that row, if there is one.
+function addToOutage(entry) {
+  const isSame = other => sameGap(other, entry)
+  if (!arrived.some(isSame) && !shown.value.some(isSame)) return false
+  const add = other => (isSame(other) ? { ...other, rooms: [...other.rooms, entry.room] } : other)
+  arrived = arrived.map(add)
+  shown.value = shown.value.map(add)
+  return true
+}
+
 export function receive(entry) {
-  // An outage is one row, however many rooms it concerns.
-  const same = entry.gap && arrived.findLast(other => sameGap(other, entry))
-  if (same) {
-    same.rooms.push(entry.room)
-    return
-  }
+  if (entry.gap && addToOutage(entry)) return
   arrived.push({ id: id++, rooms: [entry.room], ...entry })
   arrivals++
   if (arrived.length >= 2 * KEPT) arrived = arrived.slice(-KEPT) // now and then, not for each message

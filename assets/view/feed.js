@@ -26,26 +26,29 @@ function parse(text) {
 // A component, so that Vue skips the rows that were there before.
 const Row = {
   props: ['entry'],
-  setup({ entry }) {
-    const { room, rooms, at, text, note, gap } = entry
+  setup(props) {
+    const { room, at, text, note, gap } = props.entry
     const open = ref(false)
     const box = ref(null)
     const payload = () => {
       const json = open.value ? parse(text) : undefined
       return html`<div class="payload" ref=${box} data-testid="payload">${json === undefined ? text : html`<${Json} value=${json} />`}</div>`
     }
-    return () => html`
-      <li class=${['row', { broken: gap }]} style=${swatch(room.colour)} data-testid=${gap ? 'gap' : 'message'}>
-        <bdi class="from" title=${rooms.map(({ name }) => name).join(', ')}>${rooms.length > 1 ? plural(rooms.length, 'room') : room.name}</bdi>
-        <time>${clockMillis(at)}</time>
-        ${gap ? html`<p class="gap">${describe(gap)}</p>` : payload()}
-        ${!gap && html`<div class="tools">
-          ${/^\s*[{[]/.test(text) && html`
-            <button data-testid="unfold" aria-expanded=${open.value} aria-label="As a tree" onClick=${() => { open.value = !open.value }}>{ }</button>`}
-          <button aria-label="Copy" title="Copy" onClick=${() => copy(text, box.value)}>⧉</button>
-        </div>`}
-        ${note && html`<p class="note">${note}</p>`}
-      </li>`
+    return () => {
+      const { rooms } = props.entry // others of the same outage are added later
+      return html`
+        <li class=${['row', { broken: gap }]} style=${swatch(room.colour)} data-testid=${gap ? 'gap' : 'message'}>
+          <bdi class="from" title=${rooms.map(({ name }) => name).join(', ')}>${rooms.length > 1 ? plural(rooms.length, 'room') : room.name}</bdi>
+          <time>${clockMillis(at)}</time>
+          ${gap ? html`<p class="gap">${describe(gap)}</p>` : payload()}
+          ${!gap && html`<div class="tools">
+            ${/^\s*[{[]/.test(text) && html`
+              <button data-testid="unfold" aria-expanded=${open.value} aria-label="As a tree" onClick=${() => { open.value = !open.value }}>{ }</button>`}
+            <button aria-label="Copy" title="Copy" onClick=${() => copy(text, box.value)}>⧉</button>
+          </div>`}
+          ${note && html`<p class="note">${note}</p>`}
+        </li>`
+    }
   },
 }
 

@@ -5,6 +5,7 @@ import { html } from '../html.js'
 
 const OPEN_TO = 2 // levels that are not folded at first
 const MOST = 200 // entries of one level
+const DEEPEST = 50 // a payload of brackets alone would exhaust the stack
 
 const kindOf = value => (value === null ? 'null' : typeof value)
 
@@ -18,6 +19,7 @@ export const Json = {
     if (kindOf(value) !== 'object') return html`<div>${label}${leaf(value)}</div>`
     const entries = Object.entries(value)
     const size = Array.isArray(value) ? `[${entries.length}]` : `{${entries.length}}`
+    if (depth === DEEPEST) return html`<div>${label}<span class="note">${size}, too deep for this view</span></div>`
     return html`
       <details open=${depth < OPEN_TO}>
         <summary>${label}<span class="note">${size}</span></summary>

@@ -131,6 +131,15 @@ describe('the page', () => {
     await until(async () => !await page.locator('[data-testid=payload] .key', { hasText: 'inner' }).isVisible(), 'they fold')
   })
 
+  test('unfolds only as many levels of JSON as the page can draw', async t => {
+    await redis.publish('deep', '['.repeat(900) + ']'.repeat(900))
+    const { page, hook, count } = await look(t, ['deep'])
+    await count(hook('message'), 1, 'it is there')
+    await hook('message').hover()
+    await hook('unfold').click()
+    await count(page.locator('[data-testid=payload] .note', { hasText: 'too deep' }), 1, 'the last level that is drawn says so')
+  })
+
   test('finds a live room by a part of its name, by keyboard alone', async t => {
     await redis.publish('keyboard/found', 'here')
     const { page, hook, room, count } = await look(t, ['start'])

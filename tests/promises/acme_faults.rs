@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::{
-    certified::{Killed, certificate, site, until_served, until_told},
+    certified::{Killed, certificate, site, until_replaced, until_served, until_told},
     pebble::{Behaviour, Ca, NEW_ORDER, until},
     support::{TestServer, request},
 };
@@ -79,9 +79,7 @@ async fn an_account_that_the_ca_has_lost_is_registered_again_once() {
     let_time_pass(&ca);
     ca.forget().await;
     let second = site(&ca, |_| ()).await;
-    second
-        .until("a newer certificate", async || certificate(&second).await["serial"] != *serial)
-        .await;
+    until_replaced(&second, &serial).await;
     // The order that the CA rejected counts too, and is sent again.
     assert_eq!((ca.registrations(), ca.orders()), (2, 3));
     assert_eq!(ca.stored("account-"), 2);

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::{
-    certified::{certificate, site, until_served},
+    certified::{site, until_replaced, until_served},
     pebble::{Behaviour, Ca},
     support::TestServer,
 };
@@ -49,12 +49,7 @@ async fn the_renewal_window_of_the_ca_is_used_and_refreshed() {
     ca.rewrite("renewal-", |renewal| renewal["ask_at"] = 0.into());
     ca.suggest(now - 2 * DAY, now - DAY);
     let third = site(&ca, |_| ()).await;
-    third
-        .until("a newer certificate", async || {
-            let certificate = certificate(&third).await;
-            certificate["ok"] == true && certificate["serial"] != *serial
-        })
-        .await;
+    until_replaced(&third, &serial).await;
     let (asked, replaced) = ca.renewals();
     assert_eq!(replaced, [asked[0].clone()], "of {asked:?}");
     assert_eq!(asked[..2], [asked[0].clone(), asked[0].clone()]);
@@ -73,11 +68,6 @@ async fn a_ca_that_rejects_replaces_gets_an_order_without_it() {
     ca.rewrite("renewal-", |renewal| renewal["at"] = 0.into());
     ca.refuse_replacements();
     let second = site(&ca, |_| ()).await;
-    second
-        .until("a newer certificate", async || {
-            let certificate = certificate(&second).await;
-            certificate["ok"] == true && certificate["serial"] != *serial
-        })
-        .await;
+    until_replaced(&second, &serial).await;
     assert_eq!((ca.orders(), ca.renewals().1.len()), (3, 1));
 }

@@ -29,6 +29,16 @@ pub async fn until_served(site: &TestServer) -> String {
     certificate(site).await["serial"].as_str().expect("a serial").to_owned()
 }
 
+/// Waits until a certificate other than `former` is in use. Right after a start there is none yet,
+/// which is not a newer one.
+pub async fn until_replaced(site: &TestServer, former: &str) {
+    site.until("a newer certificate", async || {
+        let certificate = certificate(site).await;
+        certificate["ok"] == true && certificate["serial"] != *former
+    })
+    .await;
+}
+
 /// Waits until the error in `/status` contains `text`, and returns it.
 pub async fn until_told(site: &TestServer, text: &str) -> String {
     let told = async || certificate(site).await["error"].as_str().unwrap_or_default().to_owned();

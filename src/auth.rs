@@ -29,6 +29,8 @@ pub use key::{Claims, sign};
 const LEEWAY: u64 = 30_000;
 /// Maximum bytes of a token; tokens with hundreds of roles are smaller.
 const MAX_TOKEN: usize = 8 << 10;
+/// Maximum bytes of the list of patterns that a client is told, as JSON: it is in the ack of each join.
+const MAX_LISTED: usize = 1 << 10;
 
 /// Purpose of a token in log lines: joining rooms.
 pub const WATCHING: &str = "watching";
@@ -55,6 +57,14 @@ struct Keys {
 impl Keys {
     fn new(settings: AccessKeys) -> Self {
         Self { key: settings.tokens.as_ref().map(Key::new), settings }
+    }
+
+    /// Whether this is one of the fixed tokens.
+    fn has_fixed(&self, token: &str) -> bool {
+        // All tokens are compared, each in constant time, so that the duration reveals nothing.
+        let same = |known: &Secret| known.expose().as_bytes().ct_eq(token.as_bytes());
+        let known = self.settings.publish_tokens.iter();
+        known.map(same).fold(Choice::from(0), |any, same| any | same).into()
     }
 }
 
@@ -88,14 +98,18 @@ impl Auth {
 
     /// Returns what this token allows a viewer at the time `now`, in ms since the Unix epoch.
     ///
-    /// Without a JWT key, everything is allowed and the token is ignored.
+    /// Without a JWT key, every room is allowed, and the token only says whether the client may
+    /// publish: it may with a fixed token.
     ///
     /// # Errors
     ///
     /// Fails if a token is needed and this one is missing, not valid now or not signed by the key.
     pub fn viewer(&self, token: Option<&str>, now: u64) -> Result<Grant, BadToken> {
         match &self.keys.load().key {
-            None => Ok(Grant::everything()),
+            None if token.is_some_and(|token| self.keys.load().has_fixed(token)) => {
+                Ok(Grant::everything())
+            }
+            None => Ok(Grant::all_rooms()),
             Some(key) => key.read(token.ok_or(BadToken::Missing)?, now),
         }
     }
@@ -108,13 +122,9 @@ impl Auth {
     /// Fails if the token is missing, or is neither a fixed token nor a JWT that is valid now.
     pub fn publisher(&self, token: Option<&str>, now: u64) -> Result<Grant, BadToken> {
         let token = token.ok_or(BadToken::Missing)?;
-        // All tokens are compared, each in constant time, so that the duration reveals nothing.
-        let same = |known: &Secret| known.expose().as_bytes().ct_eq(token.as_bytes());
         let keys = self.keys.load();
-        let publish_tokens = &keys.settings.publish_tokens;
-        let fixed = publish_tokens.iter().map(same).fold(Choice::from(0), |any, same| any | same);
         match &keys.key {
-            _ if fixed.into() => Ok(Grant::everything()),
+            _ if keys.has_fixed(token) => Ok(Grant::everything()),
             None => Err(BadToken::Unknown),
             Some(key) => key.read(token, now),
         }
@@ -128,6 +138,8 @@ impl Auth {
 pub struct Grant {
     rooms: Allowed,
     publish: Allowed,
+    /// The patterns in `publish`, for the client.
+    listed: Arc<[String]>,
     /// When the grant expires, in ms since the Unix epoch; `None` = never.
     pub ends: Option<u64>,
 }
@@ -141,7 +153,13 @@ enum Allowed {
 
 impl Grant {
     fn everything() -> Self {
-        Self { rooms: Allowed::Everything, publish: Allowed::Everything, ends: None }
+        Self { publish: Allowed::Everything, listed: ["*".to_owned()].into(), ..Self::all_rooms() }
+    }
+
+    /// Every room, and no publishing.
+    fn all_rooms() -> Self {
+        let (none, listed) = (Allowed::Matching([].into()), [].into());
+        Self { rooms: Allowed::Everything, publish: none, listed, ends: None }
     }
 
     /// Returns the grant again if it has not expired at the time `now`, in ms since the Unix epoch.
@@ -159,6 +177,12 @@ impl Grant {
     /// Whether the client may join this room.
     pub fn may_join(&self, room: &str) -> bool {
         self.rooms.covers(room)
+    }
+
+    /// The patterns of the channels that the client may publish on, those that fit into 1 KiB of
+    /// JSON. For the client: [`Self::may_publish`] decides.
+    pub fn publish_patterns(&self) -> &[String] {
+        &self.listed
     }
 
     /// Whether the client may publish on this channel.

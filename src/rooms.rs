@@ -67,6 +67,7 @@ pub use window::HistoryReport;
 const MAX_COPIED: usize = 256;
 /// The most bytes that are encoded in one hold: the answer to a join without a replay. It has to be on
 /// its way before the next message, and without a history nothing else could tell what came between.
+/// The caller may add a KiB, such as the patterns of the channels that the client may publish on.
 #[cfg(test)]
 const MAX_ENCODED: usize = 1 << 10;
 /// The shortest time of a step in which messages are forgotten, in ms.

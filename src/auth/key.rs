@@ -1,6 +1,6 @@
 //! JWTs: checking their signature and times, reading what they allow, and signing new ones.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode, errors::ErrorKind,
@@ -8,7 +8,7 @@ use jsonwebtoken::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
-use super::{Allowed, BadToken, Grant, LEEWAY, MAX_TOKEN, repeated, ring};
+use super::{Allowed, BadToken, Grant, LEEWAY, MAX_LISTED, MAX_TOKEN, repeated, ring};
 use crate::{
     clock::now,
     config::{KeyKind, PublicKey, Secret, TokenKey, Tokens},
@@ -103,9 +103,11 @@ impl Key {
         // Only a token that has just expired gets the leeway, because its sender's clock may be
         // behind. All other grants end at `exp`.
         let ends = if now < expires { expires } else { expires.saturating_add(LEEWAY) };
+        let publish = patterns("publish", &others)?;
         Ok(Grant {
-            rooms: patterns(&self.rooms_claim, &others)?,
-            publish: patterns("publish", &others)?,
+            rooms: allowed(&patterns(&self.rooms_claim, &others)?),
+            publish: allowed(&publish),
+            listed: listed(&publish),
             ends: Some(ends),
         })
     }
@@ -133,15 +135,29 @@ fn milliseconds(name: &str, claim: Option<&Json>) -> Result<Option<u64>, BadToke
 }
 
 /// Reads a claim that is a list of patterns or a single one. A missing claim allows nothing.
-fn patterns(name: &str, claims: &Map<String, Json>) -> Result<Allowed, BadToken> {
-    let text = |value: &Json| Some(Pattern::new(value.as_str()?.as_bytes()));
+fn patterns<'a>(name: &str, claims: &'a Map<String, Json>) -> Result<Vec<&'a str>, BadToken> {
     let patterns = match claims.get(name) {
         None | Some(Json::Null) => Some(Vec::new()),
-        Some(Json::Array(list)) => list.iter().map(text).collect(),
-        Some(single) => text(single).map(|single| vec![single]),
+        Some(Json::Array(list)) => list.iter().map(Json::as_str).collect(),
+        Some(single) => single.as_str().map(|single| vec![single]),
     };
-    let patterns = patterns.ok_or_else(|| BadToken::Claim(name.to_owned()))?;
-    Ok(Allowed::Matching(patterns.into()))
+    patterns.ok_or_else(|| BadToken::Claim(name.to_owned()))
+}
+
+fn allowed(patterns: &[&str]) -> Allowed {
+    Allowed::Matching(patterns.iter().map(|pattern| Pattern::new(pattern.as_bytes())).collect())
+}
+
+/// The patterns that match any channel, as many of the first ones as a client may be told.
+fn listed(patterns: &[&str]) -> Arc<[String]> {
+    let mut bytes = "[]".len();
+    let fits = |pattern: &&str| {
+        let encoded = serde_json::to_string(pattern).map_or(usize::MAX, |encoded| encoded.len());
+        bytes = bytes.saturating_add(encoded).saturating_add(",".len());
+        bytes <= MAX_LISTED
+    };
+    let patterns = patterns.iter().copied().filter(|pattern| !pattern.is_empty());
+    patterns.take_while(fits).map(str::to_owned).collect()
 }
 
 /// The claims of a token to be signed. An empty list is left out.

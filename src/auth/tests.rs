@@ -384,6 +384,32 @@ fn without_a_key_all_rooms_are_open_and_publishing_is_disabled() {
     for token in [None, Some("whatever")] {
         let grant = open.viewer(token, NOW * 1000).expect("a valid token");
         assert!(grant.may_join("any room") && grant.ends.is_none());
+        assert!(!grant.may_publish("any room") && grant.publish_patterns().is_empty());
+    }
+}
+
+#[test]
+fn a_client_is_told_the_patterns_of_channels_that_it_may_publish_on() {
+    let patterns = |auth: &Auth, token: Option<&str>| {
+        auth.viewer(token, NOW * 1000).expect("a valid token").publish_patterns().to_vec()
+    };
+    let signed = |publish: Value| hs256(&with("publish", publish));
+    let long = "x".repeat(300);
+    for (claim, told) in [
+        (json!(["in:?", "", "out"]), vec!["in:?", "out"]),
+        (json!("single"), vec!["single"]),
+        (json!(null), vec![]),
+        (json!([]), vec![]),
+        // Three of them fit into 1 KiB.
+        (json!([long, long, long, long]), vec![&*long; 3]),
+        (json!(["\"".repeat(600), "a"]), vec![]),
+    ] {
+        assert_eq!(patterns(&secretive(), Some(&signed(claim.clone()))), told, "{claim}");
+    }
+    let fixed = auth(|settings| settings.publish_token = Some("one,two".into()));
+    assert_eq!(patterns(&fixed, Some("two")), ["*"]);
+    for token in [None, Some("three"), Some("")] {
+        assert!(patterns(&fixed, token).is_empty(), "{token:?}");
     }
 }
 

@@ -99,6 +99,16 @@ struct Channels {
     more: bool,
 }
 
+/// The acknowledgement of a join.
+#[derive(Serialize)]
+struct JoinAck<'a> {
+    #[serde(flatten)]
+    reply: &'a JoinReply<'a>,
+    /// Patterns of the channels that the client may publish on over HTTP; left out if there are none.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    publish: &'a [String],
+}
+
 struct Membership {
     member: Member,
     subscriber: Arc<SocketSubscriber>,
@@ -261,9 +271,10 @@ impl Viewer {
         // on their way to the previous subscriber are part of it, so that subscriber is closed.
         // Otherwise they arrive after this answer.
         let before = before.filter(|_| options.replay != ReplayRequest::default());
+        let publish = state.grant.as_ref().map_or(&[][..], Grant::publish_patterns);
         let welcome = |reply: &JoinReply<'_>, missing: Option<&Gap>| {
             before.iter().for_each(|before| before.close());
-            answer.accept(reply);
+            answer.accept(JoinAck { reply, publish });
             missing.iter().for_each(|gap| socket_subscriber.gap(&room, gap));
         };
         let joined = rooms.join(&room, again, subscriber, &options.replay, welcome);

@@ -89,6 +89,21 @@ async fn joining_a_forbidden_room_is_refused_and_the_socket_stays() {
 }
 
 #[tokio::test]
+async fn a_join_is_answered_with_the_channels_that_the_token_allows_to_publish_on() {
+    let site = start().await;
+    let mut viewer = enter_with(&site, &token(&["*"], &["in:*", "out"], 600)).await;
+    for options in [json!({}), json!({ "meta": true, "last": 5 })] {
+        let ack = viewer.ask(json!(["channel", "in:1", options])).await;
+        assert_eq!(ack["publish"], json!(["in:*", "out"]), "{ack}");
+    }
+    // Only the ack of a join has it, and the newest token counts.
+    let answer = viewer.ask(json!(["auth", { "token": token(&["*"], &[], 600) }])).await;
+    assert_eq!(answer, json!({ "ok": true, "left": [] }));
+    let ack = viewer.ask(json!(["channel", "in:1"])).await;
+    assert_eq!((&ack["ok"], ack.get("publish")), (&json!(true), None), "{ack}");
+}
+
+#[tokio::test]
 async fn renewing_a_token_leaves_the_rooms_that_it_no_longer_allows() {
     let site = start().await;
     let mut viewer = enter_with(&site, &token(&["*"], &[], 30)).await;

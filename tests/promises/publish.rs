@@ -8,7 +8,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::{Client, Redis, TestServer, free_ports, within};
 
@@ -104,6 +104,23 @@ async fn bad_requests_are_refused_with_a_reason() {
     let request = Request::post("/publish/a").header("host", "localhost").body(Full::default());
     let response = Device::connect(&site).await.send(request.expect("a request")).await;
     assert_eq!(response.headers()["www-authenticate"], "Bearer");
+}
+
+#[tokio::test]
+async fn only_a_client_whose_token_may_publish_on_all_channels_is_told_so() {
+    let site = start().await;
+    for (auth, told) in [
+        (json!({ "token": "old" }), json!(["*"])),
+        (json!({ "token": "wrong" }), Value::Null),
+        (json!({}), Value::Null),
+    ] {
+        let mut viewer = Client::open(TcpSocket::new_v4().expect("a socket"), &site).await;
+        assert!(viewer.packet().await.starts_with("0{"), "Engine.IO opens");
+        viewer.send(&format!("40{auth}")).await;
+        assert!(viewer.packet().await.starts_with("40{"), "{auth}");
+        let ack = viewer.ask(json!(["channel", "a"])).await;
+        assert_eq!((&ack["ok"], &ack["publish"]), (&json!(true), &told), "{auth}");
+    }
 }
 
 #[tokio::test]

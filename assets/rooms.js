@@ -6,6 +6,7 @@ import { compare } from './build.js'
 import { now } from './clock.js'
 import { decimalsOf } from './format.js'
 import { exceeds, link } from './link.js'
+import { learnPatterns } from './publish.js'
 import { Ring } from './ring.js'
 import { connection, socket, watch } from './socket.js'
 import { SECONDS, Tally } from './tally.js'
@@ -55,8 +56,9 @@ export function add(name) {
     last: Math.max(PAST.least, Math.min(PAST.most, Math.floor(PAST.all / wantedRooms))),
     onGap: gap => listener.gap(room, gap),
     onError: ({ code, message }) => { room.error = `${message} (${code})` },
-    onJoin: ({ server }) => {
-      compare(server)
+    onJoin: ack => {
+      compare(ack.server)
+      learnPatterns(ack)
       Object.assign(room, { joined: true, error: '' })
       listener.join(room)
     },

@@ -1,8 +1,9 @@
-// One chart a field, one line a room, and beside it the latest values in words for every reader.
+// One chart a field, one line a room, and at its end the room's name with the latest value.
 
 import { onBeforeUnmount, onMounted, ref, shallowRef, watch } from '../vendor/vue.runtime.esm-browser.prod.js'
 import uPlot from '../vendor/uPlot.esm.js'
-import { stroke, swatch, variable } from '../colours.js'
+import { stroke, variable } from '../colours.js'
+import { spread } from '../ends.js'
 import { clock, count, decimalsOf, number } from '../format.js'
 import { describe } from '../gap.js'
 import { html } from '../html.js'
@@ -12,6 +13,8 @@ import { split } from '../units.js'
 import { Cut } from './cut.js'
 
 const DRAWN = 24 // lines of one chart: as many as look different
+const NAME = 1.25 // rem; the height of a name at a line's end
+const LEADER = 1.25 // rem; between the axes and the names
 const LEAST_RANGE = 0.01 // of a value: a chart of less would make noise look like change
 
 const root = () => getComputedStyle(document.documentElement)
@@ -62,7 +65,38 @@ function heights(_, min, max) {
   return [middle - 1.1 * half, middle + 1.1 * half]
 }
 
-function options(lines, onCursor) {
+// The latest value of each line, up to a place of the columns; undefined if it has none.
+const latestOf = (data, last) => data.slice(1).map(ys => ys.slice(0, last + 1).findLast(y => y != null))
+
+// Joins the end of each line with its name, beside the axes.
+function drawLeaders(plot, lines, tops, rem) {
+  const { ctx, bbox } = plot
+  const right = bbox.left + bbox.width
+  const shift = plot.over.offsetTop
+  ctx.save()
+  ctx.lineWidth = 2 * devicePixelRatio
+  latestOf(plot.data, plot.data[0].length - 1).forEach((value, i) => {
+    if (value === undefined) return
+    ctx.globalAlpha = plot.series[i + 1].alpha ?? 1
+    ctx.strokeStyle = colour(variable(lines[i].room.colour))()
+    ctx.setLineDash(stroke(lines[i].room.colour).dash.map(length => length * devicePixelRatio))
+    ctx.beginPath()
+    ctx.moveTo(right, (plot.valToPos(value, 'y') + shift) * devicePixelRatio)
+    ctx.lineTo(right + LEADER * rem * devicePixelRatio, (tops[i] + NAME * rem / 2) * devicePixelRatio)
+    ctx.stroke()
+  })
+  ctx.restore()
+}
+
+// Where the names stand: as high as the ends of their lines, and those without a value below.
+function topsOf(plot, rem) {
+  const shift = plot.over.offsetTop
+  const wanted = latestOf(plot.data, plot.data[0].length - 1)
+    .map(value => (value === undefined ? plot.height : plot.valToPos(value, 'y') + shift))
+  return spread(wanted, NAME * rem, plot.height)
+}
+
+function options(lines, onCursor, onDraw) {
   const rem = parseFloat(root().fontSize)
   const axis = {
     stroke: colour('--muted'),
@@ -73,10 +107,18 @@ function options(lines, onCursor) {
   return {
     width: 1, height: 1, // until the box is measured
     legend: { show: false },
-    padding: [rem * 0.5, rem, 0, 0],
+    padding: [rem * 0.5, rem * LEADER, 0, 0],
     focus: { alpha: 0.15 },
     cursor: { y: false, drag: { x: false, y: false }, sync: { key: 'charts' } },
-    hooks: { setCursor: [plot => onCursor(plot.cursor.idx)], drawAxes: [plot => drawGaps(plot, gapsOf(lines, span.value))] },
+    hooks: {
+      setCursor: [plot => onCursor(plot.cursor.idx)],
+      drawAxes: [plot => drawGaps(plot, gapsOf(lines, span.value))],
+      draw: [plot => {
+        const tops = topsOf(plot, rem)
+        drawLeaders(plot, lines, tops, rem)
+        onDraw(tops)
+      }],
+    },
     scales: { x: { range: (_, from, to) => [from, to] }, y: { range: heights } },
     axes: [
       { ...axis, size: rem * 1.6, gap: rem * 0.3, space: rem * 5.5, values: (_, seconds) => seconds.map(s => clock(s * 1000)) },
@@ -103,13 +145,12 @@ const Chart = {
     const { label, unit } = split(field.name)
     const box = ref(null)
     const latest = shallowRef([])
+    const tops = shallowRef([]) // of the names
     let plot, data, cursor
 
     // The value under the cursor, else the latest: a line's last one up to there.
-    const read = () => {
-      const end = (cursor ?? data[0].length - 1) + 1
-      latest.value = data.slice(1).map(ys => ys.slice(0, end).findLast(y => y != null))
-    }
+    const read = () => { latest.value = latestOf(data, cursor ?? data[0].length - 1) }
+    const place = places => { if (`${places}` !== `${tops.value}`) tops.value = places }
     const focus = () => {
       const index = lines.findIndex(({ room }) => room.name === selected.value)
       plot.setSeries(index < 0 ? null : index + 1, { focus: index >= 0 })
@@ -123,7 +164,7 @@ const Chart = {
 
     data = columns(lines, span.value)
     onMounted(() => {
-      plot = new uPlot(options(lines, index => { cursor = index; read() }), data, box.value)
+      plot = new uPlot(options(lines, index => { cursor = index; read() }, place), data, box.value)
       observer.observe(box.value)
       focus()
       read()
@@ -136,11 +177,11 @@ const Chart = {
     })
 
     return () => html`
-      <figure class="chart" data-testid="chart" data-field=${field.name}>
+      <figure class="chart" data-testid="chart" data-field=${field.name} style=${{ '--lines': lines.length }}>
         <figcaption title=${field.name}><bdi>${label}</bdi>${unit && html`<span class="unit">${unit}</span>`}</figcaption>
         <div class="plot" ref=${box} role="img" aria-label=${`${field.name} over the last minutes, a line for each room`}></div>
         <dl>${lines.map(({ room }, i) => html`
-          <div key=${room.name} style=${swatch(room.colour)} class=${{ dim: selected.value && selected.value !== room.name }}>
+          <div key=${room.name} style=${{ top: `${tops.value[i] ?? 0}px` }} class=${{ dim: selected.value && selected.value !== room.name }}>
             <dt title=${room.name}><${Cut} text=${room.name} /></dt>
             <dd>${latest.value[i] === undefined ? '–' : number(latest.value[i], field.decimals)}</dd>
           </div>`)}

@@ -3,15 +3,19 @@
 
 import { html } from '../html.js'
 
-const END = 10 // characters that stay
+const END = 10 // characters that stay the longest
+const SHORT = 12 // characters; not worth a cut
 
+export function cut(text) {
+  const characters = [...text]
+  const end = characters.length > SHORT ? Math.min(END, characters.length >> 1) : 0
+  const at = characters.length - end
+  return html`
+    <bdi class="cut"><span>${characters.slice(0, at).join('')}</span><span>${characters.slice(at).join('')}</span></bdi>`
+}
+
+// A component, for where a name is drawn again and again.
 export const Cut = {
   props: ['text'],
-  setup: props => () => {
-    const characters = [...props.text]
-    // A short name is not worth a cut.
-    const at = characters.length > 2 * END ? characters.length - END : characters.length
-    return html`
-      <bdi class="cut"><span>${characters.slice(0, at).join('')}</span><span>${characters.slice(at).join('')}</span></bdi>`
-  },
+  setup: props => () => cut(props.text),
 }

@@ -8,9 +8,12 @@ import { clear, folded, paused, sought, togglePause, visible, waiting } from '..
 import { clockMillis, count, plural } from '../format.js'
 import { describe } from '../gap.js'
 import { html } from '../html.js'
+import { isOffered } from '../publish.js'
 import { select, selected } from '../rooms.js'
+import { cut } from './cut.js'
 import { Empty } from './empty.js'
 import { Json } from './json.js'
+import { Publish } from './publish.js'
 
 const FILES = [['ndjson', 'application/x-ndjson', ndjson], ['csv', 'text/csv', csv]]
 
@@ -38,7 +41,7 @@ const Row = {
       const { rooms } = props.entry // others of the same outage are added later
       return html`
         <li class=${['row', { broken: gap }]} style=${swatch(room.colour)} data-testid=${gap ? 'gap' : 'message'}>
-          <bdi class="from" title=${rooms.map(({ name }) => name).join(', ')}>${rooms.length > 1 ? plural(rooms.length, 'room') : room.name}</bdi>
+          <span class="from" title=${rooms.map(({ name }) => name).join(', ')}>${rooms.length > 1 ? plural(rooms.length, 'room') : cut(room.name)}</span>
           <time>${clockMillis(at)}</time>
           ${gap ? html`<p class="gap">${describe(gap)}</p>` : payload()}
           ${!gap && html`<div class="tools">
@@ -51,6 +54,8 @@ const Row = {
     }
   },
 }
+
+const publishes = ref(false) // the form is open
 
 export const Feed = {
   setup: () => () => html`
@@ -69,12 +74,15 @@ export const Feed = {
           ${paused.value ? `Resume, ${count(waiting.value)} waiting` : 'Pause'}
         </button>
         <button data-testid="clear" onClick=${clear}>Clear</button>
+        ${isOffered.value && html`
+          <button data-testid="publish" aria-expanded=${publishes.value} onClick=${() => { publishes.value = !publishes.value }}>Publish</button>`}
         <details class="export">
           <summary aria-label="Save what is shown" title="Save what is shown">⤓</summary>
           ${FILES.map(([name, type, write]) => html`
             <button data-testid=${name} onClick=${() => download(`messages.${name}`, type, write(visible.value))}>${name.toUpperCase()}</button>`)}
         </details>
       </div>
+      ${isOffered.value && publishes.value && html`<${Publish} />`}
       ${!folded.value && html`<div class="log" role="log" aria-live="off" aria-label="Messages, newest first" tabindex="0">
         ${visible.value.length > 0
           ? html`<ol>${visible.value.map(entry => html`<${Row} key=${entry.id} entry=${entry} />`)}</ol>`

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::{
-    certified::{site, until_replaced, until_served},
+    certified::{certificate, site, until_replaced, until_served},
     pebble::{Behaviour, Ca},
     support::TestServer,
 };

@@ -79,6 +79,25 @@ describe('the page', () => {
     await count(page.locator('[data-testid=chart] dt', { hasText: 'lines:29' }), 1, 'it is drawn when it is selected')
   })
 
+  test('names each line at its end, also where ends are close to each other', async t => {
+    const values = { 'ends:low': 1, 'ends:high': 9, 'ends:close-to-it-and-with-a-long-name/07': 9 }
+    for (const [room, value] of Object.entries(values)) await redis.publish(room, `{"level": ${value}}`)
+    const { page, count } = await look(t, Object.keys(values))
+    const names = page.locator('[data-testid=chart] dl > div')
+    await count(names, 3, 'there are three names')
+    const boxes = async () => (await names.evaluateAll(elements => elements.map(element => {
+      const { top, bottom } = element.getBoundingClientRect()
+      return { name: element.querySelector('dt').title, top, bottom }
+    }))).sort((a, b) => a.top - b.top)
+    await until(async () => (await boxes()).at(-1).name === 'ends:low', 'the lowest line has the lowest name')
+    const [first, second, last] = await boxes()
+    assert.ok(second.top >= first.bottom - 0.1, 'names are not over each other')
+    assert.ok(last.top > second.bottom + 20, 'names are as far from each other as the lines')
+    const long = names.filter({ hasText: 'ends:close' }).locator('.cut span')
+    const [cut, end] = await long.evaluateAll(parts => parts.map(({ scrollWidth, clientWidth }) => scrollWidth > clientWidth))
+    assert.deepEqual({ cut, end }, { cut: true, end: false }, 'the long name is cut before its end')
+  })
+
   test('lets one choose how far the charts go back, and fold the messages', async t => {
     await redis.publish('ranges', '1')
     const { page, hook, count } = await look(t, ['ranges'])

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import test from 'node:test'
+import { spread } from '../../assets/ends.js'
 import { csv, ndjson } from '../../assets/export.js'
 import { pace, reading } from '../../assets/format.js'
 import { exceeds, read } from '../../assets/link.js'
@@ -54,6 +55,25 @@ test('how often something comes is never 0.0 per second', () => {
 
 test('readings are written as people read them', () => {
   assert.deepEqual([reading(1013.25, 2), reading(true), reading(false), reading('open')], ['1,013.25', 'yes', 'no', 'open'])
+})
+
+test('names at the ends of lines are as near to them as can be, and none is over another', () => {
+  for (const [wanted, height, space, expected] of [
+    [[], 10, 100, []],
+    [[50], 10, 100, [45]],
+    [[0, 100], 10, 100, [0, 90]],
+    [[80, 20], 10, 100, [75, 15]],
+    [[50, 50, 50], 10, 100, [35, 45, 55]],
+    [[100, 98, 70], 10, 100, [90, 80, 65]],
+    [[2, 1, 15], 10, 100, [10, 0, 20]],
+    [[50, 50, 50, 50], 10, 20, [0, 5, 10, 15]],
+    [[30, 31, 60, 44], 10, 100, [20, 30, 55, 40]],
+  ]) assert.deepEqual(spread(wanted, height, space), expected, `${wanted}`)
+  for (let seed = 1; seed < 200; seed++) {
+    const wanted = Array.from({ length: 1 + seed % 24 }, (_, i) => (seed * 7919 + i * i * 104_729) % 300)
+    const tops = spread(wanted, 12, 300).toSorted((a, b) => a - b)
+    assert.ok(tops.every((top, i) => top >= 0 && top <= 288 && (i === 0 || top - tops[i - 1] > 11.999)), `${wanted}`)
+  }
 })
 
 test('a link says how the page looks, and what it does not know is told', () => {

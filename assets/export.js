@@ -1,12 +1,13 @@
 // Messages as files: NDJSON, a JSON object a line, or CSV for spreadsheets.
 
-const row = ({ room, at, text, gap }) => ({
+// One for each room of an entry: an outage has many.
+const rows = ({ rooms, at, text, gap }) => rooms.map(room => ({
   room: room.name,
   at: new Date(at).toISOString(),
   ...(gap ? { gap: gap.reason } : { payload: text }),
-})
+}))
 
-export const ndjson = entries => entries.map(entry => `${JSON.stringify(row(entry))}\n`).join('')
+export const ndjson = entries => entries.flatMap(rows).map(row => `${JSON.stringify(row)}\n`).join('')
 
 // A spreadsheet takes a cell that begins with one of these for a formula.
 const FORMULA = /^[=+\-@\t\r]/
@@ -19,7 +20,7 @@ function cell(text = '') {
 
 export const csv = entries => [
   'room,at,payload,gap\r\n',
-  ...entries.map(row).map(({ room, at, payload, gap }) => `${[room, at, payload, gap].map(cell).join(',')}\r\n`),
+  ...entries.flatMap(rows).map(({ room, at, payload, gap }) => `${[room, at, payload, gap].map(cell).join(',')}\r\n`),
 ].join('')
 
 export function download(name, type, text) {

@@ -1,6 +1,7 @@
 // The last messages of all rooms, newest first. They wait unseen between two redraws, and while paused.
 
 import { computed, ref, shallowRef } from './vendor/vue.runtime.esm-browser.prod.js'
+import { common } from './gap.js'
 import { rooms, selected } from './rooms.js'
 
 const KEPT = 500
@@ -28,24 +29,36 @@ export const waiting = ref(0) // came while paused; more than are kept, perhaps
 let arrived = [] // oldest first
 let arrivals = 0
 let unsorted = false
+const begins = new Map() // rooms whose earlier entries go at the next redraw, and the first id that stays
 let id = 0
 
-const sameGap = ({ gap: a, rooms }, { gap: b, room }) =>
-  a && b && !a.replace && !b.replace && a.reason === b.reason && a.from === b.from && a.to === b.to && !rooms.includes(room)
+// After the move to another server, all rooms begin anew within this time, in ms.
+const MOVE = 10_000
+
+// What two gaps of different rooms are as one, if they are of one outage.
+function united(one, other) {
+  if (!one.gap || one.rooms.includes(other.room)) return
+  const hasMoved = one.gap.replace && other.gap.replace && Math.abs(one.arrival - other.arrival) < MOVE
+  return hasMoved ? { ...one.gap, from: Math.min(one.gap.from, other.gap.from) } : common(one.gap, other.gap)
+}
 
 // An outage is one row, however many rooms it concerns: adds the room to that row, if there is one.
 function addToOutage(entry) {
-  const isSame = other => sameGap(other, entry)
-  if (!arrived.some(isSame) && !shown.value.some(isSame)) return false
-  const add = other => (isSame(other) ? { ...other, rooms: [...other.rooms, entry.room] } : other)
-  arrived = arrived.map(add)
-  shown.value = shown.value.map(add)
+  const row = [...arrived, ...shown.value].find(row => united(row, entry))
+  if (!row) return false
+  const rooms = [...row.rooms, entry.room]
+  const more = { ...row, gap: united(row, entry), rooms, ids: [...row.ids, entry.id] }
+  const exchange = other => (other === row ? more : other)
+  arrived = arrived.map(exchange)
+  shown.value = shown.value.map(exchange)
   return true
 }
 
-export function receive(entry) {
+export function receive(message) {
+  const entry = { ...message, id: id++, arrival: Date.now() }
+  if (entry.gap?.replace) begins.set(entry.room, entry.id)
   if (entry.gap && addToOutage(entry)) return
-  arrived.push({ id: id++, rooms: [entry.room], ...entry })
+  arrived.push({ ...entry, rooms: [entry.room], ids: [entry.id] })
   arrivals++
   if (arrived.length >= 2 * KEPT) arrived = arrived.slice(-KEPT) // now and then, not for each message
 }
@@ -56,14 +69,22 @@ export const sort = () => { unsorted = true }
 export function show() {
   if (paused.value) {
     waiting.value = arrivals
-  } else if (arrivals > 0) {
-    const replaced = new Map(arrived.filter(entry => entry.gap?.replace).map(entry => [entry.room, entry.id]))
-    const entries = [...arrived.reverse(), ...shown.value].filter(({ room, id }) => !(id < replaced.get(room)))
+  } else if (arrivals > 0 || begins.size > 0) {
+    const entries = [...arrived.reverse(), ...shown.value].map(withoutReplaced).filter(Boolean)
     if (unsorted) entries.sort((a, b) => b.at - a.at)
     unsorted = false
     shown.value = keep(entries)
     forgetArrived()
   }
+}
+
+// An entry without the rooms whose history has been replaced since; nothing if that is all of them.
+function withoutReplaced(entry) {
+  if (begins.size === 0) return entry
+  const stay = entry.rooms.map((room, i) => !(entry.ids[i] < begins.get(room)))
+  if (stay.every(Boolean)) return entry
+  const rooms = entry.rooms.filter((_, i) => stay[i])
+  return rooms.length > 0 && { ...entry, room: rooms[0], rooms, ids: entry.ids.filter((_, i) => stay[i]) }
 }
 
 function keep(entries) {
@@ -77,6 +98,7 @@ function keep(entries) {
 
 function forgetArrived() {
   arrived = []
+  begins.clear()
   arrivals = waiting.value = 0
 }
 

@@ -29,10 +29,11 @@ export const count = n => n.toLocaleString('en')
 
 export const plural = (n, word) => `${count(n)} ${word}${n === 1 ? '' : 's'}`
 
-// How often something comes; `usual` is the time between two, in ms, if it is known.
+// How often something comes; `usual` is the time between two, in ms, if it is known. What comes less often
+// than that comes in bursts, which have no pace.
 export function pace(perSecond, usual) {
   if (perSecond >= 1) return `${count(Math.round(perSecond))} per second`
-  return usual > 0 ? `every ${duration(usual)}` : ''
+  return usual >= 1000 ? `every ${duration(usual)}` : ''
 }
 
 const MOST_DECIMALS = 3

@@ -3,6 +3,7 @@
 import { ref, shallowRef } from './vendor/vue.runtime.esm-browser.prod.js'
 import { now } from './clock.js'
 import { decimalsOf } from './format.js'
+import { common } from './gap.js'
 import { link } from './link.js'
 import { Ring } from './ring.js'
 
@@ -76,10 +77,16 @@ export function interrupt(room, gap) {
   room.gaps = [...room.gaps.filter(({ from }) => from < gap.from), gap].slice(-MOST_GAPS)
 }
 
-// The gaps of some lines that can be seen; one that several rooms have only once.
+// The gaps of some lines that can be seen; an outage that several rooms have only once.
 export function gapsOf(lines, span) {
   const seen = lines.flatMap(({ room }) => room.gaps).filter(gap => slotOf(gap.to, span) > span.from)
-  return [...new Map(seen.map(gap => [`${gap.reason} ${gap.from} ${gap.to}`, gap])).values()]
+  const gaps = []
+  for (const gap of new Map(seen.map(gap => [`${gap.reason} ${gap.from} ${gap.to}`, gap])).values()) {
+    const i = gaps.findIndex(other => common(other, gap))
+    if (i < 0) gaps.push(gap)
+    else gaps[i] = common(gaps[i], gap)
+  }
+  return gaps
 }
 
 // Lines go with their room and when their last value has left the longest chart; fields go with their

@@ -9,7 +9,7 @@ import { takeToken, token } from './token.js'
 const AFTER_KICK = 2_000 // ms; a server that ends connections on purpose is not hammered
 const AFTER_REFUSAL = 30_000 // ms; nobody stands at a wall to press reload
 const BACK_SHOWN = 30_000 // ms; that Redis is back is news for a while
-const NO_TOKEN = 'this page needs a link that ends in #token=…, from whoever runs it'
+const NO_TOKEN = 'this page needs a link that ends in #token=…'
 
 takeToken()
 // Beside the page, which a proxy may serve under a prefix.

@@ -39,16 +39,20 @@ export const Empty = {
     })
     const obstacle = computed(() => {
       const { state, since, refusal } = connection
-      if (refusal) return { title: 'The server does not let this page in', text: refusal }
+      if (refusal) {
+        const text = `${refusal[0].toUpperCase()}${refusal.slice(1)}. Ask whoever runs this page for a new link, and open it in this tab.`
+        return { title: 'The server does not let this page in', text }
+      }
       if (state !== 'connected') return { title: 'Not connected', text: `No answer from the server since ${clock(since)}. The page tries again by itself.` }
       const errors = Array.from(rooms.values(), room => room.error)
-      if (errors.length > 0 && errors.every(Boolean)) return { title: 'No room could be opened', text: errors[0] }
+      if (errors.length > 0 && errors.every(Boolean)) return { title: 'No room could be opened', text: errors[0], hasOthers: true }
     })
     return () => obstacle.value
       ? html`
         <div class="empty" data-testid="obstacle">
           <h3>${obstacle.value.title}</h3>
           <p>${obstacle.value.text}</p>
+          ${obstacle.value.hasOthers && html`<h3>Live now, and open to you</h3><${Channels} />`}
         </div>`
       : html`
         <div class="empty" data-testid="empty">

@@ -30,7 +30,7 @@ function parse(text) {
 const Row = {
   props: ['entry'],
   setup(props) {
-    const { room, at, text, note, gap } = props.entry
+    const { at, text, note } = props.entry
     const open = ref(false)
     const box = ref(null)
     const payload = () => {
@@ -38,7 +38,7 @@ const Row = {
       return html`<div class="payload" ref=${box} data-testid="payload">${json === undefined ? text : html`<${Json} value=${json} />`}</div>`
     }
     return () => {
-      const { rooms } = props.entry // others of the same outage are added later
+      const { room, rooms, gap } = props.entry // other rooms of the same outage are added later
       return html`
         <li class=${['row', { broken: gap }]} style=${swatch(room.colour)} data-testid=${gap ? 'gap' : 'message'}>
           <span class="from" title=${rooms.map(({ name }) => name).join(', ')}>${rooms.length > 1 ? plural(rooms.length, 'room') : cut(room.name)}</span>
@@ -47,7 +47,7 @@ const Row = {
           ${!gap && html`<div class="tools">
             ${/^\s*[{[]/.test(text) && html`
               <button data-testid="unfold" aria-expanded=${open.value} aria-label="As a tree" onClick=${() => { open.value = !open.value }}>{ }</button>`}
-            <button aria-label="Copy" title="Copy" onClick=${() => copy(text, box.value)}>⧉</button>
+            <button data-testid="copy" onClick=${() => copy(text, box.value)}>Copy</button>
           </div>`}
           ${note && html`<p class="note">${note}</p>`}
         </li>`
@@ -77,7 +77,7 @@ export const Feed = {
         ${isOffered.value && html`
           <button data-testid="publish" aria-expanded=${publishes.value} onClick=${() => { publishes.value = !publishes.value }}>Publish</button>`}
         <details class="export">
-          <summary aria-label="Save what is shown" title="Save what is shown">⤓</summary>
+          <summary title="Save what is shown">Save</summary>
           ${FILES.map(([name, type, write]) => html`
             <button data-testid=${name} onClick=${() => download(`messages.${name}`, type, write(visible.value))}>${name.toUpperCase()}</button>`)}
         </details>

@@ -11,7 +11,7 @@ async function look(t, url, room) {
   const { page, problems } = await visit(t, browser, `${url}/?room=${room}`)
   const hook = name => page.getByTestId(name)
   const shown = locator => until(async () => await locator.count() > 0, `${locator} is there`)
-  await shown(page.locator(`[data-room="${room}"][data-joined=true]`))
+  await shown(page.locator(`[data-room="${room.split('&')[0]}"][data-joined=true]`))
   // Newest first: the text of a gap mark, the payload of a message.
   const rows = () => page.locator('[data-testid=gap], [data-testid=payload]').allTextContents()
   return { page, hook, shown, rows, problems }
@@ -52,6 +52,22 @@ describe('the page', () => {
     assert.deepEqual(payloads, ['three', 'two', 'one'])
     assert.equal(await hook('gap').count(), 1)
     assert.deepEqual(besidesAbsence(problems), [])
+  })
+
+  test('shows the move of many rooms to another instance as one row', async t => {
+    const { redis, server } = await startBoth(t)
+    const other = await startRoomcast(t, { REDISHOST: redis.address })
+    await other.subscribed()
+    const { url, cut, lead } = await startCable(t, server.page)
+    const { page, hook, shown, rows } = await look(t, url, 'room&room=second&room=third')
+    for (const room of ['second', 'third']) await shown(page.locator(`[data-room=${room}][data-joined=true]`))
+    for (const room of ['room', 'second', 'third']) await redis.publish(room, `of ${room}`)
+    await until(async () => (await rows()).length === 3, 'all are shown')
+    lead(other.page)
+    cut()
+    await until(async () => /^3 rooms/.test(await hook('gap').first().innerText().catch(() => '')), 'the row is for three rooms')
+    assert.equal(await hook('gap').count(), 1)
+    assert.deepEqual((await rows()).filter(text => text.startsWith('of')).sort(), ['of room', 'of second', 'of third'])
   })
 
   test('lists live channels, with members or without, and joins one at a click', async t => {

@@ -5,6 +5,7 @@ import test from 'node:test'
 import { spread } from '../../assets/ends.js'
 import { csv, ndjson } from '../../assets/export.js'
 import { pace, reading } from '../../assets/format.js'
+import { common } from '../../assets/gap.js'
 import { exceeds, read } from '../../assets/link.js'
 import { readings } from '../../assets/message.js'
 import { Tally } from '../../assets/tally.js'
@@ -48,6 +49,7 @@ test('how often something comes is never 0.0 per second', () => {
   assert.equal(pace(0.03, 30_000), 'every 30 s')
   assert.equal(pace(0, 3_600_000), 'every 60 min')
   assert.equal(pace(0, 0), '')
+  assert.equal(pace(0.3, 3), '')
   const tally = new Tally()
   for (const at of [0, 30_000, 60_000, 61_000]) tally.add(at)
   assert.equal(tally.usual(), 30_000)
@@ -55,6 +57,22 @@ test('how often something comes is never 0.0 per second', () => {
 
 test('readings are written as people read them', () => {
   assert.deepEqual([reading(1013.25, 2), reading(true), reading(false), reading('open')], ['1,013.25', 'yes', 'no', 'open'])
+})
+
+test('gaps of several rooms are one outage if they overlap, and reach as far as all of them do', () => {
+  const gap = (from, to, reason = 'source_lost', more) => ({ from, to, reason, ...more })
+  for (const [a, b, expected] of [
+    [gap(1, 5), gap(1, 5), gap(1, 5)],
+    [gap(1, 5), gap(3, 9), gap(3, 5)],
+    [gap(1, 9, 'new_epoch'), gap(3, 4, 'new_epoch'), gap(3, 4, 'new_epoch')],
+    [gap(1, 5), gap(6, 9), undefined],
+    [gap(1, 5), gap(1, 5, 'queue_full'), undefined],
+    [gap(1, 5, 'too_large'), gap(2, 5, 'too_large'), undefined],
+    [gap(1, 5, 'not_recovered', { replace: true }), gap(1, 5, 'not_recovered', { replace: true }), undefined],
+  ]) {
+    assert.deepEqual(common(a, b), expected)
+    assert.deepEqual(common(b, a), expected)
+  }
 })
 
 test('names at the ends of lines are as near to them as can be, and none is over another', () => {
@@ -91,13 +109,13 @@ test('a link says how the page looks, and what it does not know is told', () => 
 })
 
 test('files have one line a message, and no cell that a spreadsheet takes for a formula', () => {
-  const room = { name: 'room' }
-  const entries = ['=1+1', '-5', '@x', 'a "b",\nc', ''].map(text => ({ room, at: 0, text }))
-  entries.push({ room, at: 1000, gap: { reason: 'source_lost' } })
+  const rooms = [{ name: 'room' }]
+  const entries = ['=1+1', '-5', '@x', 'a "b",\nc', ''].map(text => ({ rooms, at: 0, text }))
+  entries.push({ rooms: [...rooms, { name: '+other' }], at: 1000, gap: { reason: 'source_lost' } })
   assert.equal(csv(entries), `room,at,payload,gap\r\n${[
     '"\'=1+1"', '"-5"', '"\'@x"', '"a ""b"",\nc"', '""',
   ].map(cell => `"room","1970-01-01T00:00:00.000Z",${cell},""\r\n`).join('')
-    }"room","1970-01-01T00:00:01.000Z","","source_lost"\r\n`)
+    }"room","1970-01-01T00:00:01.000Z","","source_lost"\r\n"'+other","1970-01-01T00:00:01.000Z","","source_lost"\r\n`)
   const lines = ndjson(entries).trim().split('\n').map(line => JSON.parse(line))
   assert.deepEqual(lines[0], { room: 'room', at: '1970-01-01T00:00:00.000Z', payload: '=1+1' })
   assert.deepEqual(lines[5], { room: 'room', at: '1970-01-01T00:00:01.000Z', gap: 'source_lost' })

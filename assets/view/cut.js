@@ -8,8 +8,8 @@ const SHORT = 12 // characters; not worth a cut
 
 export function cut(text) {
   const characters = [...text]
-  const end = characters.length > SHORT ? Math.min(END, characters.length >> 1) : 0
-  const at = characters.length - end
+  if (characters.length <= SHORT) return html`<bdi>${text}</bdi>`
+  const at = characters.length - Math.min(END, characters.length >> 1)
   return html`
     <bdi class="cut"><span>${characters.slice(0, at).join('')}</span><span>${characters.slice(at).join('')}</span></bdi>`
 }

@@ -1,6 +1,6 @@
 // The header: the connection's state, joining a room, the theme, and what went wrong.
 
-import { computed, onMounted, ref } from '../vendor/vue.runtime.esm-browser.prod.js'
+import { computed, nextTick, onMounted, ref } from '../vendor/vue.runtime.esm-browser.prod.js'
 import { filter, listed, wanted } from '../channels.js'
 import { clock } from '../format.js'
 import { html } from '../html.js'
@@ -68,6 +68,7 @@ const RoomInput = {
       event.preventDefault()
       open.value = true
       active.value = (Math.max(active.value, step < 0 ? 0 : -1) + step + listed.value.length) % listed.value.length
+      nextTick(() => document.getElementById(optionId(active.value))?.scrollIntoView({ block: 'nearest' }))
     }
     const outside = ({ target }) => { if (!form.value.contains(target)) close() }
     onMounted(() => document.addEventListener('pointerdown', outside))

@@ -14,7 +14,9 @@ import { Cut } from './cut.js'
 
 const DRAWN = 24 // lines of one chart: as many as look different
 const NAME = 1.25 // rem; the height of a name at a line's end
-const LEADER = 1.25 // rem; between the axes and the names
+const CHARACTER = 0.5 // rem; of a name, about
+const VALUE = 4.5 // rem; of the value behind it, with its distance
+const LEADER = 1.75 // rem; between the axes and the names, also for half of the last time
 const LEAST_RANGE = 0.01 // of a value: a chart of less would make noise look like change
 
 const root = () => getComputedStyle(document.documentElement)
@@ -192,6 +194,12 @@ const Chart = {
   },
 }
 
+// The width of the names of all charts, in rem, so that their lines end below each other.
+function widthOfNames() {
+  const lengths = charts.value.flatMap(field => [...field.lines.keys()]).map(name => name.length)
+  return VALUE + CHARACTER * Math.max(...lengths)
+}
+
 // A chart with other lines is another one.
 const chartKey = field => `${field.key} ${field.lines.size > DRAWN ? selected.value : ''}`
 
@@ -202,7 +210,7 @@ export const Charts = {
         ${RANGES.map(({ label }, i) => html`
           <button aria-pressed=${range.value === i} data-testid="range" onClick=${() => { range.value = i; refresh(rooms) }}>${label}</button>`)}
       </div>
-      <div class="grid">${charts.value.map(field => html`<${Chart} key=${chartKey(field)} field=${field} />`)}</div>
+      <div class="grid" style=${{ '--names': `${widthOfNames()}rem` }}>${charts.value.map(field => html`<${Chart} key=${chartKey(field)} field=${field} />`)}</div>
       ${latestGap.value && html`<p class="note break" data-testid="chart-gap">${describe(latestGap.value)}</p>`}
       ${crowded.value && html`<p class="note">Payloads hold more fields; the first ${charts.value.length} are drawn.</p>`}
     </section>`,

@@ -158,8 +158,9 @@ impl Grant {
 
     /// Every room, and no publishing.
     fn all_rooms() -> Self {
-        let (none, listed) = (Allowed::Matching([].into()), [].into());
-        Self { rooms: Allowed::Everything, publish: none, listed, ends: None }
+        // The default of an `Arc` of a slice is shared, so this takes no memory of its own.
+        let publish = Allowed::Matching(Arc::default());
+        Self { rooms: Allowed::Everything, publish, listed: Arc::default(), ends: None }
     }
 
     /// Returns the grant again if it has not expired at the time `now`, in ms since the Unix epoch.

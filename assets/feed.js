@@ -66,6 +66,9 @@ export function receive(message) {
 // Says that what arrives next may be older than what is there.
 export const sort = () => { unsorted = true }
 
+// Whether no more than this many have come since the list was drawn.
+export const isCalm = most => arrivals <= most
+
 export function show() {
   if (paused.value) {
     waiting.value = arrivals

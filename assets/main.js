@@ -37,11 +37,12 @@ const hearing = {
 // Drawing keeps its own pace, whatever the rooms'. A hidden page only keeps its (bounded) books.
 const BEAT = 200 // ms; the list
 const BEATS = 5 // to a second: numbers and charts
+const MOST_NEW = 20 // messages; when more come in a beat, nobody can read them, and the list is drawn once a second
 
 let beat = 0
 function draw() {
   if (document.hidden) return
-  feed.show()
+  if (beat % BEATS === 0 || feed.isCalm(MOST_NEW)) feed.show()
   if (beat++ % BEATS) return
   refresh()
   series.refresh(rooms)

@@ -29,20 +29,20 @@ export const waiting = ref(0) // came while paused; more than are kept, perhaps
 let arrived = [] // oldest first
 let arrivals = 0
 let unsorted = false
-const begins = new Map() // rooms whose earlier entries go at the next redraw, and the first id that stays
+const begins = new Map() // rooms whose earlier entries are removed at the next redraw, with the first id that stays
 let id = 0
 
 // After the move to another server, all rooms begin anew within this time, in ms.
 const MOVE = 10_000
 
-// What two gaps of different rooms are as one, if they are of one outage.
+// Two gaps of different rooms as one gap; undefined if they do not belong to the same outage.
 function united(one, other) {
   if (!one.gap || one.rooms.includes(other.room)) return
   const hasMoved = one.gap.replace && other.gap.replace && Math.abs(one.arrival - other.arrival) < MOVE
   return hasMoved ? { ...one.gap, from: Math.min(one.gap.from, other.gap.from) } : common(one.gap, other.gap)
 }
 
-// An outage is one row, however many rooms it concerns: adds the room to that row, if there is one.
+// An outage is one row, however many rooms it concerns: adds the room to that row. Returns whether there is one.
 function addToOutage(entry) {
   const row = [...arrived, ...shown.value].find(row => united(row, entry))
   if (!row) return false

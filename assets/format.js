@@ -29,8 +29,8 @@ export const count = n => n.toLocaleString('en')
 
 export const plural = (n, word) => `${count(n)} ${word}${n === 1 ? '' : 's'}`
 
-// How often something comes; `usual` is the time between two, in ms, if it is known. What comes less often
-// than that comes in bursts, which have no pace.
+// How often something comes; `usual` is the time between two, in ms, if it is known. If
+// that is below a second although less than one comes in a second, messages come in bursts and have no pace.
 export function pace(perSecond, usual) {
   if (perSecond >= 1) return `${count(Math.round(perSecond))} per second`
   return usual >= 1000 ? `every ${duration(usual)}` : ''

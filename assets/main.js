@@ -37,7 +37,7 @@ const hearing = {
 // Drawing keeps its own pace, whatever the rooms'. A hidden page only keeps its (bounded) books.
 const BEAT = 200 // ms; the list
 const BEATS = 5 // to a second: numbers and charts
-const MOST_NEW = 20 // messages; when more come in a beat, nobody can read them, and the list is drawn once a second
+const MOST_NEW = 20 // messages in a beat; more are too many to read, and the list is drawn once a second
 
 let beat = 0
 function draw() {

@@ -8,7 +8,7 @@ import { token } from './token.js'
 const PATIENCE = 15_000 // ms to wait for the server's answer
 const LONGEST = 300 // characters of an answer that are shown
 
-// A page in a frame may be covered by another, which leads the viewer's clicks.
+// The page around a frame can cover it, so that viewers click on what they do not see.
 const isFramed = globalThis.top !== globalThis.self
 
 export const patterns = shallowRef([]) // of the channels that the token allows

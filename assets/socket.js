@@ -6,8 +6,8 @@ import { forget } from './clock.js'
 import { watcher } from './roomcast.js'
 import { takeToken, token } from './token.js'
 
-const AFTER_KICK = 2_000 // ms; a server that ends connections on purpose is not hammered
-const AFTER_REFUSAL = 30_000 // ms; nobody stands at a wall to press reload
+const AFTER_KICK = 2_000 // ms; a pause before the page connects again, after the server has ended the connection
+const AFTER_REFUSAL = 30_000 // ms; a screen on a wall has no viewer who reloads the page
 const BACK_SHOWN = 30_000 // ms; that Redis is back is news for a while
 const NO_TOKEN = 'this page needs a link that ends in #token=…'
 

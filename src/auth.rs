@@ -105,10 +105,9 @@ impl Auth {
     ///
     /// Fails if a token is needed and this one is missing, not valid now or not signed by the key.
     pub fn viewer(&self, token: Option<&str>, now: u64) -> Result<Grant, BadToken> {
-        match &self.keys.load().key {
-            None if token.is_some_and(|token| self.keys.load().has_fixed(token)) => {
-                Ok(Grant::everything())
-            }
+        let keys = self.keys.load();
+        match &keys.key {
+            None if token.is_some_and(|token| keys.has_fixed(token)) => Ok(Grant::everything()),
             None => Ok(Grant::all_rooms()),
             Some(key) => key.read(token.ok_or(BadToken::Missing)?, now),
         }

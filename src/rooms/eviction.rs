@@ -15,8 +15,8 @@ use super::{
 };
 
 impl Rooms {
-    /// Removes the messages that are older than the history's bounds. Others have their turn between
-    /// two steps.
+    /// Removes the messages that are older than the history's bounds. Other tasks run between two
+    /// steps.
     ///
     /// # Cancel safety
     /// Cancel safe: what is left is removed by the next call.

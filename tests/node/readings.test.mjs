@@ -94,7 +94,7 @@ test('names at the ends of lines are as near to them as can be, and none is over
   }
 })
 
-test('a link says how the page looks, and what it does not know is told', () => {
+test('a link says how the page looks, and names what it does not know', () => {
   const link = read('?room=a&kiosk&theme=dark&only=chart&span=1h&warn=t_c>60&warn=level<-1.5')
   assert.deepEqual(link, {
     kiosk: true, theme: 'dark', only: 'chart', span: 2, ignored: [],
